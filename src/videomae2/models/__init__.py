@@ -1,0 +1,1 @@
+"""Networks and other people's weights: tensors in, tensors out; no files but checkpoints, no distribution."""

@@ -1,0 +1,216 @@
+"""Every setting of every recipe, with the paper's values as defaults. No torch here: `--help` reads this file.
+
+Durations are typed: "30ep" is epochs, "5%" is a share of the run, 12000 is optimizer steps; they are resolved once.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Duration = str | int
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which network, on which grid. `None` takes the value of the size table (paper, tables of the appendix)."""
+
+    name: str = "vit_b16"
+    """vit_ti16, vit_s16, vit_b16, vit_l16, vit_h16 or vit_g14."""
+    num_frames: int = 16
+    size: int = 224
+    """Height and width of a clip in pixels."""
+    tubelet: int = 2
+    patch: int | None = None
+    width: int | None = None
+    depth: int | None = None
+    num_heads: int | None = None
+    decoder_depth: int = 4
+    decoder_width: int | None = None
+    decoder_heads: int | None = None
+    native_frames: int = 16
+    """Frames of the grid the position table is made for; other grids interpolate it in 3-D."""
+    native_size: int = 224
+    positions: Literal["sinusoid", "learned"] = "sinusoid"
+    cosine_attention: bool = False
+    layer_scale: float = 0.0
+    """Initial LayerScale; 0 is off, as in every released model."""
+    drop_path: float = 0.0
+    head_dropout: float = 0.0
+    activation_checkpointing: bool = False
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which clips, how they are sampled, and how they are changed."""
+
+    train: str = ""
+    """A manifest (.parquet, .arrow, .csv), a released list file (.txt), a folder of class folders, or a folder of videos."""
+    val: str = ""
+    """As `train`; what `evaluate` and the periodic evaluation read. Empty: no evaluation."""
+    root: str = ""
+    """Folder that relative paths in a manifest start from; empty: the manifest's own folder."""
+    sampling: Literal["dense", "segments"] = "dense"
+    """dense: one window of `num_frames` x `stride`; segments: one frame from each of `num_frames` equal parts (TSN)."""
+    stride: int = 4
+    """Frames between sampled frames, where a row does not say."""
+    target_fps: float = 0.0
+    """Sample by time: as if the video ran at this rate. 0: by frame number."""
+    frame_order: Literal["as_filmed", "shuffled"] = "as_filmed"
+    """shuffled is a control: it destroys motion and keeps every frame."""
+    repeated_views: int = 1
+    """Views made from one decode of a training video (repeated augmentation)."""
+    crop: Literal["multi_scale", "random_resized", "center"] = "random_resized"
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    """Area range of random_resized."""
+    flip: bool = True
+    """Horizontal flip with probability one half. Off where left and right differ in meaning (SSv2)."""
+    rand_augment: str = "rand-m7-n4-mstd0.5-inc1"
+    """RandAugment policy in timm's notation; empty: none."""
+    erasing: float = 0.25
+    """Probability of random erasing."""
+    test_clips: int = 5
+    test_crops: int = 3
+    workers: int = 2
+    """Loader processes of each training process; 0 decodes in the training process."""
+    max_broken: float = 0.05
+    """Training stops when more than this share of the rows asked for could not be read."""
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """Dual masking (paper 3.2): what the encoder does not see, and what the decoder predicts."""
+
+    encoder: Literal["tube", "random", "frame"] = "tube"
+    encoder_ratio: float = 0.9
+    """Share of tokens hidden from the encoder; counts round as released: int(ratio * tokens of a step) hidden."""
+    decoder: Literal["none", "running_cell", "random", "frame"] = "running_cell"
+    decoder_ratio: float = 0.5
+    """Share of tokens the decoder leaves out."""
+    membership: Literal["released", "unseen"] = "released"
+    """released: mask tokens at all kept positions, seen ones too; unseen: only where the encoder was blind (cheaper)."""
+    scored: Literal["unseen", "all"] = "unseen"
+    """Which predictions count: unseen as published; all is the ablation row of table 1 (66.74)."""
+
+
+@dataclass(frozen=True)
+class TargetSettings:
+    """What a prediction is compared with."""
+
+    normalize: Literal["channel", "cube", "none"] = "channel"
+    """channel: per cube and colour channel, as released; cube: over the whole cube; none: raw pixels in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class OptimSettings:
+    """AdamW with the released parameter groups; peak learning rate = base_lr * batch / 256."""
+
+    base_lr: float = 1.5e-4
+    lr_counts_views: bool = True
+    """Whether `batch` in the rule above counts repeated views: the paper does for pre-training (8192 = 2048 x 4)."""
+    min_lr: float = 1e-5
+    """Final learning rate, scaled by the same rule."""
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    layer_decay: float = 1.0
+    clip_grad: float = 0.0
+    """Largest global gradient norm; 0: no clipping."""
+    batch_size: int = 32
+    """Videos of one process and one forward; repeated views multiply it."""
+    accumulate: int = 1
+    """Forwards summed into one optimizer step."""
+    length: Duration = "300ep"
+    warmup: Duration = "30ep"
+    ema_decay: float = 0.0
+    """Decay of the averaged weights, evaluated beside the trained ones; 0: none."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Where a run lives and how it is executed; only `seed` and `precision` change its numbers."""
+
+    out: str = ""
+    """The run's folder."""
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "bf16"] = "bf16"
+    decoder_fp32: bool = False
+    """Run the decoder in fp32 under bf16 autocast, as the paper's appendix states."""
+    compile: bool = False
+    checkpoint_every: Duration = "1ep"
+    evaluate_every: Duration = "100%"
+    log_every: int = 10
+    keep_last: int = 1
+    max_nonfinite: int = 3
+    """Consecutive steps with a non-finite loss or gradient that are skipped before the run stops."""
+    tensorboard: bool = True
+
+
+@dataclass(frozen=True)
+class PretrainSettings:
+    """`videomae2 pretrain`: masked autoencoding of unlabelled video with dual masking (paper 3.2, 4.1)."""
+
+    model: ModelSettings = field(default_factory=ModelSettings)
+    data: DataSettings = field(
+        default_factory=lambda: DataSettings(repeated_views=4, crop="multi_scale", flip=False, rand_augment="", erasing=0.0)
+    )
+    mask: MaskSettings = field(default_factory=MaskSettings)
+    target: TargetSettings = field(default_factory=TargetSettings)
+    optim: OptimSettings = field(default_factory=OptimSettings)
+    run: RunSettings = field(default_factory=RunSettings)
+    init: str = ""
+    """Weights to continue from: a run, a .safetensors, a released .pth, or a hub name. Empty: from scratch."""
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """`videomae2 finetune`: supervised training of a classifier; also post-pre-training on a labelled mix (paper 3.3)."""
+
+    model: ModelSettings = field(default_factory=lambda: ModelSettings(drop_path=0.1))
+    data: DataSettings = field(default_factory=lambda: DataSettings(repeated_views=2))
+    optim: OptimSettings = field(
+        default_factory=lambda: OptimSettings(
+            base_lr=1e-3,
+            lr_counts_views=False,
+            min_lr=1e-6,
+            betas=(0.9, 0.999),
+            layer_decay=0.75,
+            batch_size=16,
+            length="90ep",
+            warmup="5ep",
+        )
+    )
+    run: RunSettings = field(default_factory=RunSettings)
+    num_classes: int = 0
+    """0: counted from the training manifest."""
+    head_init_scale: float = 0.001
+    """The fresh head's weights and bias are multiplied by this (released)."""
+    label_smoothing: float = 0.1
+    mixup: float = 0.8
+    """Beta parameter of mixup; 0: off."""
+    cutmix: float = 1.0
+    mix_probability: float = 1.0
+    mix_switch: float = 0.5
+    """Probability of cutmix over mixup where both are on."""
+    init: str = ""
+    """Pre-trained or classifier weights: a run, a .safetensors, a released .pth, or a hub name. Empty: from scratch."""
+    label_map: str = ""
+    """A JSON list of old class numbers, one for each new class, to slice a released head (710 -> 400/600/700)."""
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """`videomae2 evaluate`: top-1 and top-5 over several views of each video, every video decoded once."""
+
+    weights: str = ""
+    """A run, a .safetensors, a released .pth, or a hub name."""
+    data: DataSettings = field(default_factory=DataSettings)
+    batch_size: int = 1
+    """Videos of one forward; each brings test_clips x test_crops views."""
+    views_per_forward: int = 15
+    """Views sent through the network at once; lower it where memory is short."""
+    use_ema: bool = True
+    """Use a run's averaged weights where it has them."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "bf16"] = "bf16"
+    out: str = ""
+    """Folder for the report, the per-class table, the confusion matrix and the scores of each video."""
