@@ -1,8 +1,7 @@
 """Typed configuration: dataclass defaults <- a TOML page of differences <- `--dotted.key value` from the command line.
 
-Cyclopts draws the commands, but it rebuilds a nested dataclass from its class and so forgets the defaults that a
-command sets for it (`PretrainSettings.data` has four repeated views, `DataSettings` one). Here every change is laid
-over the command's own defaults, and an error names the key, the value and what was expected.
+Cyclopts draws the commands, but it rebuilds a nested dataclass from its class and so forgets the defaults a command
+sets for it (`PretrainSettings.data` has four repeated views, `DataSettings` one). Here changes are laid over those.
 """
 
 import dataclasses

@@ -1,0 +1,83 @@
+"""`videomae2 COMMAND`: finds the command, and turns what goes wrong into one line and an exit code.
+
+Exit codes: 0 done, 1 an error of ours, 2 a mistake the user can mend, 130 interrupted. `--debug` shows tracebacks.
+"""
+
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import metadata
+
+from cyclopts import App, CycloptsError
+
+from videomae2.apps import commands_files, commands_train
+from videomae2.apps.settings_help import settings_help
+from videomae2.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line (`sys.argv` by default) and return its exit code; never raises for a user's mistake."""
+    tokens = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in tokens
+    tokens = [token for token in tokens if token != "--debug"]
+    try:
+        return _run(tokens)
+    except (UserError, CycloptsError) as error:
+        return _fail(_one_line(error), 2, debug)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130, debug)
+    except Exception as error:  # the last line of defence: the reason in one line, the traceback on request
+        return _fail(f"{type(error).__name__}: {_one_line(error)}; rerun with --debug for the traceback", 1, debug)
+
+
+def build_app() -> App:
+    """The tree of commands."""
+    app = App(
+        name="videomae2",
+        help="VideoMAE V2, whole: pre-train, fine-tune, evaluate, predict and reconstruct, from raw video files.",
+        help_epilogue="`--debug` with any command shows the traceback of an error.",
+        version=lambda: metadata.version("videomae2"),
+        result_action="return_value",
+        exit_on_error=False,
+        print_error=False,
+        help_on_error=False,
+        suppress_keyboard_interrupt=False,
+    )
+    for command in (commands_train.pretrain, commands_train.finetune, commands_train.evaluate):
+        name = command.__name__
+        app.command(command, name=name, usage=f"Usage: videomae2 {name} [PAGE.toml | RUN] [--SECTION.KEY VALUE ...]")
+    app.command(commands_files.predict)
+    app.command(commands_files.reconstruct)
+    weights = App(name="weights", help="Look into checkpoints and convert them between layouts.")
+    weights.command(commands_files.show_weights, name="show")
+    weights.command(commands_files.convert_weights, name="convert")
+    data = App(name="data", help="Look at a manifest, a file list or a folder, and check that its videos decode.")
+    data.command(commands_files.show_data, name="show")
+    data.command(commands_files.check_data, name="check")
+    app.command(weights)
+    app.command(data)
+    app.command(commands_files.sprites)
+    app.command(commands_files.quickstart)
+    return app
+
+
+def _run(tokens: list[str]) -> int:
+    result = build_app()(tokens)
+    if tokens and tokens[0] in commands_train.SETTINGS and {"--help", "-h"} & set(tokens):
+        print(settings_help(commands_train.SETTINGS[tokens[0]]()))
+    return result if isinstance(result, int) else 0
+
+
+def _fail(message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
