@@ -1,0 +1,17 @@
+"""Losses, as scalars in float32 whatever the precision of the network."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+def masked_mse(prediction: Float[Tensor, "B S P"], target: Float[Tensor, "B S P"]) -> Float[Tensor, ""]:
+    """Squared error, averaged over a cube's values, then over the scored tokens of the batch (released engine).
+
+    The paper divides by every kept token instead, scored or not: its loss is this one times 704/784 at 16 x 224 x 224.
+    """
+    return (prediction.float() - target.float()).square().mean(-1).mean()
+
+
+def soft_cross_entropy(logits: Float[Tensor, "B K"], target: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
+    """Cross-entropy against a distribution for each clip, such as mixup and label smoothing make."""
+    return -(target.float() * logits.float().log_softmax(-1)).sum(-1).mean()

@@ -1,0 +1,269 @@
+"""Dual masking (paper 3.2): which tokens the encoder sees, which the decoder predicts, and which predictions count.
+
+Every draw is a function of the samples' keys, batched, on the keys' device, with counts known before anything is drawn.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from videomae2 import chance
+from videomae2.errors import UserError
+from videomae2.geometry import TokenGrid
+from videomae2.records import TokenSplit
+from videomae2.settings import MaskSettings
+
+_RING = 4  # slots of a 2 x 2 cell
+
+
+class TokenCounts(NamedTuple):
+    """V tokens the encoder sees, R the decoder predicts, S predictions that count; the same for every sample."""
+
+    visible: int
+    decoded: int
+    scored: int
+
+
+def draw_split(grid: TokenGrid, mask: MaskSettings, sample_keys: Int[Tensor, "B"]) -> TokenSplit:
+    """One split for each key, on the keys' device; a sample's split does not depend on the rest of the batch.
+
+    Raises UserError where grid and settings cannot give equal counts. From a `torch.Generator`: `chance.keys_from`.
+    """
+    counts = count_tokens(grid, mask)
+    encoder_keys = chance.keys(chance.key(0, "encoder mask"), sample_keys)
+    decoder_keys = chance.keys(chance.key(0, "decoder mask"), sample_keys)
+    hidden = _HIDDEN[mask.encoder](grid, mask.encoder_ratio, encoder_keys)
+    kept = _kept(grid, mask, decoder_keys, hidden)
+    return _split(hidden, kept, mask.membership, mask.scored, counts)
+
+
+def split_from_masks(
+    hidden: Bool[Tensor, "B N"], dropped: Bool[Tensor, "B N"] | None, membership: str = "released", scored: str = "unseen"
+) -> TokenSplit:
+    """A split from two masks in the released polarity: hidden from the encoder, dropped by the decoder (None: no decoder mask).
+
+    UserError where the counts differ between samples.
+    """
+    kept = hidden if dropped is None else ~dropped
+    _one_of("membership", membership, ("released", "unseen"))
+    _one_of("scored", scored, ("unseen", "all"))
+    both = hidden & kept
+    counts = TokenCounts(
+        _equal_count("visible to the encoder", ~hidden),
+        _equal_count("kept by the decoder", both if membership == "unseen" else kept),
+        _equal_count("both kept and hidden", kept if membership == "released" and scored == "all" else both),
+    )
+    return _split(hidden, kept, membership, scored, counts)
+
+
+def count_tokens(grid: TokenGrid, mask: MaskSettings) -> TokenCounts:
+    """The counts of every split of this grid and mask, without drawing one. UserError says what would work instead."""
+    _check(grid, mask)
+    steps, place = grid.num_steps, grid.tokens_per_step
+    hidden = _hidden_count(grid, mask)
+    visible = grid.num_tokens - hidden
+    if visible == 0 or hidden == 0:
+        left = "no token" if visible == 0 else "every token"
+        raise UserError(
+            f"mask.encoder_ratio {mask.encoder_ratio} ({mask.encoder}) leaves the encoder {left} of {grid}; "
+            f"try a ratio {'below' if visible == 0 else 'above'} it, such as 0.9 on a larger grid or 0.5 on a small one"
+        )
+    if mask.decoder == "none":
+        return TokenCounts(visible, hidden, hidden)
+    if mask.decoder == "running_cell":
+        share = _RING - _dropped_slots(mask.decoder_ratio)
+        kept, both = grid.num_tokens * share // _RING, hidden * share // _RING
+    elif mask.decoder == "random":
+        both = _left(hidden, mask.decoder_ratio)
+        kept = both + _left(visible, mask.decoder_ratio)
+    elif mask.encoder == "frame":
+        both = place * _left(hidden // place, mask.decoder_ratio)
+        kept = both + place * _left(visible // place, mask.decoder_ratio)
+    else:
+        kept_steps = _left(steps, mask.decoder_ratio)
+        kept, both = kept_steps * place, kept_steps * (hidden // steps)
+    decoded = both if mask.membership == "unseen" else kept
+    return TokenCounts(visible, decoded, decoded if mask.scored == "all" else both)
+
+
+# ---- the encoder's masks: True = hidden
+
+
+def tube_hidden(grid: TokenGrid, ratio: float, keys: Int[Tensor, "B"]) -> Bool[Tensor, "B N"]:
+    """The same int(ratio * rows * columns) places hidden at every step (released)."""
+    places = _lowest(chance.uniform(keys, grid.tokens_per_step), int(ratio * grid.tokens_per_step))
+    return places.repeat(1, grid.num_steps)
+
+
+def random_hidden(grid: TokenGrid, ratio: float, keys: Int[Tensor, "B"]) -> Bool[Tensor, "B N"]:
+    """As many tokens hidden as a tube of this ratio hides, anywhere."""
+    return _lowest(chance.uniform(keys, grid.num_tokens), grid.num_steps * int(ratio * grid.tokens_per_step))
+
+
+def frame_hidden(grid: TokenGrid, ratio: float, keys: Int[Tensor, "B"]) -> Bool[Tensor, "B N"]:
+    """int(ratio * steps) whole steps hidden."""
+    return _lowest(chance.uniform(keys, grid.num_steps), int(ratio * grid.num_steps)).repeat_interleave(grid.tokens_per_step, 1)
+
+
+# ---- the decoder's masks: True = kept
+
+
+def running_cell_kept(grid: TokenGrid, ratio: float, start: Int[Tensor, "B"]) -> Bool[Tensor, "B N"]:
+    """The running cell (after MAR, arXiv 2207.11660) with start pointers 0..3, in the released phase.
+
+    A ring of four slots, the first 4 * ratio dropped, is shifted left by start + step + 1 and laid row-major on every
+    2 x 2 cell of the step.
+    """
+    dropped = _dropped_slots(ratio)
+    _check_even(grid)
+    steps, rows, columns = (torch.arange(side, device=start.device) for side in grid.shape)
+    slot = 2 * (rows[:, None] % 2) + columns % 2
+    turned = (start[:, None, None, None] + steps[:, None, None] + 1 + slot) % _RING
+    return (turned >= dropped).flatten(1)
+
+
+def random_kept(ratio: float, keys: Int[Tensor, "B"], hidden: Bool[Tensor, "B N"]) -> Bool[Tensor, "B N"]:
+    """Any tokens, int(ratio * count) left out of the hidden and of the visible alike, so that counts are equal."""
+    return _lowest_of_each(chance.uniform(keys, hidden.shape[1]), ratio, hidden)
+
+
+def frame_kept(
+    grid: TokenGrid, ratio: float, keys: Int[Tensor, "B"], hidden_steps: Bool[Tensor, "B steps"]
+) -> Bool[Tensor, "B N"]:
+    """Whole steps, int(ratio * count) left out of the hidden steps and of the others alike."""
+    kept_steps = _lowest_of_each(chance.uniform(keys, grid.num_steps), ratio, hidden_steps)
+    return kept_steps.repeat_interleave(grid.tokens_per_step, 1)
+
+
+_HIDDEN = {"tube": tube_hidden, "random": random_hidden, "frame": frame_hidden}
+
+
+def _kept(grid: TokenGrid, mask: MaskSettings, keys: Tensor, hidden: Tensor) -> Tensor:
+    if mask.decoder == "none":
+        return hidden
+    if mask.decoder == "running_cell":
+        return running_cell_kept(grid, mask.decoder_ratio, (chance.uniform(keys, 1)[:, 0] * _RING).long())
+    if mask.decoder == "random":
+        return random_kept(mask.decoder_ratio, keys, hidden)
+    # A frame encoder mask hides whole steps, which must be shared out evenly; the others leave all steps alike.
+    steps = hidden[:, :: grid.tokens_per_step] & (mask.encoder == "frame")
+    return frame_kept(grid, mask.decoder_ratio, keys, steps)
+
+
+# ---- counting and choosing
+
+
+def _split(hidden: Tensor, kept: Tensor, membership: str, scored: str, counts: TokenCounts) -> TokenSplit:
+    member = hidden & kept if membership == "unseen" else kept
+    visible, decoded = _indices(~hidden, counts.visible), _indices(member, counts.decoded)
+    counted = torch.ones_like(decoded, dtype=torch.bool) if scored == "all" else hidden.gather(1, decoded)
+    return TokenSplit(visible, decoded, _indices(counted, counts.scored))
+
+
+def _indices(mask: Tensor, count: int) -> Tensor:
+    """Positions of the `count` True entries of each row, ascending, without asking the device how many there are."""
+    return mask.byte().argsort(dim=1, descending=True, stable=True)[:, :count].contiguous()
+
+
+def _lowest(draw: Tensor, count: int) -> Tensor:
+    """True at the `count` lowest numbers of each row."""
+    order = draw.argsort(dim=1, stable=True)[:, :count]
+    return torch.zeros_like(draw, dtype=torch.bool).scatter_(1, order, True)
+
+
+def _lowest_of_each(draw: Tensor, ratio: float, group: Tensor) -> Tensor:
+    """True at the lowest numbers inside the group and outside it, int(ratio * count) of each left out."""
+    keep = torch.zeros_like(group)
+    for part in (group, ~group):
+        rank = torch.where(part, draw, 2.0).argsort(1, stable=True).argsort(1)
+        size = part.sum(1, keepdim=True)
+        keep |= part & (rank < size - (ratio * size.double()).long())
+    return keep
+
+
+def _left(count: int, ratio: float) -> int:
+    return count - int(ratio * count)
+
+
+def _hidden_count(grid: TokenGrid, mask: MaskSettings) -> int:
+    if mask.encoder == "frame":
+        return int(mask.encoder_ratio * grid.num_steps) * grid.tokens_per_step
+    return grid.num_steps * int(mask.encoder_ratio * grid.tokens_per_step)
+
+
+def _equal_count(what: str, mask: Tensor) -> int:
+    counts = mask.sum(1)
+    low, high = int(counts.min()), int(counts.max())
+    if low != high:
+        raise UserError(
+            f"the samples of this batch have between {low} and {high} tokens {what}, but every sample needs as many: tokens "
+            f"would leak from one clip into another; draw the masks with equal counts, as draw_split does"
+        )
+    return low
+
+
+# ---- refusals
+
+
+def _check(grid: TokenGrid, mask: MaskSettings) -> None:
+    _one_of("mask.encoder", mask.encoder, tuple(_HIDDEN))
+    _one_of("mask.decoder", mask.decoder, ("none", "running_cell", "random", "frame"))
+    _one_of("mask.membership", mask.membership, ("released", "unseen"))
+    _one_of("mask.scored", mask.scored, ("unseen", "all"))
+    for name in ("encoder_ratio", "decoder_ratio"):
+        if not 0 <= getattr(mask, name) < 1:
+            raise UserError(
+                f"mask.{name} is {getattr(mask, name)}, but a share of tokens lies in [0, 1); the paper has 0.9 and 0.5"
+            )
+    if mask.decoder == "running_cell":
+        _dropped_slots(mask.decoder_ratio)
+        _check_even(grid)
+    # Kept and hidden tokens are counted together unless the decoder predicts and scores every token it keeps.
+    if mask.membership == "unseen" or mask.scored == "unseen":
+        _check_overlap(grid, mask)
+
+
+def _check_overlap(grid: TokenGrid, mask: MaskSettings) -> None:
+    if mask.encoder == "random" and mask.decoder in ("running_cell", "frame"):
+        raise UserError(
+            f"a random encoder mask under a {mask.decoder} decoder mask gives each clip another number of tokens to predict, "
+            f"but all need as many; use mask.decoder = random or none, mask.encoder = tube, or membership released with scored all"
+        )
+    if mask.encoder == "tube" and mask.decoder == "running_cell" and grid.num_steps % _RING:
+        frames = _RING * grid.tubelet
+        below, above = grid.num_frames // frames * frames, (grid.num_frames // frames + 1) * frames
+        raise UserError(
+            f"a running cell returns after {_RING} steps, but {grid.num_frames} frames with tubelet {grid.tubelet} make "
+            f"{grid.num_steps}, and clips would differ in tokens to predict; try num_frames {f'{below} or ' if below else ''}"
+            f"{above}, or mask.decoder = random"
+        )
+
+
+def _check_even(grid: TokenGrid) -> None:
+    _, rows, columns = grid.shape
+    if rows % 2 or columns % 2:
+        step = 2 * grid.patch
+        sides = sorted(
+            {max(step, side // step * step) for side in (grid.height, grid.width)}
+            | {max(grid.height, grid.width) // step * step + step}
+        )
+        raise UserError(
+            f"a running cell covers 2 x 2 tokens, but the grid has {rows} rows and {columns} columns; try a height and width "
+            f"of {' or '.join(map(str, sides))} (multiples of {step}), or mask.decoder = random"
+        )
+
+
+def _dropped_slots(ratio: float) -> int:
+    slots = _RING * ratio
+    if slots not in (1, 2, 3):
+        raise UserError(
+            f"a running cell leaves out 0.25, 0.5 or 0.75 of the tokens; {ratio} came; mask.decoder = random takes any"
+        )
+    return int(slots)
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(f"{name} is {value!r}; choose one of {', '.join(choices)}")

@@ -1,0 +1,81 @@
+"""Networks from settings, and every initial value, in one place and from one explicit generator."""
+
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from videomae2 import chance
+from videomae2.models.autoencoder import Autoencoder
+from videomae2.models.decoder import Decoder
+from videomae2.models.encoder import Encoder
+from videomae2.models.layers import INITIAL_LOG_SCALE, Attention, Block
+from videomae2.models.sizes import decoder_config, encoder_config
+from videomae2.models.tokenizer import Tokenizer
+from videomae2.settings import ModelSettings
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def build_autoencoder(
+    settings: ModelSettings, generator: torch.Generator | None = None, device: torch.device | str = "cpu"
+) -> Autoencoder:
+    """A fresh pre-training network. Same generator state, same weights; None is seed 0; device meta is shapes only."""
+    with torch.device("meta"):
+        config = encoder_config(settings)
+        decoder = Decoder(decoder_config(settings), config.grid, config.native)
+        model = Autoencoder(Encoder(config), decoder)
+    return materialize(model, "pretrain", generator, device)
+
+
+def build_encoder(
+    settings: ModelSettings,
+    final_norm: bool = True,
+    generator: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
+) -> Encoder:
+    """A fresh encoder, initialised for fine-tuning; without the final norm it is the trunk of a released classifier."""
+    with torch.device("meta"):
+        model = Encoder(encoder_config(settings), final_norm)
+    return materialize(model, "finetune", generator, device)
+
+
+def materialize(model: M, style: str, generator: torch.Generator | None, device: torch.device | str) -> M:
+    """Give a network that was built on the meta device memory and initial values: the same on every device."""
+    if torch.device(device).type == "meta":
+        return model
+    model.to_empty(device="cpu")
+    initialize(model, style, generator or chance.torch_generator(0))
+    return model.to(device)
+
+
+def initialize(model: nn.Module, style: str, generator: torch.Generator) -> None:
+    """Every parameter and buffer, as released. Linear weights: pretrain xavier-uniform, finetune normal 0.02 cut at 2."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            if style == "pretrain":
+                nn.init.xavier_uniform_(module.weight, generator=generator)
+            else:
+                nn.init.trunc_normal_(module.weight, std=0.02, generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Conv3d):
+            # The released code leaves the cube embedding at torch's own initial values.
+            bound = module.weight[0].numel() ** -0.5
+            nn.init.uniform_(module.weight, -bound, bound, generator=generator)
+            nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+        elif isinstance(module, Attention):
+            nn.init.zeros_(module.q_bias)
+            nn.init.zeros_(module.v_bias)
+            if module.scale is not None:
+                nn.init.constant_(module.scale, INITIAL_LOG_SCALE)
+        elif isinstance(module, Block) and module.gamma_1 is not None:
+            nn.init.constant_(module.gamma_1, module.layer_scale)
+            nn.init.constant_(module.gamma_2, module.layer_scale)
+        elif isinstance(module, Autoencoder):
+            nn.init.trunc_normal_(module.mask_token, std=0.02, a=-0.02, b=0.02, generator=generator)
+        elif isinstance(module, Encoder | Decoder | Tokenizer):
+            module.reset_buffers()

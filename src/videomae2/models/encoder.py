@@ -1,0 +1,57 @@
+"""The encoder: a plain vision transformer over the tokens it is given to see."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from videomae2.cubes import Frames
+from videomae2.models.layers import Block, LayerNorm, run_blocks
+from videomae2.models.positions import position_table
+from videomae2.models.sizes import EncoderConfig
+from videomae2.models.tokenizer import Tokenizer
+
+
+class Encoder(nn.Module):
+    """Joint space-time attention over visible tokens (paper 3.1).
+
+    `final_norm=False` leaves the last LayerNorm out, as the released classifiers do: they normalise after pooling.
+    """
+
+    pos_embed: Tensor
+
+    def __init__(self, config: EncoderConfig, final_norm: bool = True) -> None:
+        super().__init__()
+        self.config = config
+        self.patch_embed = Tokenizer(config)
+        positions = torch.empty(1, config.grid.num_tokens, config.width)
+        if config.positions == "learned":
+            self.pos_embed = nn.Parameter(positions)
+        else:
+            self.register_buffer("pos_embed", positions, persistent=False)
+        self.blocks = nn.ModuleList(
+            Block(
+                config.width,
+                config.num_heads,
+                config.mlp_width,
+                drop_path=config.drop_path * index / max(config.depth - 1, 1),
+                cosine_attention=config.cosine_attention,
+                layer_scale=config.layer_scale,
+            )
+            for index in range(config.depth)
+        )
+        self.norm = LayerNorm(config.width) if final_norm else nn.Identity()
+        self.reset_buffers()
+
+    def reset_buffers(self) -> None:
+        """Fill the position table; the sinusoid is in no checkpoint. A learned table starts as the sinusoid."""
+        if self.pos_embed.is_meta:
+            return
+        with torch.no_grad():
+            self.pos_embed.copy_(position_table(self.config.grid, self.config.native, self.config.width))
+
+    def forward(self, frames: Frames, visible: Int[Tensor, "B V"] | None = None) -> Float[Tensor, "B M D"]:
+        """Features [B, V, D] of the visible tokens, in their order; of all N tokens where none are named."""
+        x = self.patch_embed(frames, visible)
+        x = x + (self.pos_embed if visible is None else self.pos_embed[0][visible])
+        x = run_blocks(self.blocks, x, self.config.activation_checkpointing and self.training)
+        return self.norm(x)

@@ -1,0 +1,149 @@
+"""Transformer parts, as released: no key bias, LayerNorm eps 1e-6, optional cosine attention and LayerScale."""
+
+import math
+from collections.abc import Iterable
+from functools import partial
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+LayerNorm = partial(nn.LayerNorm, eps=1e-6)
+
+INITIAL_LOG_SCALE = math.log(10.0)
+_MAX_LOG_SCALE = math.log(100.0)  # released: cosine similarities are multiplied by at most 100
+
+
+def take(x: Float[Tensor, "B N D"], chosen: Int[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
+    """The chosen tokens of each sample."""
+    return x.gather(1, chosen[..., None].expand(-1, -1, x.shape[-1]))
+
+
+def run_blocks(
+    blocks: Iterable["Block"], x: Float[Tensor, "B N D"], recompute: bool, chosen: Int[Tensor, "B S"] | None = None
+) -> Float[Tensor, "B M D"]:
+    """All blocks in turn, the last only for the `chosen` tokens; with `recompute`, activations are rebuilt in the backward pass."""
+    *first, last = blocks
+    for block in first:
+        x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+    return checkpoint(last, x, chosen, use_reentrant=False) if recompute else last(x, chosen)
+
+
+class Block(nn.Module):
+    """Pre-norm attention and MLP, each scaled by LayerScale (0: none) and dropped for whole samples by drop path."""
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        mlp_width: int,
+        *,
+        drop_path: float = 0.0,
+        cosine_attention: bool = False,
+        layer_scale: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.norm1 = LayerNorm(width)
+        self.attn = Attention(width, num_heads, cosine=cosine_attention)
+        self.norm2 = LayerNorm(width)
+        self.mlp = Mlp(width, mlp_width)
+        self.drop_path = DropPath(drop_path)
+        self.layer_scale = layer_scale
+        self.gamma_1 = nn.Parameter(torch.full((width,), layer_scale)) if layer_scale else None
+        self.gamma_2 = nn.Parameter(torch.full((width,), layer_scale)) if layer_scale else None
+
+    def forward(self, x: Float[Tensor, "B N D"], chosen: Int[Tensor, "B S"] | None = None) -> Float[Tensor, "B M D"]:
+        """All tokens are attended to; with `chosen`, only those attend, pass the MLP and are returned."""
+        attended = self.attn(self.norm1(x), chosen)
+        if chosen is not None:
+            x = take(x, chosen)
+        x = x + self.drop_path(_scaled(attended, self.gamma_1))
+        return x + self.drop_path(_scaled(self.mlp(self.norm2(x)), self.gamma_2))
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with learned query and value biases and a key bias fixed at zero."""
+
+    def __init__(self, width: int, num_heads: int, *, cosine: bool = False) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.q_bias = nn.Parameter(torch.zeros(width))
+        self.v_bias = nn.Parameter(torch.zeros(width))
+        self.scale = nn.Parameter(torch.full((num_heads, 1, 1), math.log(10.0))) if cosine else None
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Float[Tensor, "B N D"], chosen: Int[Tensor, "B S"] | None = None) -> Float[Tensor, "B M D"]:
+        """Every token attends to every token, or only the `chosen` do."""
+        query, key, value = self._heads(x, chosen)
+        if self.scale is None:
+            attended = attend(query, key, value)
+        else:
+            query = F.normalize(query, dim=-1) * self.scale.clamp(max=_MAX_LOG_SCALE).exp()
+            attended = attend(query.to(value.dtype), F.normalize(key, dim=-1).to(value.dtype), value, scale=1.0)
+        return self.proj(attended.transpose(1, 2).flatten(2))
+
+    def _heads(self, x: Tensor, chosen: Tensor | None) -> tuple[Tensor, ...]:
+        """Queries [B, heads, N or S, d], keys and values [B, heads, N, d]."""
+        no_bias = torch.zeros_like(self.q_bias)
+        if chosen is None:
+            qkv = F.linear(x, self.qkv.weight, torch.cat((self.q_bias, no_bias, self.v_bias)))
+            return self._split(qkv, 3)
+        width = x.shape[-1]
+        query = F.linear(take(x, chosen), self.qkv.weight[:width], self.q_bias)
+        key_value = F.linear(x, self.qkv.weight[width:], torch.cat((no_bias, self.v_bias)))
+        return *self._split(query, 1), *self._split(key_value, 2)
+
+    def _split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
+        return x.unflatten(2, (parts, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def attend(
+    query: Float[Tensor, "B heads M d"],
+    key: Float[Tensor, "B heads N d"],
+    value: Float[Tensor, "B heads N d"],
+    scale: float | None = None,
+) -> Float[Tensor, "B heads M d"]:
+    """softmax(query key^T * scale) value; scale is d ** -0.5 unless given."""
+    return F.scaled_dot_product_attention(query, key, value, scale=scale)
+
+
+class Mlp(nn.Module):
+    """Two linear layers around an exact GELU."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        """Each token by itself."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class DropPath(nn.Module):
+    """In training, drops a residual branch for whole samples with probability `rate`, and scales up the others.
+
+    It draws from torch's generator, as dropout does: who trains seeds that generator from (seed, step) at each step,
+    inside `torch.random.fork_rng`, and a resumed run drops the same branches.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        """The branch, zero for the dropped samples."""
+        if self.rate == 0 or not self.training:
+            return x
+        kept = torch.rand(x.shape[0], 1, 1, device=x.device) >= self.rate
+        return x * (kept / (1 - self.rate)).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate}"
+
+
+def _scaled(branch: Tensor, gamma: Tensor | None) -> Tensor:
+    return branch if gamma is None else branch * gamma

@@ -1,0 +1,41 @@
+"""From a clip to tokens: normalise and embed cubes of pixels, and only those the encoder is to see."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from videomae2.cubes import Frames, gather_cubes, unit_range
+from videomae2.models.sizes import EncoderConfig
+
+
+class Tokenizer(nn.Module):
+    """The cube embedding. It owns mean and deviation, so that no user of the network can forget or confuse them.
+
+    `proj` holds the weight [D, C, t, p, p] of the 3-D convolution that released checkpoints store; as its stride is its
+    size, it is one matrix product over the gathered cubes.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        cube = (config.grid.tubelet, config.grid.patch, config.grid.patch)
+        self.proj = nn.Conv3d(config.grid.channels, config.width, cube, cube)
+        self.register_buffer("mean", torch.empty(config.grid.channels, 1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.empty(config.grid.channels, 1, 1, 1), persistent=False)
+        self.reset_buffers()
+
+    def reset_buffers(self) -> None:
+        """Fill the buffers; they are in no checkpoint."""
+        for buffer, values in ((self.mean, self.config.mean), (self.std, self.config.std)):
+            for channel, value in enumerate(values):
+                buffer[channel] = value
+
+    def forward(self, frames: Frames, tokens: Int[Tensor, "B V"] | None = None) -> Float[Tensor, "B M D"]:
+        """Embeddings of `tokens` (None: all) of a clip, uint8 or float in [0, 1]."""
+        cubes = gather_cubes(frames, self.config.grid, tokens)
+        cubes = (unit_range(cubes) - self.mean) / self.std
+        return F.linear(cubes.flatten(2), self.proj.weight.flatten(1), self.proj.bias)
