@@ -1,0 +1,164 @@
+"""Which frames a clip takes: pure functions from a count of frames to frame numbers.
+
+Every number is relative to the row's own first frame. Where a function draws, it takes the generator; each is equal to
+the released code (VideoMAE V2 at 29eab1e) unless its docstring says where and why not.
+"""
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+from videomae2.errors import UserError
+
+Indices = Int64[np.ndarray, "T"]
+Views = Int64[np.ndarray, "clips T"]
+Table = Int64[np.ndarray, "M"]
+
+
+def pretrain_indices(
+    num_frames: int, length: int = 16, stride: int = 4, *, generator: np.random.Generator | None = None, start: int | None = None
+) -> Indices:
+    """A window of `length` frames, `stride` apart, from `start` or a uniform random start (paper 4.1; released).
+
+    A video shorter than the window starts at 0 and repeats the last frame reached. As released, a step is taken only
+    if it ends before the video's very last frame, so a short video never shows that one.
+    """
+    _check(num_frames, length, stride)
+    if start is None:
+        start = _uniform(generator, max(num_frames - length * stride, 0) + 1)
+    elif not 0 <= start < num_frames:
+        raise UserError(f"a window starts at frame {start}, but the row has {num_frames} frames, numbered from 0")
+    reachable = max(num_frames - 2 - start, 0) // stride
+    return start + stride * np.minimum(np.arange(length), reachable)
+
+
+def dense_train(num_frames: int, length: int = 16, stride: int = 4, *, generator: np.random.Generator) -> Indices:
+    """`length` frames spread evenly over a random window of `length * stride` frames (released fine-tuning)."""
+    _check(num_frames, length, stride)
+    window = length * stride
+    if num_frames <= window:
+        return _short_window(num_frames, length, stride)
+    return _window(_uniform(generator, num_frames - window), length, window)
+
+
+def dense_val(num_frames: int, length: int = 16, stride: int = 4) -> Indices:
+    """The central window of `dense_train` (released validation)."""
+    _check(num_frames, length, stride)
+    window = length * stride
+    if num_frames <= window:
+        return _short_window(num_frames, length, stride)
+    return _window((window + num_frames) // 2 - window, length, window)
+
+
+def dense_test_views(num_frames: int, length: int = 16, stride: int = 4, clips: int = 5) -> Views:
+    """`clips` windows spread evenly from the first to the last over every `stride`-th frame (released test).
+
+    One clip is the central window (the released code divides by zero). Too few frames: the last one repeats.
+    """
+    _check(num_frames, length, stride, clips)
+    thinned = np.arange(0, num_frames, stride)
+    thinned = np.pad(thinned, (0, max(length - len(thinned), 0)), mode="edge")
+    starts = _spread(len(thinned) - length, clips)
+    return thinned[starts[:, None] + np.arange(length)]
+
+
+def segments_train(num_frames: int, length: int = 16, *, generator: np.random.Generator) -> Indices:
+    """One random frame from each of `length` equal parts (TSN sampling, released).
+
+    Fewer frames than parts: the parts are fractions of a frame, so frames repeat in order (released: unordered zeros).
+    """
+    _check(num_frames, length)
+    part = num_frames // length
+    if part == 0:
+        return _fractional(num_frames, length, generator.random(length))
+    return np.arange(length) * part + generator.integers(part, size=length)
+
+
+def segments_val(num_frames: int, length: int = 16) -> Indices:
+    """The middle frame of each of `length` equal parts (released, where a shorter video gives frame -1; here frames repeat)."""
+    _check(num_frames, length)
+    part = num_frames // length
+    if part == 0:
+        return _fractional(num_frames, length, np.full(length, 0.5))
+    return np.arange(length) * part + (part + 1) // 2 - 1
+
+
+def segments_test_views(num_frames: int, length: int = 16, clips: int = 2) -> Views:
+    """`clips` interleaved sets of `length` evenly spaced frames over the whole video (released test)."""
+    _check(num_frames, length, 1, clips)
+    tick = num_frames / float(length)
+    offsets = np.arange(clips)[:, None] * tick / clips
+    together = np.sort((offsets + tick * np.arange(length)).astype(np.int64), axis=None)
+    return np.ascontiguousarray(together.reshape(length, clips).T)
+
+
+def by_time(num_frames: int, frames_per_second: float, target_fps: float) -> Table:
+    """The frame on show at each tick of `target_fps`: a table to sample from as if it were the video.
+
+    `by_time(300, 30.0, 12.0)[dense_val(120)]` is a clip at 12 frames a second. Use `by_timestamps` for variable frame rate.
+    """
+    _check(num_frames, 1)
+    _check_rate(target_fps)
+    if not frames_per_second > 0:
+        raise UserError(f"the frame rate is {frames_per_second}, so frames cannot be taken by time; set data.target_fps 0")
+    count = max(int(np.ceil(num_frames / frames_per_second * target_fps - 1e-6)), 1)
+    shown = np.floor(np.arange(count) * (frames_per_second / target_fps) + 1e-6).astype(np.int64)
+    return np.minimum(shown, num_frames - 1)
+
+
+def by_timestamps(seconds: Float[np.ndarray, "N"], target_fps: float) -> Table:
+    """As `by_time`, from the time of each frame in seconds, ascending: the frame on show is the last that has begun."""
+    _check(len(seconds), 1)
+    _check_rate(target_fps)
+    since = seconds - seconds[0]
+    last = float(np.median(np.diff(since))) if len(since) > 1 else 0.0
+    count = max(int(np.ceil((since[-1] + last) * target_fps - 1e-6)), 1)
+    return np.searchsorted(since, np.arange(count) / target_fps + 1e-6, side="right").astype(np.int64) - 1
+
+
+def crop_offsets(height: int, width: int, crops: int = 3) -> Int64[np.ndarray, "crops"]:
+    """Pixels from the top or left at which square crops of the short side begin, spread over the long side (released).
+
+    One crop is the central one (the released code divides by zero).
+    """
+    if crops < 1:
+        raise UserError(f"{crops} crops came, but a view needs at least 1")
+    return _spread(max(height, width) - min(height, width), crops)
+
+
+def _spread(room: int, count: int) -> Int64[np.ndarray, "count"]:
+    if count == 1:
+        return np.array([room // 2], dtype=np.int64)
+    return (np.arange(count) * (room / (count - 1))).astype(np.int64)
+
+
+def _window(start: int, length: int, window: int) -> Indices:
+    spaced = np.linspace(start, start + window, num=length)
+    return np.clip(spaced, start, start + window - 1).astype(np.int64)
+
+
+def _short_window(num_frames: int, length: int, stride: int) -> Indices:
+    spaced = np.linspace(0, num_frames, num=num_frames // stride)
+    spaced = np.concatenate([spaced, np.full(length - len(spaced), num_frames, dtype=np.float64)])
+    return np.clip(spaced, 0, num_frames - 1).astype(np.int64)
+
+
+def _fractional(num_frames: int, length: int, within: Float[np.ndarray, "T"]) -> Indices:
+    return ((np.arange(length) + within) * (num_frames / length)).astype(np.int64)
+
+
+def _uniform(generator: np.random.Generator | None, count: int) -> int:
+    if generator is None:
+        raise UserError("a random window needs a generator; pass generator=..., or start=... for a fixed one")
+    return int(generator.integers(count))
+
+
+def _check_rate(target_fps: float) -> None:
+    if not target_fps > 0:
+        raise UserError(f"target_fps is {target_fps}, but sampling by time needs a positive rate")
+
+
+def _check(num_frames: int, length: int, stride: int = 1, clips: int = 1) -> None:
+    if num_frames < 1:
+        raise UserError(f"a clip was asked of a row with {num_frames} frames; it needs at least 1")
+    if min(length, stride, clips) < 1:
+        raise UserError(f"length {length}, stride {stride} and clips {clips} must all be at least 1")
