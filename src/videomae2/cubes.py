@@ -52,7 +52,7 @@ def paste(
     canvas: Float[Tensor, "B T C H W"] | None = None,
 ) -> Float[Tensor, "B T C H W"]:
     """The inverse of `cubes`: a clip with these cubes at these tokens, on a copy of `canvas` (None: black)."""
-    batch, count, size = values.shape
+    batch, size = values.shape[0], values.shape[2]
     if size != grid.cube_values:
         raise UserError(f"cubes of {size} values came, but the grid {grid} has cubes of {grid.cube_values}; use its own grid")
     if canvas is None:

@@ -3,8 +3,6 @@
 Every draw is a function of the samples' keys, batched, on the keys' device, with counts known before anything is drawn.
 """
 
-from typing import NamedTuple
-
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -12,18 +10,11 @@ from torch import Tensor
 from videomae2 import chance
 from videomae2.errors import UserError
 from videomae2.geometry import TokenGrid
+from videomae2.mask_counts import RING, TokenCounts, check_choice, check_even, count_tokens, dropped_slots, hidden_count
 from videomae2.records import TokenSplit
 from videomae2.settings import MaskSettings
 
-_RING = 4  # slots of a 2 x 2 cell
-
-
-class TokenCounts(NamedTuple):
-    """V tokens the encoder sees, R the decoder predicts, S predictions that count; the same for every sample."""
-
-    visible: int
-    decoded: int
-    scored: int
+__all__ = ["TokenCounts", "count_tokens", "draw_split", "running_cell_kept", "split_from_masks"]
 
 
 def draw_split(grid: TokenGrid, mask: MaskSettings, sample_keys: Int[Tensor, "B"]) -> TokenSplit:
@@ -47,8 +38,8 @@ def split_from_masks(
     UserError where the counts differ between samples.
     """
     kept = hidden if dropped is None else ~dropped
-    _one_of("membership", membership, ("released", "unseen"))
-    _one_of("scored", scored, ("unseen", "all"))
+    check_choice("membership", membership, ("released", "unseen"))
+    check_choice("scored", scored, ("unseen", "all"))
     both = hidden & kept
     counts = TokenCounts(
         _equal_count("visible to the encoder", ~hidden),
@@ -56,36 +47,6 @@ def split_from_masks(
         _equal_count("both kept and hidden", kept if membership == "released" and scored == "all" else both),
     )
     return _split(hidden, kept, membership, scored, counts)
-
-
-def count_tokens(grid: TokenGrid, mask: MaskSettings) -> TokenCounts:
-    """The counts of every split of this grid and mask, without drawing one. UserError says what would work instead."""
-    _check(grid, mask)
-    steps, place = grid.num_steps, grid.tokens_per_step
-    hidden = _hidden_count(grid, mask)
-    visible = grid.num_tokens - hidden
-    if visible == 0 or hidden == 0:
-        left = "no token" if visible == 0 else "every token"
-        raise UserError(
-            f"mask.encoder_ratio {mask.encoder_ratio} ({mask.encoder}) leaves the encoder {left} of {grid}; "
-            f"try a ratio {'below' if visible == 0 else 'above'} it, such as 0.9 on a larger grid or 0.5 on a small one"
-        )
-    if mask.decoder == "none":
-        return TokenCounts(visible, hidden, hidden)
-    if mask.decoder == "running_cell":
-        share = _RING - _dropped_slots(mask.decoder_ratio)
-        kept, both = grid.num_tokens * share // _RING, hidden * share // _RING
-    elif mask.decoder == "random":
-        both = _left(hidden, mask.decoder_ratio)
-        kept = both + _left(visible, mask.decoder_ratio)
-    elif mask.encoder == "frame":
-        both = place * _left(hidden // place, mask.decoder_ratio)
-        kept = both + place * _left(visible // place, mask.decoder_ratio)
-    else:
-        kept_steps = _left(steps, mask.decoder_ratio)
-        kept, both = kept_steps * place, kept_steps * (hidden // steps)
-    decoded = both if mask.membership == "unseen" else kept
-    return TokenCounts(visible, decoded, decoded if mask.scored == "all" else both)
 
 
 # ---- the encoder's masks: True = hidden
@@ -99,7 +60,7 @@ def tube_hidden(grid: TokenGrid, ratio: float, keys: Int[Tensor, "B"]) -> Bool[T
 
 def random_hidden(grid: TokenGrid, ratio: float, keys: Int[Tensor, "B"]) -> Bool[Tensor, "B N"]:
     """As many tokens hidden as a tube of this ratio hides, anywhere."""
-    return _lowest(chance.uniform(keys, grid.num_tokens), grid.num_steps * int(ratio * grid.tokens_per_step))
+    return _lowest(chance.uniform(keys, grid.num_tokens), hidden_count(grid, "random", ratio))
 
 
 def frame_hidden(grid: TokenGrid, ratio: float, keys: Int[Tensor, "B"]) -> Bool[Tensor, "B N"]:
@@ -116,11 +77,11 @@ def running_cell_kept(grid: TokenGrid, ratio: float, start: Int[Tensor, "B"]) ->
     A ring of four slots, the first 4 * ratio dropped, is shifted left by start + step + 1 and laid row-major on every
     2 x 2 cell of the step.
     """
-    dropped = _dropped_slots(ratio)
-    _check_even(grid)
+    dropped = dropped_slots(ratio)
+    check_even(grid)
     steps, rows, columns = (torch.arange(side, device=start.device) for side in grid.shape)
     slot = 2 * (rows[:, None] % 2) + columns % 2
-    turned = (start[:, None, None, None] + steps[:, None, None] + 1 + slot) % _RING
+    turned = (start[:, None, None, None] + steps[:, None, None] + 1 + slot) % RING
     return (turned >= dropped).flatten(1)
 
 
@@ -144,7 +105,7 @@ def _kept(grid: TokenGrid, mask: MaskSettings, keys: Tensor, hidden: Tensor) -> 
     if mask.decoder == "none":
         return hidden
     if mask.decoder == "running_cell":
-        return running_cell_kept(grid, mask.decoder_ratio, (chance.uniform(keys, 1)[:, 0] * _RING).long())
+        return running_cell_kept(grid, mask.decoder_ratio, (chance.uniform(keys, 1)[:, 0] * RING).long())
     if mask.decoder == "random":
         return random_kept(mask.decoder_ratio, keys, hidden)
     # A frame encoder mask hides whole steps, which must be shared out evenly; the others leave all steps alike.
@@ -183,16 +144,6 @@ def _lowest_of_each(draw: Tensor, ratio: float, group: Tensor) -> Tensor:
     return keep
 
 
-def _left(count: int, ratio: float) -> int:
-    return count - int(ratio * count)
-
-
-def _hidden_count(grid: TokenGrid, mask: MaskSettings) -> int:
-    if mask.encoder == "frame":
-        return int(mask.encoder_ratio * grid.num_steps) * grid.tokens_per_step
-    return grid.num_steps * int(mask.encoder_ratio * grid.tokens_per_step)
-
-
 def _equal_count(what: str, mask: Tensor) -> int:
     counts = mask.sum(1)
     low, high = int(counts.min()), int(counts.max())
@@ -202,68 +153,3 @@ def _equal_count(what: str, mask: Tensor) -> int:
             f"would leak from one clip into another; draw the masks with equal counts, as draw_split does"
         )
     return low
-
-
-# ---- refusals
-
-
-def _check(grid: TokenGrid, mask: MaskSettings) -> None:
-    _one_of("mask.encoder", mask.encoder, tuple(_HIDDEN))
-    _one_of("mask.decoder", mask.decoder, ("none", "running_cell", "random", "frame"))
-    _one_of("mask.membership", mask.membership, ("released", "unseen"))
-    _one_of("mask.scored", mask.scored, ("unseen", "all"))
-    for name in ("encoder_ratio", "decoder_ratio"):
-        if not 0 <= getattr(mask, name) < 1:
-            raise UserError(
-                f"mask.{name} is {getattr(mask, name)}, but a share of tokens lies in [0, 1); the paper has 0.9 and 0.5"
-            )
-    if mask.decoder == "running_cell":
-        _dropped_slots(mask.decoder_ratio)
-        _check_even(grid)
-    # Kept and hidden tokens are counted together unless the decoder predicts and scores every token it keeps.
-    if mask.membership == "unseen" or mask.scored == "unseen":
-        _check_overlap(grid, mask)
-
-
-def _check_overlap(grid: TokenGrid, mask: MaskSettings) -> None:
-    if mask.encoder == "random" and mask.decoder in ("running_cell", "frame"):
-        raise UserError(
-            f"a random encoder mask under a {mask.decoder} decoder mask gives each clip another number of tokens to predict, "
-            f"but all need as many; use mask.decoder = random or none, mask.encoder = tube, or membership released with scored all"
-        )
-    if mask.encoder == "tube" and mask.decoder == "running_cell" and grid.num_steps % _RING:
-        frames = _RING * grid.tubelet
-        below, above = grid.num_frames // frames * frames, (grid.num_frames // frames + 1) * frames
-        raise UserError(
-            f"a running cell returns after {_RING} steps, but {grid.num_frames} frames with tubelet {grid.tubelet} make "
-            f"{grid.num_steps}, and clips would differ in tokens to predict; try num_frames {f'{below} or ' if below else ''}"
-            f"{above}, or mask.decoder = random"
-        )
-
-
-def _check_even(grid: TokenGrid) -> None:
-    _, rows, columns = grid.shape
-    if rows % 2 or columns % 2:
-        step = 2 * grid.patch
-        sides = sorted(
-            {max(step, side // step * step) for side in (grid.height, grid.width)}
-            | {max(grid.height, grid.width) // step * step + step}
-        )
-        raise UserError(
-            f"a running cell covers 2 x 2 tokens, but the grid has {rows} rows and {columns} columns; try a height and width "
-            f"of {' or '.join(map(str, sides))} (multiples of {step}), or mask.decoder = random"
-        )
-
-
-def _dropped_slots(ratio: float) -> int:
-    slots = _RING * ratio
-    if slots not in (1, 2, 3):
-        raise UserError(
-            f"a running cell leaves out 0.25, 0.5 or 0.75 of the tokens; {ratio} came; mask.decoder = random takes any"
-        )
-    return int(slots)
-
-
-def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UserError(f"{name} is {value!r}; choose one of {', '.join(choices)}")

@@ -19,9 +19,7 @@ class Classifier(nn.Module):
     def __init__(self, encoder: Encoder, num_classes: int, head_dropout: float = 0.0) -> None:
         super().__init__()
         if num_classes < 1:
-            raise UserError(
-                f"num_classes is {num_classes}, but a classifier needs at least 1; give it, or a manifest with labels"
-            )
+            raise UserError(f"num_classes is {num_classes}, but at least 1 was expected; give it, or a manifest with labels")
         self.encoder = encoder
         self.num_classes = num_classes
         self.fc_norm = LayerNorm(encoder.config.width)

@@ -63,9 +63,8 @@ class EncoderConfig:
         if self.positions not in ("sinusoid", "learned"):
             raise UserError(f"model.positions is {self.positions!r}; choose sinusoid or learned")
         if not len(self.mean) == len(self.std) == self.grid.channels:
-            raise UserError(
-                f"{len(self.mean)} means and {len(self.std)} deviations came for clips of {self.grid.channels} channels"
-            )
+            came = f"{len(self.mean)} means and {len(self.std)} deviations"
+            raise UserError(f"{came} came for clips of {self.grid.channels} channels; give one of each for every channel")
 
 
 @dataclass(frozen=True)
