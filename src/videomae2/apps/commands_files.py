@@ -144,27 +144,33 @@ def check_data(path: str, /, *, root: str = "", workers: int = 2) -> int:
     return check(path, root=root, workers=workers)
 
 
-def sprites(out: Path, /, *, count: int = 400, size: int = 64, frames: int = 24, seed: int = 0, workers: int = 2) -> None:
+def sprites(
+    out: Path, /, *, count: int = 400, size: int = 64, frames: int = 16, objects: int = 1, seed: int = 0, workers: int = 2
+) -> None:
     """Write a labelled set of video files whose class is a motion that no single frame gives away.
 
     Parameters
     ----------
     out
-        The folder to write: videos, manifests, boxes and segments.
+        The folder to write: videos, manifest, boxes and segments.
     count
         How many videos.
     size
         Height and width in pixels.
     frames
         Frames of each video.
+    objects
+        Moving objects in each video; the front one gives the label.
     seed
         Chooses everything.
     workers
-        Processes that write.
+        Threads that write.
     """
+    from videomae2.data.sprite_scene import SpriteSettings
     from videomae2.data.sprites import write_sprites
 
-    print(write_sprites(out, count=count, size=size, num_frames=frames, seed=seed, workers=workers))
+    settings = SpriteSettings(size=size, num_frames=frames, objects=objects)
+    print(write_sprites(out, num_videos=count, seed=seed, settings=settings, workers=workers))
 
 
 def quickstart(*, out: Path = Path("runs/quickstart"), seed: int = 0) -> None:

@@ -1,6 +1,7 @@
 """The commands that take a page of settings: pretrain, finetune, evaluate. Torch is imported only when one runs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -72,4 +73,23 @@ def settings_from(cls: type[Settings], tokens: Sequence[str]) -> Settings:
 
 
 def _print(settings: Any) -> None:
+    for line in _derived(settings):
+        print(f"# {line}")
     print(to_toml(settings), end="")
+
+
+def _derived(settings: Any) -> list[str]:
+    """What follows from the settings without looking at any data."""
+    from videomae2.engine.schedule import make_plan
+    from videomae2.models.sizes import token_grid
+
+    if isinstance(settings, EvaluateSettings):
+        return [f"views of a video: {settings.data.test_clips} clips x {settings.data.test_crops} crops"]
+    # The lengths need the manifest; what is read off this plan does not.
+    optim = replace(settings.optim, length=1, warmup=0)
+    plan = make_plan(optim, settings.run, num_rows=1, views=settings.data.repeated_views)
+    return [
+        f"grid: {token_grid(settings.model)}",
+        f"one step of one process: {plan.videos_per_step} videos, {plan.videos_per_step * plan.views} clips",
+        f"peak learning rate of one process: {plan.peak_lr:.6g} (base * {plan.effective_batch} / 256)",
+    ]
