@@ -75,11 +75,15 @@ class TrainingOrder:
         per_epoch = batches_per_epoch(self.num_rows, self.batch_size, self.world_size)
         epoch, place = divmod(self.start, per_epoch)
         whole = self.batch_size * self.world_size
+        copies = -(-whole // self.num_rows)
         while True:
-            order = epoch_order(self.num_rows, self.seed, epoch)
-            order = np.resize(order, max(whole, len(order)))
+            places = [
+                (number, int(row))
+                for number in range(epoch * copies, (epoch + 1) * copies)
+                for row in epoch_order(self.num_rows, self.seed, number)
+            ]
             for first in range(place * whole, per_epoch * whole, whole):
-                yield [(epoch, int(row)) for row in order[first + self.rank : first + whole : self.world_size]]
+                yield places[first + self.rank : first + whole : self.world_size]
             epoch, place = epoch + 1, 0
 
 
