@@ -107,7 +107,8 @@ def convert_weights(
     """
     from videomae2.models.weights import convert
 
-    print(convert(source, target, layout, label_map=label_map))
+    checkpoint = convert(source, target, layout, label_map=label_map)
+    print(f"wrote {target} in the {layout} layout: {checkpoint.sketch}, {len(checkpoint.state)} tensors")
 
 
 def show_data(path: str, /, *, root: str = "", rows: int = 10) -> None:
