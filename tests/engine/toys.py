@@ -1,0 +1,80 @@
+"""A toy task with everything that could break exactness: drop path by chance, several groups, metrics, a mask token."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from videomae2 import chance
+from videomae2.engine.loop import Result, train
+from videomae2.engine.run import RunFolder
+from videomae2.engine.schedule import Plan, make_plan
+from videomae2.records import ClipBatch, Failure, StepOutput
+from videomae2.settings import OptimSettings, PretrainSettings, RunSettings
+
+NUM_ROWS = 12
+
+
+class Toy(nn.Module):
+    """Predicts a clip's brightness through a dropout; loses nothing of what a real task hands the loop."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.encoder = nn.Sequential(nn.Linear(48, width), nn.GELU(), nn.Dropout(0.5), nn.Linear(width, 1))
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+
+    def forward(self, batch: ClipBatch, step: int) -> StepOutput:
+        values = batch.frames.flatten(1).float() / 255
+        error = self.encoder(values)[:, 0] + self.mask_token.mean() - values.mean(1)
+        return StepOutput((error**2).mean(), {"bias": error.detach().mean()})
+
+
+def toy_batches(batch_size: int, failing: bool = False) -> Callable[[int], Iterator[ClipBatch]]:
+    """Batches that are a function of their number alone."""
+
+    def batches(start: int) -> Iterator[ClipBatch]:
+        number = start
+        while True:
+            generator = chance.torch_generator(chance.key(1, "toy", number))
+            frames = torch.randint(0, 256, (batch_size, 1, 3, 4, 4), dtype=torch.uint8, generator=generator)
+            rows = torch.arange(batch_size)
+            failures = (Failure(5, "broken.mp4", "no frames"),) if failing else ()
+            yield ClipBatch(
+                frames, rows, torch.zeros_like(rows), torch.full_like(rows, -1), number * batch_size // NUM_ROWS, failures
+            )
+            number += 1
+
+    return batches
+
+
+OPTIM = OptimSettings(
+    base_lr=0.5, min_lr=0.01, batch_size=4, accumulate=2, length=14, warmup=3, clip_grad=0.5, ema_decay=0.8, layer_decay=0.9
+)
+RUN = RunSettings(precision="fp32", device="cpu", checkpoint_every=5, evaluate_every=4, log_every=3, tensorboard=False)
+
+
+def plan_of(optim: OptimSettings, run: RunSettings) -> Plan:
+    """The schedule of the toy manifest."""
+    return make_plan(optim, run, NUM_ROWS)
+
+
+def toy_metric(task: nn.Module) -> dict[str, float]:
+    """A number that rises as the toy learns."""
+    batch = next(toy_batches(16)(10_000))
+    return {"score": -float(task(batch, 0).loss)}
+
+
+def toy_run(
+    out: Path, optim: OptimSettings = OPTIM, run: RunSettings = RUN, task: nn.Module | None = None, **others: object
+) -> tuple[nn.Module, Result]:
+    """Train a toy in a folder, to the end or on from where it was."""
+    task = Toy() if task is None else task
+    folder = RunFolder.create_or_resume(out, PretrainSettings(optim=optim, run=run))
+    batches = others.pop("batches", toy_batches(optim.batch_size))
+    settings = {"evaluate": toy_metric, "best_metric": "score", "name": "toy", **others}
+    return task, train(task, batches, plan_of(optim, run), optim, run, folder, **settings)  # type: ignore[arg-type]
