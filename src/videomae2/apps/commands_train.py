@@ -31,7 +31,7 @@ def pretrain(*tokens: Tokens, print_config: Flag = False) -> None:
         return _print(settings)
     from videomae2.recipes.pretrain import run_pretraining
 
-    run_pretraining(settings)
+    print(run_pretraining(settings))
 
 
 def finetune(*tokens: Tokens, print_config: Flag = False) -> None:
@@ -47,7 +47,7 @@ def finetune(*tokens: Tokens, print_config: Flag = False) -> None:
         return _print(settings)
     from videomae2.recipes.finetune import run_finetuning
 
-    run_finetuning(settings)
+    print(run_finetuning(settings))
 
 
 def evaluate(*tokens: Tokens, print_config: Flag = False) -> None:
@@ -63,7 +63,7 @@ def evaluate(*tokens: Tokens, print_config: Flag = False) -> None:
         return _print(settings)
     from videomae2.recipes.evaluate import run_evaluation
 
-    run_evaluation(settings)
+    print(run_evaluation(settings))
 
 
 def settings_from(cls: type[Settings], tokens: Sequence[str]) -> Settings:
