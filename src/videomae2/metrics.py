@@ -85,7 +85,9 @@ class ViewScores:
     def update(self, logits: Float[Tensor, "n K"], row: Int[Tensor, "n"], view: Int[Tensor, "n"]) -> None:
         """Add the softmax of `logits`, one line for each (row, view)."""
         if logits.shape[1] != self.num_classes:
-            raise UserError(f"the model gives {logits.shape[1]} scores for each clip, but {self.num_classes} classes are evaluated")
+            raise UserError(
+                f"the model gives {logits.shape[1]} scores for each clip, but {self.num_classes} classes are evaluated"
+            )
         shares = logits.detach().double().softmax(dim=1).cpu()
         for share, r, v in zip(shares, row.tolist(), view.tolist(), strict=True):
             self._add(r, frozenset((v,)), share)
@@ -158,7 +160,13 @@ class ViewScores:
         """Plain tensors and lists, to send to another process."""
         failures = [(f.row, f.path, f.reason) for f in self.failures.values()]
         views = {row: sorted(views) for row, views in self.views.items()}
-        return {"labels": self.labels, "num_classes": self.num_classes, "sums": dict(self.sums), "views": views, "failures": failures}
+        return {
+            "labels": self.labels,
+            "num_classes": self.num_classes,
+            "sums": dict(self.sums),
+            "views": views,
+            "failures": failures,
+        }
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> "ViewScores":

@@ -30,7 +30,9 @@ def to_uint8(frames: Shaped[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
     return (frames.float().nan_to_num(0.5).clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def hide(frames: UInt8[Tensor, "T C H W"], grid: TokenGrid, visible: Int[Tensor, "V"], shade: int = 128) -> UInt8[Tensor, "T C H W"]:
+def hide(
+    frames: UInt8[Tensor, "T C H W"], grid: TokenGrid, visible: Int[Tensor, "V"], shade: int = 128
+) -> UInt8[Tensor, "T C H W"]:
     """The clip as the encoder saw it: every pixel outside the visible tokens is an even grey."""
     grid.check_clip((1, *frames.shape))
     return torch.where(token_pixels(grid, visible), frames, torch.full_like(frames, shade))

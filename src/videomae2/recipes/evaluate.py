@@ -1,0 +1,162 @@
+"""Evaluate a classifier over several views of each video: every listed row stays in the denominator."""
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Int
+from torch import Tensor
+
+from videomae2.engine import distributed
+from videomae2.engine.device import autocast, choose_device
+from videomae2.engine.run import write_atomically
+from videomae2.errors import UserError
+from videomae2.heads.classify import Classifier
+from videomae2.heads.scoring import gather_scores, score_views
+from videomae2.metrics import Accuracy, ClassScore, ViewScores, ranking
+from videomae2.recipes.feed import EvaluationFeed, evaluation_feed
+from videomae2.recipes.progress import row_progress, say
+from videomae2.recipes.trained import read_classifier
+from videomae2.records import Failure
+from videomae2.settings import EvaluateSettings
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found. `class_names` has a name for each class; `scores` holds each row's mean softmax."""
+
+    accuracy: Accuracy
+    classes: tuple[ClassScore, ...]
+    confusion: Int[Tensor, "K K"]
+    class_names: tuple[str, ...]
+    failures: tuple[Failure, ...]
+    scores: ViewScores
+    views: tuple[int, int]
+    weights: str
+    data: str
+
+    def summary(self) -> dict[str, Any]:
+        """The key numbers, as JSON can hold them; shares are in [0, 1], top5 is null below five classes."""
+        accuracy = self.accuracy
+        shares = {"top1": accuracy.top1, "top5": accuracy.top5, "mean_class": accuracy.mean_class}
+        counts = {"evaluated": accuracy.evaluated, "failed": accuracy.failed, "listed": accuracy.listed}
+        return {**shares, **counts, "views": "x".join(map(str, self.views)), "weights": self.weights, "data": self.data}
+
+    def __str__(self) -> str:
+        return f"{self.accuracy}; {self.views[0]}x{self.views[1]} views"
+
+
+def evaluate_classifier(
+    classifier: Classifier,
+    feed: EvaluationFeed,
+    *,
+    class_names: tuple[str, ...] = (),
+    weights: str = "",
+    views_per_forward: int = 0,
+    precision: str = "fp32",
+    progress: Callable[[int], None] = lambda done: None,
+) -> Evaluation:
+    """Score every view, average the softmax of each row's views, and count.
+
+    `class_names` are the model's, by which the labels of a manifest with names are matched; `progress` is told how many
+    rows each batch brought. UserError for labels that the classifier does not have.
+    """
+    device = next(classifier.parameters()).device
+    scores = ViewScores(feed.labels(class_names), classifier.num_classes)
+    score_views(
+        classifier,
+        feed,
+        scores,
+        views_per_forward=views_per_forward,
+        precision=lambda: autocast(device, precision),
+        progress=progress,
+    )
+    scores = gather_scores(scores)
+    names = class_names or tuple(feed.manifest.class_names)
+    if len(names) != classifier.num_classes:
+        names = tuple(str(number) for number in range(classifier.num_classes))
+    failures = tuple(scores.failures[row] for row in sorted(scores.failures))
+    table = tuple(scores.per_class())
+    return Evaluation(scores.accuracy(), table, scores.confusion(), names, failures, scores, feed.views, weights, feed.data.val)
+
+
+def run_evaluation(settings: EvaluateSettings) -> Evaluation:
+    """Evaluate the weights that `settings.weights` names on the videos that `settings.data.val` names.
+
+    With `settings.out`, writes summary.json, per_class.csv, confusion.csv and scores.jsonl (one line a manifest row) there.
+    """
+    if not settings.weights:
+        raise UserError("no weights to evaluate were given; name a run, a file or a hub name with --weights")
+    loaded = read_classifier(settings.weights, settings.use_ema, choose_device(settings.device))
+    say(str(loaded.report))
+    _note_other_sampling(settings, loaded.checkpoint.metadata.get("data", {}))
+    views = (settings.data.test_clips, settings.data.test_crops)
+    feed = evaluation_feed(settings.data, loaded.settings, views, settings.batch_size, settings.device)
+    with row_progress("evaluate", len(feed.manifest)) as advance:
+        evaluation = evaluate_classifier(
+            loaded.module,
+            feed,
+            class_names=loaded.checkpoint.class_names,
+            weights=settings.weights,
+            views_per_forward=settings.views_per_forward,
+            precision=settings.precision,
+            progress=advance,
+        )
+    say(str(evaluation))
+    if settings.out and distributed.is_main():
+        write_evaluation(evaluation, feed, Path(settings.out))
+    return evaluation
+
+
+def write_evaluation(evaluation: Evaluation, feed: EvaluationFeed, out: Path) -> None:
+    """Write what was found as JSON and CSV, each file whole or not at all."""
+    out.mkdir(parents=True, exist_ok=True)
+    names = evaluation.class_names
+    write_atomically(out / "summary.json", json.dumps(evaluation.summary(), indent=2) + "\n")
+    header = ["class", "name", "listed", "failed", "right", "right_top5"]
+    rows = [[c.label, names[c.label], c.listed, c.failed, c.right, c.right5] for c in evaluation.classes]
+    write_atomically(out / "per_class.csv", _csv([header, *rows]))
+    counts = [[name, *line] for name, line in zip(names, evaluation.confusion.tolist(), strict=True)]
+    write_atomically(out / "confusion.csv", _csv([["true \\ predicted", *names], *counts]))
+    lines = (json.dumps(line, ensure_ascii=False) for line in score_lines(evaluation, feed))
+    write_atomically(out / "scores.jsonl", "".join(f"{line}\n" for line in lines))
+
+
+def score_lines(evaluation: Evaluation, feed: EvaluationFeed) -> list[dict[str, Any]]:
+    """One object a manifest row: its path and label, and either its scores or why there are none."""
+    rows, means = evaluation.scores.scored()
+    best = ranking(means)[:, 0]
+    found = {row: (int(winner), mean) for row, winner, mean in zip(rows.tolist(), best, means, strict=True)}
+    lines = []
+    for row, label in enumerate(evaluation.scores.labels.tolist()):
+        line = {"row": row, "path": feed.manifest.row(row).path, "label": label}
+        if row in found:
+            winner, mean = found[row]
+            line |= {
+                "predicted": winner,
+                "views": len(evaluation.scores.views[row]),
+                "scores": [round(s, 6) for s in mean.tolist()],
+            }
+        else:
+            failure = evaluation.scores.failures.get(row)
+            line |= {"failed": failure.reason if failure else "the network's scores are not finite"}
+        lines.append(line)
+    return lines
+
+
+def _note_other_sampling(settings: EvaluateSettings, trained: dict[str, Any]) -> None:
+    """Say where clips are taken from the videos in another way than in training: a common, silent loss of accuracy."""
+    for name, value in trained.items():
+        here = getattr(settings.data, name, value)
+        if here != value:
+            say(f"note: data.{name} is {here!r} here, but was {value!r} when these weights were trained")
+
+
+def _csv(rows: list[list[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,116 @@
+"""From data settings to batches: what a recipe trains on and what it is scored on."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from videomae2.data.manifest import Manifest, read_manifest
+
+from videomae2.data.dataset import EvaluationClips, TrainingClips
+from videomae2.data.loader import batches_per_epoch, evaluation_batches, training_batches
+from videomae2.engine import distributed
+from videomae2.engine.device import choose_device
+from videomae2.engine.schedule import Plan, make_plan
+from videomae2.errors import UserError
+from videomae2.records import ClipBatch
+from videomae2.settings import DataSettings, ModelSettings, OptimSettings, RunSettings
+
+
+@dataclass(frozen=True)
+class TrainingFeed:
+    """Training batches without end, from any batch on; and the plan that follows from their number."""
+
+    clips: TrainingClips
+    data: DataSettings
+    optim: OptimSettings
+    run: RunSettings
+
+    def __call__(self, start_batch: int) -> Iterator[ClipBatch]:
+        """This process's batches from `start_batch` on."""
+        return training_batches(
+            self.clips,
+            batch_size=self.optim.batch_size,
+            seed=self.run.seed,
+            start_batch=start_batch,
+            workers=self.data.workers,
+            rank=distributed.rank(),
+            world_size=distributed.world_size(),
+            pin=choose_device(self.run.device).type == "cuda",
+        )
+
+    def plan(self) -> Plan:
+        """The run's durations in steps."""
+        rows, world = len(self.clips), distributed.world_size()
+        per_epoch = batches_per_epoch(rows, self.optim.batch_size, world)
+        return make_plan(self.optim, self.run, rows, self.data.repeated_views, world, per_epoch)
+
+
+@dataclass(frozen=True)
+class EvaluationFeed:
+    """Every row of a manifest once, `views` = (clips, crops) of each from one decode."""
+
+    manifest: Manifest
+    data: DataSettings
+    model: ModelSettings
+    views: tuple[int, int]
+    batch_size: int = 1
+    pin: bool = False
+
+    def __iter__(self) -> Iterator[ClipBatch]:
+        clips = EvaluationClips(self.manifest, self.data, self.model.num_frames, self.model.size, self.views)
+        return evaluation_batches(
+            clips,
+            batch_size=self.batch_size,
+            workers=self.data.workers,
+            rank=distributed.rank(),
+            world_size=distributed.world_size(),
+            pin=self.pin,
+        )
+
+    def labels(self, class_names: tuple[str, ...]) -> torch.Tensor:
+        """Labels [M] counted as `class_names` counts them: a manifest that names its classes may number them otherwise.
+
+        A folder of class folders that lacks one class numbers all later ones differently; by name they are the same.
+        """
+        labels = torch.as_tensor(self.manifest.labels(), dtype=torch.int64)
+        own = tuple(self.manifest.class_names)
+        if not own or not class_names or own == class_names or _is_numbers(own) or _is_numbers(class_names):
+            return labels
+        unknown = [name for name in own if name not in class_names]
+        if unknown:
+            raise UserError(
+                f"the videos to evaluate have class {unknown[0]!r}, which the model was not trained on (its classes: "
+                f"{', '.join(class_names[:5])}{', ...' if len(class_names) > 5 else ''}); give videos of these classes"
+            )
+        moved = torch.tensor([class_names.index(name) for name in own])
+        return torch.where(labels >= 0, moved[labels.clamp(min=0)], labels)
+
+
+def training_feed(data: DataSettings, model: ModelSettings, optim: OptimSettings, run: RunSettings, kind: str) -> TrainingFeed:
+    """The feed of a run's training manifest; kind: pretrain or finetune."""
+    if not data.train:
+        raise UserError("no training videos were given; name a manifest, a list or a folder with --data.train")
+    manifest = read_manifest(data.train, data.root)
+    clips = TrainingClips(manifest, data, model.num_frames, model.size, run.seed, kind)
+    return TrainingFeed(clips, data, optim, run)
+
+
+def evaluation_feed(
+    data: DataSettings, model: ModelSettings, views: tuple[int, int] = (1, 1), batch_size: int = 1, device: str = "auto"
+) -> EvaluationFeed:
+    """The feed of the manifest that `data.val` names; by default one centre view of each video."""
+    if not data.val:
+        raise UserError("no videos to evaluate were given; name a manifest, a list or a folder with --data.val")
+    if min(views) < 1:
+        raise UserError(f"{views[0]} clips x {views[1]} crops came, but a video needs at least one view; try 1 and 1")
+    manifest = read_manifest(data.val, data.root)
+    return EvaluationFeed(manifest, data, model, views, batch_size, choose_device(device).type == "cuda")
+
+
+def held_out_feed(data: DataSettings, model: ModelSettings, batch_size: int, device: str) -> EvaluationFeed | None:
+    """What training is watched on: one centre view of each row of `data.val`; None where it is empty."""
+    return evaluation_feed(data, model, (1, 1), batch_size, device) if data.val else None
+
+
+def _is_numbers(names: tuple[str, ...]) -> bool:
+    return all(name.isdigit() for name in names)

@@ -1,0 +1,132 @@
+"""Supervised training of a classifier; also post-pre-training on a labelled mix (paper 3.3)."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from videomae2 import chance
+from videomae2.data.mixing import mixup_cutmix, soft_targets
+from videomae2.engine.loop import train
+from videomae2.engine.run import RunFolder
+from videomae2.errors import UserError
+from videomae2.heads.classify import Classifier, build_classifier
+from videomae2.heads.scoring import gather_scores, score_views
+from videomae2.losses import soft_cross_entropy
+from videomae2.metrics import ViewScores
+from videomae2.recipes.feed import EvaluationFeed, TrainingFeed, held_out_feed, training_feed
+from videomae2.recipes.outcome import sampling_of, write_weights
+from videomae2.recipes.progress import say
+from videomae2.recipes.start import load_classifier
+from videomae2.records import ClipBatch, StepOutput
+from videomae2.settings import FinetuneSettings
+
+
+class Finetuning(nn.Module):
+    """The task: mix clips and labels, classify, compare; and accuracy on held-out videos."""
+
+    def __init__(self, classifier: Classifier, settings: FinetuneSettings, class_names: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.settings = settings
+        self.class_names = class_names
+
+    def forward(self, batch: ClipBatch, step: int) -> StepOutput:
+        """One training step's loss, against labels softened by smoothing and mixing."""
+        frames, targets = self.mix(batch)
+        return StepOutput(soft_cross_entropy(self.classifier(frames), targets))
+
+    def mix(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
+        """Frames and soft targets [B, K]; frames stay uint8 where neither mixup nor cutmix is on."""
+        settings, num_classes = self.settings, self.classifier.num_classes
+        if settings.mixup <= 0 and settings.cutmix <= 0:
+            return batch.frames, soft_targets(batch.label, num_classes, settings.label_smoothing)
+        # Like dropout's, this draw is seeded for each step and forward by the loop; it is on the CPU, so no device waits.
+        key = int(torch.randint(2**62, ()))
+        return mixup_cutmix(
+            batch.frames,
+            batch.label,
+            num_classes,
+            key,
+            mixup=settings.mixup,
+            cutmix=settings.cutmix,
+            probability=settings.mix_probability,
+            switch=settings.mix_switch,
+            smoothing=settings.label_smoothing,
+        )
+
+    def evaluate(self, held_out: EvaluationFeed) -> dict[str, float]:
+        """Accuracy over one centre view of each held-out video; a video that cannot be read counts as wrong."""
+        scores = ViewScores(held_out.labels(self.class_names), self.classifier.num_classes)
+        accuracy = gather_scores(score_views(self.classifier, held_out, scores)).accuracy()
+        values = {"top1": accuracy.top1, "top5": accuracy.top5, "mean_class": accuracy.mean_class}
+        values |= {"evaluated": accuracy.evaluated, "failed": accuracy.failed, "listed": accuracy.listed}
+        return {name: float(value) for name, value in values.items() if value is not None}
+
+
+def run_finetuning(settings: FinetuneSettings) -> Path:
+    """Fine-tune to the end of the plan, resuming where an earlier start left off; the run's folder comes back.
+
+    The folder ends with `model.safetensors`, which names its classes. UserError for anything in the settings, the data or
+    the initial weights that cannot work, before the folder is touched.
+    """
+    feed = training_feed(settings.data, settings.model, settings.optim, settings.run, "finetune")
+    plan = feed.plan()
+    num_classes, class_names = classes_of(feed, settings.num_classes)
+    generator = chance.torch_generator(chance.key(settings.run.seed, "initial weights"))
+    classifier = build_classifier(settings.model, num_classes, settings.head_init_scale, generator)
+    report = load_classifier(classifier, settings.init, num_classes, class_names, settings.label_map) if settings.init else None
+    task = Finetuning(classifier, settings, class_names)
+    held_out = _held_out(settings, num_classes, class_names)
+    folder = RunFolder.create_or_resume(settings.run.out, settings)
+    if report is not None:
+        say(str(report))
+
+    def finish(trained: nn.Module, averaged: nn.Module | None) -> None:
+        networks = [getattr(each, "classifier", None) for each in (trained, averaged)]
+        extra: dict[str, Any] = {"data": sampling_of(settings.data)}
+        write_weights(folder.path, *networks, settings.model, "classifier", class_names=class_names, extra=extra)  # type: ignore[arg-type]
+
+    train(
+        task,
+        feed,
+        plan,
+        settings.optim,
+        settings.run,
+        folder,
+        (lambda module: module.evaluate(held_out)) if held_out is not None else None,
+        best_metric="top1",
+        on_finish=finish,
+        name="finetune",
+    )
+    return folder.path
+
+
+def classes_of(feed: TrainingFeed, num_classes: int) -> tuple[int, tuple[str, ...]]:
+    """How many classes a run trains, and their names; counted from the manifest where `num_classes` is 0."""
+    manifest = feed.clips.manifest
+    labels = torch.as_tensor(manifest.labels(), dtype=torch.int64)
+    unlabelled = int((labels < 0).sum())
+    if unlabelled:
+        first = int((labels < 0).nonzero()[0])
+        raise UserError(
+            f"{unlabelled} of {len(labels)} training rows have no label (the first is row {first}, {manifest.row(first).path}); "
+            f"fine-tuning needs one for every video: add a label column, or give a folder of class folders"
+        )
+    found = max(int(labels.max()) + 1, len(manifest.class_names))
+    if num_classes and int(labels.max()) >= num_classes:
+        raise UserError(
+            f"label {int(labels.max())} came, but num_classes is {num_classes}: labels run from 0 to {num_classes - 1}"
+        )
+    total = num_classes or found
+    names = tuple(manifest.class_names)
+    return total, names if len(names) == total else ()
+
+
+def _held_out(settings: FinetuneSettings, num_classes: int, class_names: tuple[str, ...]) -> EvaluationFeed | None:
+    """The validation feed, its labels checked now rather than after the first epoch."""
+    held_out = held_out_feed(settings.data, settings.model, settings.optim.batch_size, settings.run.device)
+    if held_out is not None:
+        ViewScores(held_out.labels(class_names), num_classes)
+    return held_out

@@ -1,0 +1,65 @@
+"""A trained network from whatever a user names: a run's folder, a weights file of any layout, or a hub name."""
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+from torch import nn
+
+from videomae2.errors import UserError
+from videomae2.heads.classify import Classifier, build_classifier
+from videomae2.models.autoencoder import Autoencoder
+from videomae2.models.build import build_autoencoder, build_encoder
+from videomae2.models.encoder import Encoder
+from videomae2.models.weights import Checkpoint, LoadReport, load_into, read_checkpoint
+from videomae2.recipes.outcome import weights_file
+from videomae2.settings import ModelSettings
+
+M = TypeVar("M", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Trained(Generic[M]):
+    """A network in evaluation mode, on its device, with what is known about it."""
+
+    module: M
+    settings: ModelSettings
+    checkpoint: Checkpoint
+    report: LoadReport
+
+
+def read_trained(name: str, use_ema: bool = True, device: torch.device | str = "cpu") -> Trained[nn.Module]:
+    """The classifier, autoencoder or encoder that the weights hold; UserError where they do not say which network it is."""
+    checkpoint = read_checkpoint(weights_file(name, use_ema))
+    settings = checkpoint.settings
+    if settings is None:
+        raise UserError(f"{name} does not say which network it is: {'; '.join(checkpoint.notes)}; convert it with its settings")
+    module = _BUILDERS[checkpoint.kind](settings, checkpoint)
+    report = load_into(module, checkpoint, expect="encoder" if checkpoint.kind == "encoder" else "same")
+    return Trained(module.to(device).eval(), settings, checkpoint, report)
+
+
+def read_classifier(name: str, use_ema: bool = True, device: torch.device | str = "cpu") -> Trained[Classifier]:
+    """As `read_trained`; UserError where the weights have no classification head."""
+    trained = read_trained(name, use_ema, device)
+    if not isinstance(trained.module, Classifier):
+        raise UserError(
+            f"{name} holds a {trained.checkpoint.kind} network without a classification head, so it cannot name classes; "
+            f"fine-tune it first: videomae2 finetune --init {name} --data.train LABELLED --out RUN"
+        )
+    return Trained(trained.module, trained.settings, trained.checkpoint, trained.report)
+
+
+def _classifier(settings: ModelSettings, checkpoint: Checkpoint) -> Classifier:
+    return build_classifier(settings, checkpoint.num_classes or 0)
+
+
+def _autoencoder(settings: ModelSettings, checkpoint: Checkpoint) -> Autoencoder:
+    return build_autoencoder(settings)
+
+
+def _encoder(settings: ModelSettings, checkpoint: Checkpoint) -> Encoder:
+    return build_encoder(settings, final_norm="encoder.norm.weight" in checkpoint.state)
+
+
+_BUILDERS = {"classifier": _classifier, "pretrain": _autoencoder, "encoder": _encoder}
