@@ -1,0 +1,107 @@
+import json
+import multiprocessing
+from dataclasses import replace
+
+import pytest
+
+from videomae2.engine.run import RunFolder, write_atomically
+from videomae2.errors import UserError
+from videomae2.settings import DataSettings, FinetuneSettings, OptimSettings, PretrainSettings, RunSettings
+
+SETTINGS = PretrainSettings()
+
+
+def test_a_new_run_writes_the_page_that_replays_it(tmp_path):
+    from videomae2.config import from_toml
+
+    settings = replace(SETTINGS, optim=OptimSettings(base_lr=3e-4, length=100))
+    folder = RunFolder.create_or_resume(tmp_path / "a" / "b", settings)
+    folder.write_config("optimizer steps: 100")
+    text = folder.config.read_text()
+    assert "# optimizer steps: 100" in text and from_toml(PretrainSettings, text) == settings
+    assert folder.finished is None
+
+
+def test_no_folder_given():
+    with pytest.raises(UserError, match="name one with --out"):
+        RunFolder.create_or_resume("", SETTINGS)
+
+
+def test_the_same_settings_resume_and_harmless_ones_may_differ(tmp_path):
+    RunFolder.create_or_resume(tmp_path, SETTINGS)
+    harmless = replace(SETTINGS, data=replace(SETTINGS.data, workers=7), run=replace(SETTINGS.run, out="x", log_every=1))
+    RunFolder.create_or_resume(tmp_path, harmless)
+    assert "workers = 7" in (tmp_path / "config.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        (replace(SETTINGS, optim=OptimSettings(base_lr=1.0)), "optim.base_lr is 0.00015 there and 1.0 here"),
+        (replace(SETTINGS, run=RunSettings(seed=3)), "run.seed is 0 there and 3 here"),
+        (replace(SETTINGS, run=RunSettings(precision="fp32")), "run.precision is 'bf16' there and 'fp32' here"),
+        (replace(SETTINGS, data=DataSettings()), "and . more"),
+        (FinetuneSettings(), "a run of PretrainSettings, not of FinetuneSettings"),
+    ],
+)
+def test_another_run_is_refused_and_untouched(tmp_path, other, named):
+    RunFolder.create_or_resume(tmp_path, SETTINGS)
+    before = (tmp_path / "config.toml").read_text()
+    with pytest.raises(UserError, match=named) as caught:
+        RunFolder.create_or_resume(tmp_path, other)
+    assert "give another --out" in str(caught.value)
+    assert (tmp_path / "config.toml").read_text() == before
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "holiday.mp4").touch()
+    with pytest.raises(UserError, match="not empty and holds no run"):
+        RunFolder.create_or_resume(tmp_path, SETTINGS)
+    assert [path.name for path in tmp_path.iterdir()] == ["holiday.mp4"]
+    with pytest.raises(UserError, match=r"holiday.mp4 is a file"):
+        RunFolder.create_or_resume(tmp_path / "holiday.mp4", SETTINGS)
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written: Not a directory"):
+        RunFolder.create_or_resume(tmp_path / "file" / "run", SETTINGS)
+
+
+def test_a_second_process_is_kept_out(tmp_path):
+    folder = RunFolder.create_or_resume(tmp_path, SETTINGS)
+    assert folder.finished is None
+    fork = multiprocessing.get_context("fork")
+    answers = fork.Queue()
+
+    def intrude():
+        try:
+            RunFolder.create_or_resume(tmp_path, SETTINGS)
+            answers.put("let in")
+        except UserError as error:
+            answers.put(str(error))
+
+    process = fork.Process(target=intrude)
+    process.start()
+    assert "another process is training in" in answers.get(timeout=20)
+    process.join()
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "page"
+    write_atomically(path, "old")
+
+    def fail(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["page"]
+
+
+def test_finishing_is_remembered(tmp_path):
+    folder = RunFolder.create_or_resume(tmp_path, SETTINGS)
+    folder.mark_finished({"step": 3})
+    again = RunFolder.create_or_resume(tmp_path, SETTINGS)
+    assert again.finished == {"step": 3} == json.loads((tmp_path / "finished.json").read_text())

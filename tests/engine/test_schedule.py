@@ -1,0 +1,85 @@
+import pytest
+
+from videomae2.engine.schedule import learning_rate, make_plan, resolve
+from videomae2.errors import UserError
+from videomae2.settings import OptimSettings, PretrainSettings, RunSettings
+
+
+def plan(rows=640, views=1, world_size=1, run=None, **optim):
+    optim = {"length": "10ep", "warmup": "1ep", **optim}
+    return make_plan(OptimSettings(**optim), run or RunSettings(), rows, views, world_size)
+
+
+def test_durations_are_epochs_shares_or_steps():
+    assert resolve("30ep", 20, 1000) == 600
+    assert resolve("0.5ep", 20, 1000) == 10
+    assert resolve("5%", 20, 1000) == 50
+    assert resolve(12000, 20, 1000) == resolve("12000", 20, 1000) == 12000
+    assert resolve("0.29%", 1, 10000) == 29
+    assert resolve("0ep", 20, 1000) == 0
+    assert resolve("1%", 20, 30) == 1
+
+
+@pytest.mark.parametrize("wrong", ["30 epochs", "ep", "", "-3", "1.5", "5%%"])
+def test_anything_else_is_refused_by_name(wrong):
+    with pytest.raises(UserError, match=r"optim.length is .*'30ep'.*'5%'.*12000"):
+        plan(length=wrong)
+
+
+def test_a_length_cannot_be_a_share_of_itself():
+    with pytest.raises(UserError, match="optim.length is '50%', a share of itself"):
+        plan(length="50%")
+
+
+def test_the_warmup_must_fit():
+    with pytest.raises(UserError, match="optim.warmup '30ep' is 600 steps, but optim.length 100 is only 100; shorten"):
+        plan(length=100, warmup="30ep")
+
+
+def test_no_steps_no_rows_no_batch():
+    with pytest.raises(UserError, match="no optimizer step at all"):
+        plan(length=0)
+    with pytest.raises(UserError, match="no rows"):
+        plan(rows=0)
+    with pytest.raises(UserError, match="optim.accumulate is 0, but it must be at least 1"):
+        plan(accumulate=0)
+
+
+def test_the_papers_peak_learning_rate_counts_repeated_views():
+    paper = PretrainSettings()
+    optim = OptimSettings(batch_size=32, lr_counts_views=True, base_lr=paper.optim.base_lr)
+    resolved = make_plan(optim, RunSettings(), 64 * 32 * 10, views=4, world_size=64)
+    assert resolved.effective_batch == 8192 and resolved.peak_lr == pytest.approx(4.8e-3)
+    released = OptimSettings(batch_size=32, lr_counts_views=False, base_lr=6e-4, min_lr=1e-5)
+    resolved = make_plan(released, RunSettings(), 64 * 32 * 10, views=4, world_size=64)
+    assert resolved.effective_batch == 2048 and resolved.peak_lr == pytest.approx(4.8e-3)
+    assert resolved.final_lr == pytest.approx(8e-5)
+
+
+def test_accumulation_shortens_a_run_and_keeps_its_epochs():
+    whole, halved = plan(accumulate=1), plan(accumulate=3)
+    assert whole.steps == 200 and halved.steps == 66
+    assert whole.epoch(200) == 10 and halved.epoch(66) == pytest.approx(9.9)
+    assert halved.peak_lr == pytest.approx(3 * whole.peak_lr)
+
+
+def test_no_step_is_outside_the_schedule():
+    resolved = plan()
+    assert learning_rate(resolved, 0) == 0 and learning_rate(resolved, resolved.steps - 1) > resolved.final_lr
+    for step in (-1, resolved.steps):
+        with pytest.raises(IndexError, match="outside a run of 200 steps"):
+            learning_rate(resolved, step)
+
+
+def test_what_is_due_when():
+    resolved = plan(run=RunSettings(checkpoint_every="1ep", evaluate_every="50%"))
+    assert [s for s in range(201) if resolved.is_due(resolved.evaluate_every, s)] == [100, 200]
+    assert [s for s in range(201) if resolved.is_due(resolved.checkpoint_every, s)] == list(range(20, 201, 20))
+    assert not resolved.is_due(0, 100) and resolved.is_due(0, 200)
+
+
+def test_the_description_says_what_was_derived():
+    text = plan(batch_size=32, views=4).describe()
+    assert "optimizer steps: 200 (10 epochs of 20 batches)" in text
+    assert "32 videos, 128 clips" in text
+    assert "batch of the learning-rate rule: 128 (peak = base * 128 / 256)" in text
