@@ -1,10 +1,11 @@
 """From a dataset of clips to batches: the batch's number and the seed decide everything, workers and processes nothing."""
 
 import logging
+import math
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,11 +18,12 @@ from videomae2.records import Clip, ClipBatch, Failure
 _log = logging.getLogger(__name__)
 
 ASKED_BEFORE_JUDGING = 20
-"""Rows asked for before the share of broken ones can stop a run; a batch without one readable row stops it at once."""
+"""Rows asked for before the share of broken ones can stop a run; nothing but broken rows stops it at once."""
 GRACE_SECONDS = 60
 """How long a worker outlives SIGTERM: a cluster sends it to the whole group, and the run still has to be saved."""
 
 
+@runtime_checkable
 class TrainingDataset(Protocol):
     """What `training_batches` reads: `TrainingClips`, or anything shaped like it."""
 
@@ -32,6 +34,7 @@ class TrainingDataset(Protocol):
     def __getitem__(self, place: tuple[int, int]) -> "list[Clip] | list[Failure]": ...
 
 
+@runtime_checkable
 class EvaluationDataset(Protocol):
     """What `evaluation_batches` reads: `EvaluationClips`, or anything shaped like it."""
 
@@ -77,13 +80,10 @@ class TrainingOrder:
         whole = self.batch_size * self.world_size
         copies = -(-whole // self.num_rows)
         while True:
-            places = [
-                (number, int(row))
-                for number in range(epoch * copies, (epoch + 1) * copies)
-                for row in epoch_order(self.num_rows, self.seed, number)
-            ]
+            rows = np.concatenate([epoch_order(self.num_rows, self.seed, epoch * copies + copy) for copy in range(copies)])
             for first in range(place * whole, per_epoch * whole, whole):
-                yield places[first + self.rank : first + whole : self.world_size]
+                spots = range(first + self.rank, first + whole, self.world_size)
+                yield [(epoch * copies + spot // self.num_rows, int(rows[spot])) for spot in spots]
             epoch, place = epoch + 1, 0
 
 
@@ -109,7 +109,7 @@ def training_batches(
         _log.warning(
             "%d videos are fewer than a batch of %d: videos repeat within a batch", len(dataset), batch_size * world_size
         )
-    broken = _BrokenShare(dataset.max_broken)
+    broken = _BrokenShare(dataset.max_broken, len(dataset))
     per_epoch = batches_per_epoch(len(dataset), batch_size, world_size)
     for number, parcel in enumerate(_parcels(dataset, order, _collate_training, workers, pin), start_batch):
         broken.count(parcel)
@@ -146,28 +146,39 @@ class _Parcel:
 
 
 class _BrokenShare:
-    """Counts rows asked for and rows broken since the run started or resumed, and stops the run above a share."""
+    """Counts rows asked for and rows broken since the run started or resumed, and stops the run above a share.
 
-    def __init__(self, most: float) -> None:
+    Until every row could have been asked for once, the share is an estimate: it must then lie above `most` by three of
+    its standard deviations, so that two broken files early in a large set do not end a run that may go on.
+    """
+
+    def __init__(self, most: float, num_rows: int) -> None:
         self.most = most
+        self.num_rows = num_rows
         self.asked = 0
         self.broken = 0
-        self.first: dict[str, Failure] = {}
+        self.first: dict[int, Failure] = {}
 
     def count(self, parcel: _Parcel) -> None:
+        """Add a batch; UserError that names share, threshold and the first failures when it is too much."""
         self.asked += parcel.asked
         self.broken += len(parcel.failures)
         for failure in parcel.failures:
             if len(self.first) < 3:
-                self.first.setdefault(failure.path, failure)
-        too_many = self.broken > self.most * self.asked and (self.asked >= ASKED_BEFORE_JUDGING or self.broken == self.asked)
-        if too_many or parcel.batch is None:
+                self.first.setdefault(failure.row, failure)
+        if self._too_many() or parcel.batch is None:
             named = "; ".join(f"row {f.row}, {f.path}: {f.reason}" for f in self.first.values())
             raise UserError(
                 f"{self.broken} of {self.asked} videos asked for could not be read ({self.broken / self.asked:.0%}), and "
                 f"max_broken is {self.most:.0%}; first failures: {named}; mend or remove them (videomae2 data check names "
                 f"all), or raise data.max_broken"
             )
+
+    def _too_many(self) -> bool:
+        if self.broken == self.asked:
+            return True
+        deviation = math.sqrt(max(self.most * (1 - self.most), 0.0) * self.asked) if self.asked < self.num_rows else 0.0
+        return self.asked >= ASKED_BEFORE_JUDGING and self.broken > self.most * self.asked + 3 * deviation
 
 
 def _parcels(
