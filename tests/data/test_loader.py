@@ -31,7 +31,8 @@ class Numbers:
         return self.num_rows
 
     def clips(self, epoch: int, row: int, failures: tuple[Failure, ...] = ()) -> list[Clip]:
-        frames = [torch.full((2, 3, 4, 4), (epoch * 100 + row * 10 + view) % 256, dtype=torch.uint8) for view in range(self.views)]
+        values = [(epoch * 100 + row * 10 + view) % 256 for view in range(self.views)]
+        frames = [torch.full((2, 3, 4, 4), value, dtype=torch.uint8) for value in values]
         return [Clip(f, row, view, row % 3, failures if view == 0 else ()) for view, f in enumerate(frames)]
 
 

@@ -29,7 +29,7 @@ EXACT = {
     "Equalize": (0.0, lambda image, _: ImageOps.equalize(image)),
     "Invert": (0.0, lambda image, _: ImageOps.invert(image)),
     "Posterize": (3.0, lambda image, bits: ImageOps.posterize(image, int(bits))),
-    "Solarize": (90.0, lambda image, threshold: ImageOps.solarize(image, threshold)),
+    "Solarize": (90.0, ImageOps.solarize),
     "Color": (1.7, lambda image, factor: ImageEnhance.Color(image).enhance(factor)),
     "Contrast": (0.35, lambda image, factor: ImageEnhance.Contrast(image).enhance(factor)),
     "Brightness": (1.6, lambda image, factor: ImageEnhance.Brightness(image).enhance(factor)),

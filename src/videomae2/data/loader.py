@@ -181,9 +181,7 @@ class _BrokenShare:
         return self.asked >= ASKED_BEFORE_JUDGING and self.broken > self.most * self.asked + 3 * deviation
 
 
-def _parcels(
-    dataset: Any, order: Any, collate: Callable[[list[Any]], _Parcel], workers: int, pin: bool
-) -> Iterator[_Parcel]:
+def _parcels(dataset: Any, order: Any, collate: Callable[[list[Any]], _Parcel], workers: int, pin: bool) -> Iterator[_Parcel]:
     loader = DataLoader(
         dataset,
         batch_sampler=order,
