@@ -126,10 +126,8 @@ def _checked(settings: ModelSettings, shapes: Sketch, kind: str) -> tuple[ModelS
     if encoder.mlp_width != shapes.mlp_width:
         return None, f"no model settings describe its MLP of {shapes.mlp_width} at width {shapes.width}"
     if shapes.learned_positions and shapes.learned_positions != encoder.grid.num_tokens:
-        return (
-            None,
-            f"its position table has {shapes.learned_positions} tokens, which {encoder.grid} does not; name the model yourself",
-        )
+        tokens = shapes.learned_positions
+        return None, f"its position table has {tokens} tokens, and {encoder.grid} does not; name the model yourself"
     if kind == "pretrain" and decoder.mlp_width != shapes.decoder_mlp_width:
         return None, f"no model settings describe its decoder's MLP of {shapes.decoder_mlp_width} at width {decoder.width}"
     return settings, ""

@@ -18,6 +18,8 @@ from videomae2.models.sources import Source, open_source
 from videomae2.models.writers import FORMAT_VERSION, OUR_KEY
 from videomae2.settings import ModelSettings
 
+FIRST_TOKEN = "it classifies from its first token, without mean pooling and fc_norm, which this package's classifier cannot do"
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -149,7 +151,7 @@ def _warnings(state: Mapping[str, Tensor], source: Source, layout: str, kind: st
             f"its configuration says LayerNorm eps {eps:g}; the published weights were trained with 1e-6, which is used here"
         )
     if kind == "classifier" and "fc_norm.weight" not in state:
-        notes.append("it classifies from the first token, without mean pooling and fc_norm: not this package's classifier")
+        notes.append(FIRST_TOKEN)
     if kind == "encoder" and "fc_norm.weight" in state:
         notes.append(
             "it holds an fc_norm, so it was trained with labels (fine-tuned or distilled), not by masked autoencoding alone"

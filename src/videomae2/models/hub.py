@@ -1,5 +1,7 @@
 """Names on the Hugging Face hub -> files on this disk."""
 
+import contextlib
+import json
 import re
 from pathlib import Path
 
@@ -44,7 +46,8 @@ def fetch(name: str) -> Path:
     if found is None:
         if isinstance(problem, _NotThere):
             raise UserError(
-                f"the hub repository {name} holds none of {', '.join(_WEIGHT_FILES)}; name the file: {name}/path/in/repository.pth"
+                f"the hub repository {name} holds none of {', '.join(_WEIGHT_FILES)}; "
+                f"name the file: {name}/path/in/repository.pth"
             ) from problem
         raise problem or UserError(f"nothing was found at {name}")
     _fetch_companions(f"{owner}/{repo}", found, name)
@@ -57,10 +60,8 @@ class _NotThere(UserError):
 
 def _fetch_companions(repo: str, found: Path, name: str) -> None:
     """config.json where there is one, and the shards that an index lists."""
-    try:
+    with contextlib.suppress(_NotThere):
         _download(repo, "config.json", name)
-    except _NotThere:
-        pass
     if found.name.endswith(".index.json"):
         for shard in shard_names(found):
             _download(repo, shard, name)
@@ -68,8 +69,6 @@ def _fetch_companions(repo: str, found: Path, name: str) -> None:
 
 def shard_names(index: Path) -> list[str]:
     """The files that a `*.index.json` lists; a name that leads out of the folder is refused."""
-    import json
-
     try:
         names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, TypeError) as error:

@@ -1,12 +1,12 @@
 """What other projects call the same tensors: pure maps from names to names, there and back.
 
-| layout       | whose                                                      | patch embedding                                        |
-|--------------|------------------------------------------------------------|--------------------------------------------------------|
-| ours         | this package: the released names, always with `encoder.`   | encoder.patch_embed.proj                               |
-| released     | VideoMAE V1 and V2 `.pth`; a classifier has no `encoder.`  | encoder.patch_embed.proj, or patch_embed.proj          |
-| hub          | `OpenGVLab/VideoMAEv2-*` repositories                      | model.patch_embed.proj                                 |
-| transformers | `VideoMAEForPreTraining`, `VideoMAEForVideoClassification` | videomae.embeddings.patch_embeddings.projection        |
-| mmaction2    | MMAction2's and OpenTAD's `VisionTransformer`              | backbone.patch_embed.projection                        |
+| layout       | whose                                                        | patch embedding                                 |
+|--------------|--------------------------------------------------------------|-------------------------------------------------|
+| ours         | this package: the released names, always with `encoder.`     | encoder.patch_embed.proj                        |
+| released     | VideoMAE V1 and V2 `.pth`; their classifiers lack `encoder.` | encoder.patch_embed.proj or patch_embed.proj    |
+| hub          | `OpenGVLab/VideoMAEv2-*` repositories                        | model.patch_embed.proj                          |
+| transformers | `VideoMAEForPreTraining`, `VideoMAEForVideoClassification`   | videomae.embeddings.patch_embeddings.projection |
+| mmaction2    | MMAction2's and OpenTAD's `VisionTransformer`                | backbone.patch_embed.projection                 |
 """
 
 import re

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from videomae2.errors import UserError
-from videomae2.models.checkpoint import Checkpoint, slice_head
+from videomae2.models.checkpoint import FIRST_TOKEN, Checkpoint, slice_head
 from videomae2.models.positions import interpolate
 from videomae2.models.sizes import encoder_config
 
@@ -80,9 +80,8 @@ def load_into(
 def _targets(module: nn.Module) -> dict[str, Tensor]:
     """The module's tensors under checkpoint names: without torch.compile's prefix, and a bare encoder's with `encoder.`."""
     own = {name.replace("_orig_mod.", ""): tensor for name, tensor in module.state_dict().items()}
-    return (
-        own if any(name.startswith("encoder.") for name in own) else {f"encoder.{name}": tensor for name, tensor in own.items()}
-    )
+    bare = not any(name.startswith("encoder.") for name in own)
+    return {f"encoder.{name}": tensor for name, tensor in own.items()} if bare else own
 
 
 def _compare(
@@ -121,7 +120,7 @@ def _refuse(report: LoadReport, checkpoint: Checkpoint, expect: str) -> None:
             for what, names in (("missing", missing), ("unexpected", unexpected))
             if names
         ]
-        reasons = "".join(f"; {note}" for note in checkpoint.notes if "not this package's" in note)
+        reasons = f"; {FIRST_TOKEN}" if FIRST_TOKEN in checkpoint.notes else ""
         raise UserError(
             f"{report.source} matches this model only in part: {' and '.join(parts)}; {holds}{reasons}; "
             f"build that model, give this model's weights, load the encoder alone, or allow a partial match"
@@ -140,9 +139,8 @@ def _with_resized_positions(
     if theirs == ours:
         return state, ()
     table = interpolate(state[name][0].float(), theirs, ours)[None]
-    return state | {name: table}, (
-        f"{name} {list(state[name].shape)} -> {list(table.shape)}, interpolated from {theirs} to {ours} tokens",
-    )
+    change = f"{name} {list(state[name].shape)} -> {list(table.shape)}, interpolated from {theirs} to {ours} tokens"
+    return state | {name: table}, (change,)
 
 
 def _first(names: Sequence[str]) -> str:
@@ -150,8 +148,14 @@ def _first(names: Sequence[str]) -> str:
 
 
 def _folded(items: Sequence[str]) -> list[str]:
-    """At most eight lines a part; a whole decoder need not be listed."""
-    return list(items[:8]) + ([f"... and {len(items) - 8} more"] if len(items) > 8 else [])
+    """Items by name; where more than four share a first word (a whole decoder), one line for all of them."""
+    groups: dict[str, list[str]] = {}
+    for item in items:
+        groups.setdefault(item.split(".")[0], []).append(item)
+    lines = []
+    for word, group in groups.items():
+        lines += group if len(group) <= 4 else [*group[:2], f"... and {len(group) - 2} more of {word}.*"]
+    return lines
 
 
 def _type(tensor: Tensor) -> str:

@@ -8,6 +8,7 @@ allowed by name and nothing else is.
 import argparse
 import pickle
 import re
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -51,49 +52,58 @@ def read_pickle(path: Path) -> Any:
     Tensors of zip-format files are memory-mapped. Raises UserError where the file is truncated, is no checkpoint, or
     names a class or function that reading weights does not need (the way a malicious pickle runs code).
     """
-    _check_not_empty(path)
+    start = _start(path)
+    if start.startswith(b"PK") and not zipfile.is_zipfile(path):
+        raise UserError(_damaged(path, "its end is missing"))
     try:
-        with torch.serialization.safe_globals(_ALLOWED):
+        with torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of pickle protocols it then refuses
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except OSError as error:
-        raise UserError(f"{path} could not be read: {error.strerror or error}") from error
     except pickle.UnpicklingError as error:
-        raise UserError(_refusal(path, str(error))) from error
+        raise UserError(_refusal(path, start, str(error))) from error
     except Exception as error:  # a damaged pickle can fail in any opcode, with any exception
         raise UserError(_damaged(path, error)) from error
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a `.safetensors` file and its metadata; UserError where it is truncated or no such file."""
-    _check_not_empty(path)
+    _start(path)
     try:
         with safe_open(path, framework="pt") as opened:
             return {name: opened.get_tensor(name) for name in opened.keys()}, dict(opened.metadata() or {})  # noqa: SIM118
-    except OSError as error:
-        raise UserError(f"{path} could not be read: {error.strerror or error}") from error
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise UserError(_damaged(path, error)) from error
 
 
-def _check_not_empty(path: Path) -> None:
+def _start(path: Path) -> bytes:
+    """The first bytes of a file that is there, may be read, and is not empty."""
     if not path.is_file():
         raise UserError(f"there is no weights file {path}; give a .safetensors or .pth file, a folder, or a hub name")
-    if path.stat().st_size == 0:
+    try:
+        with path.open("rb") as opened:
+            start = opened.read(16)
+    except OSError as error:
+        raise UserError(f"{path} could not be read: {error.strerror or error}; check who may read it") from error
+    if not start:
         raise UserError(f"{path} is empty (0 bytes); fetch it again")
+    return start
 
 
-def _refusal(path: Path, reason: str) -> str:
-    named = re.search(r"(?:Unsupported global: GLOBAL|GLOBAL|class|function) [`'\"]?([A-Za-z_][\w.]*\.[\w.]*\w)", reason)
-    if named is None:
-        return _damaged(path, reason)
+def _refusal(path: Path, start: bytes, reason: str) -> str:
+    named = re.search(r"GLOBAL ([\w.]+)", reason)
+    # torch itself writes pickle protocol 2; a bare pickle of a later one is some other program's object.
+    foreign = start[:1] == b"\x80" and start[1] > 2
+    if named is None and not foreign:
+        return _damaged(path, reason.rpartition("WeightsUnpickler error:")[2])
+    what = f"names {named.group(1).rstrip('.')}" if named else "is a plain Python pickle"
     return (
-        f"{path} names {named.group(1)}, which reading weights does not need and which could run code; nothing in it was "
-        f"executed. Get the file from a source you trust as .safetensors, or save its state dict alone and try again"
+        f"{path} {what}, which reading weights does not need and which could run code; nothing in it was executed. "
+        f"Get the file as .safetensors or from a source you trust, or save its state dict alone and try again"
     )
 
 
 def _damaged(path: Path, error: object) -> str:
-    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0][:120].rstrip(".")
     return (
         f"{path} ({path.stat().st_size:,} bytes) is truncated or is no checkpoint ({first_line}); compare its size with the "
         f"source's and fetch it again"

@@ -1,5 +1,6 @@
 """Weights into modules and between layouts: every load says what matched, and refuses a partial match unless told."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ WRITERS = {"ours": save_safetensors, "released": write_released, "transformers":
 
 
 def describe(name: str | Path) -> str:
-    """What `videomae2 weights show` prints: network, kind, layout, parameters, types, classes, and what is not there."""
+    """What `videomae2 weights show` prints: network, kind, layout, types, classes, what is not there, every tensor."""
     checkpoint = read_checkpoint(name)
     sizes = sum(tensor.numel() for tensor in checkpoint.state.values())
     types = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in checkpoint.state.values()})
@@ -32,7 +33,8 @@ def describe(name: str | Path) -> str:
         f"  classes     {_classes(checkpoint)}",
         f"  not there   {', '.join(_absent(checkpoint)) or 'nothing'}",
     ]
-    return "\n".join(lines + [f"  note        {note}" for note in (*checkpoint.notes, *checkpoint.resized)])
+    lines += [f"  note        {note}" for note in checkpoint.notes]
+    return "\n".join([*lines, "  tensors", *_tensor_table(checkpoint)])
 
 
 def convert(
@@ -42,7 +44,7 @@ def convert(
     *,
     label_map: str | Path | Sequence[int] | None = None,
 ) -> Checkpoint:
-    """Write the weights at `source` to `target` in another layout: ours (.safetensors), released (.pth) or transformers (a folder)."""
+    """Write the weights at `source` to `target` as ours (.safetensors), released (.pth) or transformers (a folder)."""
     if layout not in WRITERS:
         raise UserError(f"layout is {layout!r}; weights are written as {', '.join(WRITERS)}")
     suffix = {"ours": ".safetensors", "released": ".pth"}.get(layout, "")
@@ -78,3 +80,12 @@ def _absent(checkpoint: Checkpoint) -> list[str]:
     """The parts of a pre-training model and of a classifier that this file does not hold."""
     parts = {"decoder": "mask_token", "final norm": "encoder.norm.weight", "fc_norm": "fc_norm.weight", "head": "head.weight"}
     return [part for part, name in parts.items() if name not in checkpoint.state]
+
+
+def _tensor_table(checkpoint: Checkpoint) -> list[str]:
+    """Every tensor with its shape, one line for those of all blocks that are alike."""
+    alike: dict[str, list[str]] = {}
+    for name, tensor in checkpoint.state.items():
+        shown = f"{re.sub(r'blocks[.][0-9]+[.]', 'blocks.*.', name)} {list(tensor.shape)}"
+        alike.setdefault(shown, []).append(name)
+    return [f"    {shown}" + (f" in {len(names)} blocks" if len(names) > 1 else "") for shown, names in alike.items()]

@@ -1,4 +1,4 @@
-"""Weights out: our safetensors, the released `.pth`, and a folder that `transformers` reads. Each file appears whole or not at all."""
+"""Weights out: our safetensors, the released `.pth`, a folder for `transformers`; each file appears whole or not at all."""
 
 import json
 import os
@@ -34,11 +34,12 @@ def save_safetensors(
 ) -> Path:
     """Write a module (or tensors under our names) as one `.safetensors` that says which network it is.
 
-    kind: pretrain, classifier or encoder. `extra` is any JSON the caller wants back in `Checkpoint.metadata`.
+    kind: pretrain, classifier or encoder. `extra` is any JSON the caller wants back in `Checkpoint.metadata`. The same
+    input gives the same bytes (safetensors writes several metadata entries in random order, so there is one).
     """
     state = tensors_of(weights)
     note = json.dumps(_note(state, settings, kind, class_names, extra))
-    return _replace(Path(path), lambda file: save_file(state, file, {"format": "pt", OUR_KEY: note}))
+    return _replace(Path(path), lambda file: save_file(state, file, {OUR_KEY: note}))
 
 
 def write_released(
