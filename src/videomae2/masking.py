@@ -138,7 +138,7 @@ def _lowest_of_each(draw: Tensor, ratio: float, group: Tensor) -> Tensor:
     """True at the lowest numbers inside the group and outside it, int(ratio * count) of each left out."""
     keep = torch.zeros_like(group)
     for part in (group, ~group):
-        rank = torch.where(part, draw, 2.0).argsort(1, stable=True).argsort(1)
+        rank = torch.where(part, draw, 2.0).argsort(dim=1, stable=True).argsort(dim=1)
         size = part.sum(1, keepdim=True)
         keep |= part & (rank < size - (ratio * size.double()).long())
     return keep

@@ -86,13 +86,13 @@ class DecoderConfig:
 def encoder_config(settings: ModelSettings) -> EncoderConfig:
     """The encoder that these settings name. Overridden widths keep the size's MLP ratio."""
     size = _size(settings.name)
-    width = settings.width or size.width
+    width = _or(settings.width, size.width)
     return EncoderConfig(
         grid=token_grid(settings),
         native=_native_grid(settings),
         width=width,
-        depth=settings.depth or size.depth,
-        num_heads=settings.num_heads or size.num_heads,
+        depth=_or(settings.depth, size.depth),
+        num_heads=_or(settings.num_heads, size.num_heads),
         mlp_width=width * size.mlp_width // size.width,
         drop_path=settings.drop_path,
         positions=settings.positions,
@@ -105,11 +105,11 @@ def encoder_config(settings: ModelSettings) -> EncoderConfig:
 def decoder_config(settings: ModelSettings) -> DecoderConfig:
     """The decoder that pre-trains these settings' encoder; its MLP takes the encoder's ratio, rounded down (released)."""
     size = _size(settings.name)
-    width = settings.decoder_width or size.decoder_width
+    width = _or(settings.decoder_width, size.decoder_width)
     return DecoderConfig(
         width=width,
         depth=settings.decoder_depth,
-        num_heads=settings.decoder_heads or size.decoder_heads,
+        num_heads=_or(settings.decoder_heads, size.decoder_heads),
         mlp_width=width * size.mlp_width // size.width,
         cosine_attention=settings.cosine_attention,
         layer_scale=settings.layer_scale,
@@ -133,7 +133,11 @@ def _native_grid(settings: ModelSettings) -> TokenGrid:
 
 
 def _patch(settings: ModelSettings) -> int:
-    return _size(settings.name).patch if settings.patch is None else settings.patch
+    return _or(settings.patch, _size(settings.name).patch)
+
+
+def _or(given: int | None, default: int) -> int:
+    return default if given is None else given
 
 
 def _size(name: str) -> Size:

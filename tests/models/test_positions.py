@@ -1,0 +1,66 @@
+"""Positions on other grids: interpolated along each axis alone, fast to build, and learnable if asked."""
+
+import time
+
+import torch
+
+from videomae2.geometry import TokenGrid
+from videomae2.models.positions import interpolate, position_table, sinusoid
+
+from . import tiny
+
+
+def test_the_native_grid_is_untouched():
+    table = sinusoid(64, 48)
+    assert interpolate(table, (4, 4, 4), (4, 4, 4)) is table
+
+
+def test_interpolation_keeps_what_is_linear_in_space_and_time():
+    """A table of coordinates stays one, up to the half-cell border where there is nothing to interpolate."""
+    axes = [(torch.arange(side) + 0.5) / side for side in (8, 14, 14)]
+    table = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, 2)
+    for shape in ((16, 14, 14), (4, 14, 14), (8, 28, 20), (1, 14, 14), (8, 19, 19)):
+        larger = interpolate(table, (8, 14, 14), shape).unflatten(0, shape)
+        expected = [(torch.arange(side) + 0.5) / side for side in shape]
+        for axis, native in enumerate((8, 14, 14)):
+            low, high = 0.5 / native, 1 - 0.5 / native
+            shown = larger.movedim(axis, 0)[..., axis]
+            wanted = expected[axis].clamp(low, high).view(-1, 1, 1).expand_as(shown)
+            torch.testing.assert_close(shown, wanted)
+
+
+def test_axes_do_not_mix():
+    """A longer clip keeps each place's own column; a larger picture keeps each step's own plane."""
+    table = sinusoid(8 * 14 * 14, 24)
+    longer = interpolate(table, (8, 14, 14), (16, 14, 14)).view(16, 196, 24)
+    native = table.view(8, 196, 24)
+    torch.testing.assert_close(longer[1], 0.75 * native[0] + 0.25 * native[1])
+    larger = interpolate(table, (8, 14, 14), (8, 28, 28)).view(8, 28, 28, 24)
+    torch.testing.assert_close(larger[5, 0, 0], native[5, 0])
+
+
+def test_the_largest_table_is_built_fast():
+    started = time.perf_counter()
+    table = position_table(TokenGrid.square(64, 266, patch=14), TokenGrid.square(patch=14), 1408)
+    assert table.shape == (11552, 1408)
+    assert time.perf_counter() - started < 5  # the released code takes longer for a quarter of it
+
+
+def test_learned_positions_learn():
+    model = tiny.network(positions="learned")
+    assert "encoder.pos_embed" in model.state_dict()
+    assert torch.equal(model.encoder.pos_embed[0].detach(), sinusoid(64, 48))
+    split = tiny.split()
+    model(tiny.frames(), split).square().mean().backward()
+    reached = model.encoder.pos_embed.grad[0].abs().sum(1) > 0
+    seen = torch.zeros(64, dtype=torch.bool).index_fill_(0, split.visible.unique(), True)
+    assert torch.equal(reached, seen)
+    before = model.encoder.pos_embed.detach().clone()
+    torch.optim.SGD(model.parameters(), lr=1.0).step()
+    assert not torch.equal(model.encoder.pos_embed, before)
+
+
+def test_a_sinusoid_is_no_parameter():
+    model = tiny.network()
+    assert not any("pos_embed" in name for name in model.state_dict())
+    assert not model.encoder.pos_embed.requires_grad

@@ -1,0 +1,41 @@
+"""The tokenizer is the released convolution, normalises by itself, and reads nothing but the tokens asked for."""
+
+import torch
+from torch.nn import functional as F
+
+from videomae2.models.sizes import IMAGENET_MEAN, IMAGENET_STD, encoder_config
+from videomae2.models.tokenizer import Tokenizer
+
+from . import tiny
+
+
+def by_convolution(tokenizer, clip):
+    mean, std = (torch.tensor(values).view(1, 1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    normal = ((clip.float() / 255 - mean) / std).transpose(1, 2)
+    weight, bias = tokenizer.proj.weight, tokenizer.proj.bias
+    return F.conv3d(normal, weight, bias, stride=weight.shape[2:]).flatten(2).transpose(1, 2)
+
+
+def test_all_tokens_are_the_released_convolution():
+    tokenizer, clip = Tokenizer(encoder_config(tiny.settings())), tiny.frames()
+    torch.testing.assert_close(tokenizer(clip), by_convolution(tokenizer, clip), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(tokenizer(clip.float() / 255), tokenizer(clip))
+
+
+def test_chosen_tokens_are_those_of_all():
+    tokenizer, clip = Tokenizer(encoder_config(tiny.settings())), tiny.frames()
+    tokens = torch.tensor([[3, 60, 7], [0, 1, 63]])
+    chosen = tokenizer(clip, tokens)
+    torch.testing.assert_close(chosen, tokenizer(clip).gather(1, tokens[..., None].expand(-1, -1, 48)))
+
+
+def test_pixels_of_other_tokens_are_never_read():
+    """Not-a-number everywhere but in one cube leaves that cube's embedding a number."""
+    tokenizer = Tokenizer(encoder_config(tiny.settings()))
+    clip = torch.full(tokenizer.config.grid.clip_shape(1), float("nan"))
+    clip[:, :2, :, :8, :8] = 0.5
+    assert bool(tokenizer(clip, torch.tensor([[0]])).isfinite().all())
+
+
+def test_mean_and_std_are_in_no_checkpoint():
+    assert set(Tokenizer(encoder_config(tiny.settings())).state_dict()) == {"proj.weight", "proj.bias"}

@@ -1,0 +1,100 @@
+"""Targets: by hand, for any tubelet, only where asked, without gradients; cubes and clips are each other's inverse."""
+
+import pytest
+import torch
+
+from videomae2.cubes import cubes, gather_cubes, paste
+from videomae2.errors import UserError
+from videomae2.geometry import TokenGrid
+from videomae2.targets import denormalize, reconstruction_targets
+
+GRIDS = [TokenGrid.square(8, 32, patch=8), TokenGrid(6, 16, 24, 3, 8), TokenGrid.square(1, 16, tubelet=1, patch=4)]
+
+
+def clip(grid, batch=2):
+    return torch.randint(0, 256, grid.clip_shape(batch), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def all_tokens(grid, batch=2):
+    return torch.arange(grid.num_tokens).repeat(batch, 1)
+
+
+def cube_by_hand(frames, grid, token):
+    """One sample's cube [t, p, p, C] by slicing."""
+    _, rows, columns = grid.shape
+    t, h, w = token // (rows * columns), token // columns % rows, token % columns
+    time = slice(t * grid.tubelet, (t + 1) * grid.tubelet)
+    tall, wide = slice(h * grid.patch, (h + 1) * grid.patch), slice(w * grid.patch, (w + 1) * grid.patch)
+    return frames[time, :, tall, wide].permute(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_a_cube_is_the_slice_of_the_clip(grid):
+    frames = clip(grid)
+    tokens = torch.tensor([[0, grid.num_tokens - 1], [5, 2]])
+    chosen = cubes(frames, grid, tokens)
+    for sample in range(2):
+        for place in range(2):
+            expected = cube_by_hand(frames[sample], grid, int(tokens[sample, place])).flatten() / 255
+            assert torch.equal(chosen[sample, place], expected)
+    assert gather_cubes(frames, grid, tokens).dtype == torch.uint8
+    assert torch.equal(cubes(frames, grid).gather(1, tokens[..., None].expand(-1, -1, grid.cube_values)), chosen)
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_paste_is_the_inverse(grid):
+    frames, tokens = clip(grid).float() / 255, all_tokens(grid)
+    assert torch.equal(paste(cubes(frames, grid), tokens, grid), frames)
+    tokens = torch.tensor([[3], [1]])
+    marked = paste(torch.ones(2, 1, grid.cube_values), tokens, grid, canvas=frames)
+    assert torch.equal(cubes(marked, grid, tokens), torch.ones(2, 1, grid.cube_values))
+    others = torch.tensor([[0, 2], [0, 3]])
+    assert torch.equal(cubes(marked, grid, others), cubes(frames, grid, others))
+    with pytest.raises(UserError, match="cubes of 5 values came"):
+        paste(torch.ones(2, 1, 5), tokens, grid)
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_normalisations_by_hand(grid):
+    frames, tokens = clip(grid), torch.tensor([[4], [1]])
+    cube = cube_by_hand(frames[1], grid, 1).double() / 255
+    by_channel = (cube - cube.mean((0, 1, 2))) / (cube.flatten(0, 2).var(0, unbiased=True).sqrt() + 1e-6)
+    by_cube = (cube - cube.mean()) / (cube.flatten().var(unbiased=True).sqrt() + 1e-6)
+    for normalize, expected in {"channel": by_channel, "cube": by_cube, "none": cube}.items():
+        target = reconstruction_targets(frames, grid, tokens, normalize)
+        torch.testing.assert_close(target[1, 0].double(), expected.flatten(), rtol=1e-4, atol=1e-5)
+
+
+def test_uint8_and_float_clips_have_the_same_targets():
+    grid = GRIDS[0]
+    frames = clip(grid)
+    as_float = reconstruction_targets(frames.float() / 255, grid, all_tokens(grid))
+    assert torch.equal(reconstruction_targets(frames, grid, all_tokens(grid)), as_float)
+
+
+def test_targets_carry_no_gradient_and_a_flat_cube_is_zero():
+    grid = GRIDS[0]
+    frames = torch.full(grid.clip_shape(1), 0.25, requires_grad=True)
+    target = reconstruction_targets(frames, grid, all_tokens(grid, 1))
+    assert not target.requires_grad
+    assert torch.equal(target, torch.zeros_like(target))
+
+
+@pytest.mark.parametrize("normalize", ["channel", "cube", "none"])
+def test_denormalize_undoes_the_target(normalize):
+    grid = GRIDS[1]
+    frames, tokens = clip(grid), all_tokens(grid)
+    pixels = cubes(frames, grid, tokens)
+    again = denormalize(reconstruction_targets(frames, grid, tokens, normalize), pixels, grid, normalize)
+    torch.testing.assert_close(again, pixels, rtol=0, atol=1e-5)
+
+
+def test_refusals():
+    grid = GRIDS[0]
+    with pytest.raises(UserError, match="'pixels' came; choose channel, cube or none"):
+        reconstruction_targets(clip(grid), grid, all_tokens(grid), "pixels")
+    with pytest.raises(UserError, match=r"reads \[B, 8, 3, 32, 32\]"):
+        reconstruction_targets(clip(GRIDS[1]), grid, all_tokens(grid))
+    single = TokenGrid(1, 4, 4, 1, 1)
+    with pytest.raises(UserError, match="one value has no variance"):
+        reconstruction_targets(clip(single), single, all_tokens(single))
