@@ -55,12 +55,12 @@ def posterize(frames: Tensor, bits: float) -> Tensor:
 
 def solarize(frames: Tensor, threshold: float) -> Tensor:
     """Invert what is at least `threshold`."""
-    return torch.where(frames.to(torch.int16) >= int(threshold), 255 - frames, frames)
+    return frames ^ ((frames >= int(threshold)).to(torch.uint8) * 255) if threshold < 256 else frames
 
 
 def solarize_add(frames: Tensor, amount: float) -> Tensor:
-    """Brighten what is darker than 128."""
-    return torch.where(frames < 128, (frames.to(torch.int16) + int(amount)).clamp(0, 255).to(torch.uint8), frames)
+    """Brighten what is darker than 128, by at most 128."""
+    return frames + (frames < 128).to(torch.uint8) * int(amount)
 
 
 def color(frames: Tensor, factor: float) -> Tensor:
