@@ -1,0 +1,76 @@
+"""report.html of the quickstart: what pre-training was worth, how each run went, what the network rebuilds and confuses."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from videomae2 import visualize
+from videomae2.apps import charts
+from videomae2.apps.evaluation_report import class_table
+from videomae2.apps.page import Block, Figure, Note, Numbers, Page, Table, write_page
+from videomae2.apps.report import reconstruction_blocks, series
+from videomae2.apps.views import load_video
+from videomae2.engine.log import read_lines
+
+if TYPE_CHECKING:
+    from videomae2.apps.quickstart import Outcome
+
+ARMS = {
+    "pretrained": "pre-trained, then fine-tuned",
+    "scratch": "from scratch, same budget",
+    "shuffled": "control: trained and tested on shuffled frames",
+    "pretrained, tested shuffled": "control: first row, tested on shuffled frames",
+}
+
+
+def write_quickstart_report(outcome: "Outcome", path: Path) -> Path:
+    """Write the page; its path comes back."""
+    subtitle = "Sprites that differ only in how they move: pre-train, fine-tune, evaluate, and compare"
+    return write_page(Page("VideoMAE V2 quickstart", subtitle, _blocks(outcome)), path)
+
+
+def _blocks(outcome: "Outcome") -> list[Block]:
+    best = outcome.evaluations["pretrained"]
+    blocks = [*_headline(outcome), *_curves(outcome)]
+    blocks += reconstruction_blocks(outcome.runs["pretrain"], [outcome.example])
+    blocks.append(Figure("Confusion matrix", charts.confusion_matrix(best.confusion, best.class_names), "Fine-tuned after pre-training."))
+    blocks += [class_table(best.classes, best.class_names), _example(outcome), _times(outcome)]
+    return blocks
+
+
+def _headline(outcome: "Outcome") -> list[Block]:
+    top1, summary = outcome.top1, outcome.summary()
+    chance = 100 * summary["chance"]
+    items = [
+        ("fine-tuned after pre-training", f"{100 * top1['pretrained']:.1f} %"),
+        ("from scratch", f"{100 * top1['scratch']:.1f} %"),
+        ("shuffled frames", f"{100 * top1['shuffled']:.1f} %"),
+        ("chance", f"{chance:.1f} %"),
+    ]
+    bars = charts.bars({name.replace(", ", ",\n"): 100 * value for name, value in top1.items()}, "top-1, %", {"chance": chance})
+    rows = [[ARMS[name], f"{100 * value:.1f} %"] for name, value in top1.items()]
+    text = (
+        f"{summary['held_out_videos']} held-out videos, {summary['views']} views each (one run; seed {outcome.seed}). Pre-training "
+        f"went on from {summary['started_from']}, which ships with the package and was made from other sprites without any "
+        f"label: minutes on a CPU are too short to pre-train from nothing. A still frame says nothing about the class; frames in "
+        f"shuffled order still tell the axis of a motion but not its direction, so that control can beat chance, not solve the task."
+    )
+    return [Numbers(items), Note("What is compared", text), Figure("Accuracy", bars), Table("Top-1", ["arm", "top-1"], rows)]
+
+
+def _curves(outcome: "Outcome") -> list[Block]:
+    lines = {name: read_lines(run / "metrics.jsonl") for name, run in outcome.runs.items()}
+    pretraining = charts.curves({"pre-training": series(lines.pop("pretrain"), "loss")}, "step", "loss")
+    supervised = charts.curves({ARMS[name]: series(found, "loss") for name, found in lines.items()}, "step", "cross-entropy")
+    caption = "Each point is the mean since the one before. The loss starts low because pre-training goes on from shipped weights."
+    return [Figure("Pre-training loss", pretraining, caption), Figure("Training loss with labels", supervised)]
+
+
+def _example(outcome: "Outcome") -> Figure:
+    frames = visualize.enlarge(load_video(outcome.example, num_frames=16, stride=1, size=64), 96)
+    best = ", ".join(map(str, outcome.predictions))
+    return Figure(f"Prediction for {outcome.example.name}", charts.picture_png(visualize.strip(frames, 8)), best)
+
+
+def _times(outcome: "Outcome") -> Table:
+    rows = [[name.replace("_", " "), f"{seconds:.0f} s"] for name, seconds in outcome.seconds.items()]
+    return Table("Time", ["stage", "wall time"], rows, "On this machine.", folded=True)

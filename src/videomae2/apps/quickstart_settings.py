@@ -1,0 +1,88 @@
+"""What the quickstart trains: sizes and schedules that show the whole method on two CPU cores within ten minutes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from videomae2.data.sprite_scene import SpriteSettings
+from videomae2.settings import (
+    DataSettings,
+    EvaluateSettings,
+    FinetuneSettings,
+    MaskSettings,
+    ModelSettings,
+    OptimSettings,
+    PretrainSettings,
+    RunSettings,
+)
+
+STARTING_WEIGHTS = Path(__file__).parent / "assets" / "sprites_pretrained.safetensors"
+"""Pre-trained on other sprites by experiments/small/sprites_pretrain.toml; its log is benchmarks/results/sprites_pretrain.jsonl."""
+
+SPRITES = SpriteSettings()
+UNLABELLED, LABELLED, HELD_OUT = 2000, 1600, 400
+"""Videos to pre-train on, to fine-tune on, and to evaluate on."""
+
+MODEL = ModelSettings(
+    name="vit_ti16",
+    num_frames=16,
+    size=64,
+    patch=8,
+    width=192,
+    depth=6,
+    num_heads=3,
+    decoder_depth=2,
+    decoder_width=96,
+    decoder_heads=3,
+    native_frames=16,
+    native_size=64,
+)
+RUN = RunSettings(precision="bf16", checkpoint_every="50%", log_every=10, tensorboard=False)
+PLAIN = DataSettings(
+    stride=1, repeated_views=1, crop="center", flip=False, rand_augment="", erasing=0.0, test_clips=3, test_crops=1, workers=1
+)
+
+
+def pretraining(manifest: Path, out: Path, seed: int) -> PretrainSettings:
+    """Further pre-training from the weights that ship with the package."""
+    return PretrainSettings(
+        model=MODEL,
+        data=replace(PLAIN, train=str(manifest)),
+        mask=MaskSettings(membership="unseen", encoder_ratio=0.75),
+        optim=OptimSettings(base_lr=4e-3, batch_size=64, length="3ep", warmup="10%", clip_grad=1.0),
+        run=replace(RUN, out=str(out), seed=seed),
+        init=str(STARTING_WEIGHTS),
+    )
+
+
+def finetuning(manifest: Path, out: Path, seed: int, init: str, frame_order: str = "as_filmed") -> FinetuneSettings:
+    """Supervised training; every arm of the comparison has this budget, from scratch (`init` empty) or not."""
+    return FinetuneSettings(
+        model=MODEL,
+        data=replace(PLAIN, train=str(manifest), frame_order=frame_order),  # type: ignore[arg-type]
+        optim=OptimSettings(
+            base_lr=8e-3,
+            lr_counts_views=False,
+            min_lr=1e-5,
+            betas=(0.9, 0.999),
+            layer_decay=0.8 if init else 1.0,
+            clip_grad=1.0,
+            batch_size=32,
+            length="8ep",
+            warmup="10%",
+        ),
+        run=replace(RUN, out=str(out), seed=seed),
+        mixup=0.0,
+        cutmix=0.0,
+        init=init,
+    )
+
+
+def evaluation(weights: Path, manifest: Path, out: Path, frame_order: str = "as_filmed") -> EvaluateSettings:
+    """Three clips of each held-out video."""
+    return EvaluateSettings(
+        weights=str(weights),
+        data=replace(PLAIN, val=str(manifest), frame_order=frame_order),  # type: ignore[arg-type]
+        batch_size=16,
+        views_per_forward=48,
+        out=str(out),
+    )
