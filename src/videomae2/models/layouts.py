@@ -64,7 +64,7 @@ def detect(state: Mapping[str, Tensor]) -> str:
         return "transformers"
     if any("patch_embed.projection." in name for name in state):
         return "mmaction2"
-    if any(name.startswith("model.patch_embed.proj.") for name in state):
+    if any(name.startswith("model.") and "patch_embed.proj." in name for name in state):
         return "hub"
     if any("patch_embed.proj." in name for name in state):
         return "released"
@@ -104,6 +104,8 @@ def _from_released(state: Mapping[str, Tensor]) -> State:
     if "mask_token" in state:  # a pre-training model: its names are ours
         return dict(state)
     bare = {name.removeprefix("backbone.").removeprefix("encoder."): tensor for name, tensor in state.items()}
+    if len(bare) < len(state):
+        raise UserError("the checkpoint holds two networks (with and without `encoder.` or `backbone.`); save the one you mean")
     return {_under_encoder(name): tensor for name, tensor in bare.items()}
 
 
