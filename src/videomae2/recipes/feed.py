@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from videomae2.data.manifest import Manifest, read_manifest
 
 from videomae2.data.dataset import EvaluationClips, TrainingClips
 from videomae2.data.loader import batches_per_epoch, evaluation_batches, training_batches
+from videomae2.data.manifest import Manifest, read_manifest
 from videomae2.engine import distributed
 from videomae2.engine.device import choose_device
 from videomae2.engine.schedule import Plan, make_plan

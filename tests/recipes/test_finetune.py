@@ -1,0 +1,124 @@
+"""Fine-tuning: targets, initial weights, classes, and averaged weights that are evaluated and saved."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from videomae2 import chance
+from videomae2.engine.device import seeded
+from videomae2.engine.log import read_lines
+from videomae2.errors import UserError
+from videomae2.heads.classify import build_classifier
+from videomae2.models.weights import read_checkpoint, save_safetensors
+from videomae2.recipes.finetune import Finetuning, run_finetuning
+from videomae2.recipes.start import load_classifier
+from videomae2.records import ClipBatch
+
+from ..small_runs import MODEL, finetune_settings, write_video
+
+CPU = torch.device("cpu")
+
+
+def batch() -> ClipBatch:
+    frames = torch.randint(0, 256, (4, 8, 3, 32, 32), dtype=torch.uint8, generator=chance.torch_generator(0))
+    return ClipBatch(frames, torch.arange(4), torch.zeros(4, dtype=torch.int64), torch.tensor([0, 1, 2, 0]))
+
+
+def task(tmp_path, **changes) -> Finetuning:
+    return Finetuning(build_classifier(MODEL, 3), finetune_settings(tmp_path, tmp_path, **changes))
+
+
+def test_without_mixing_frames_stay_bytes_and_labels_are_smoothed(tmp_path):
+    finetuning, clips = task(tmp_path, mixup=0.0, cutmix=0.0, label_smoothing=0.3), batch()
+    frames, targets = finetuning.mix(clips)
+    assert frames is clips.frames
+    torch.testing.assert_close(targets[1], torch.tensor([0.1, 0.8, 0.1]))
+    expected = torch.nn.functional.cross_entropy(finetuning.classifier(frames), clips.label, label_smoothing=0.3)
+    torch.testing.assert_close(finetuning(clips, 0).loss, expected)
+
+
+def test_mixing_follows_from_the_step_seed_and_from_nothing_else(tmp_path):
+    finetuning, clips = task(tmp_path), batch()
+
+    def mixed(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        with seeded(seed, CPU):
+            return finetuning.mix(clips)
+
+    first, again, other = mixed(1), mixed(1), mixed(2)
+    assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], other[0])
+    assert first[0].is_floating_point() and 0 <= float(first[0].min()) <= float(first[0].max()) <= 1
+    torch.testing.assert_close(first[1].sum(1), torch.ones(4))
+
+
+def test_a_run_saves_named_classes_and_evaluates_the_average(runs):
+    checkpoint = read_checkpoint(runs.finetuned)
+    assert (checkpoint.kind, checkpoint.num_classes, checkpoint.class_names) == ("classifier", 2, ("left", "right"))
+    averaged = load_file(runs.finetuned / "model.safetensors")
+    trained = load_file(runs.finetuned / "model_without_ema.safetensors")
+    assert not torch.equal(averaged["head.weight"], trained["head.weight"])
+    last = read_lines(runs.finetuned / "metrics.jsonl")[-1]["evaluation"]
+    assert {"top1", "mean_class", "failed", "listed", "ema_top1"} <= set(last)
+    assert "top5" not in last
+    assert (last["listed"], last["failed"]) == (6, 0)
+
+
+def test_pretrained_weights_give_the_encoder_and_nothing_else(runs):
+    classifier = build_classifier(MODEL, 2)
+    fresh = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
+    report = load_classifier(classifier, str(runs.pretrained), 2)
+    source = load_file(runs.pretrained / "model.safetensors")
+    for name, tensor in classifier.state_dict().items():
+        expected = source[name] if name.startswith("encoder.") else fresh[name]
+        assert torch.equal(tensor, expected), name
+    assert set(report.missing) == {"fc_norm.weight", "fc_norm.bias", "head.weight", "head.bias"}
+    assert all(name.startswith(("decoder.", "encoder_to_decoder", "mask_token", "encoder.norm")) for name in report.unexpected)
+
+
+def test_a_head_of_the_same_classes_is_kept_and_of_others_dropped_and_said(runs, tmp_path):
+    source = load_file(runs.finetuned / "model.safetensors")
+    same, more, renamed = (build_classifier(MODEL, classes) for classes in (2, 3, 2))
+    assert load_classifier(same, str(runs.finetuned), 2, ("left", "right")).complete
+    assert torch.equal(same.head.weight, source["head.weight"])
+    report = load_classifier(more, str(runs.finetuned), 3)
+    assert "its head has 2 classes: dropped, a fresh one of 3 is trained" in str(report)
+    assert torch.equal(more.fc_norm.weight, source["fc_norm.weight"])
+    report = load_classifier(renamed, str(runs.finetuned), 2, ("up", "down"))
+    assert "its head has other classes: dropped" in str(report)
+    assert not torch.equal(renamed.head.weight, source["head.weight"])
+
+
+def test_a_label_map_slices_a_larger_head(tmp_path):
+    large = build_classifier(MODEL, 4, generator=chance.torch_generator(5))
+    save_safetensors(tmp_path / "large.safetensors", large, MODEL, "classifier")
+    (tmp_path / "map.json").write_text("[3, 1]")
+    small = build_classifier(MODEL, 2)
+    load_classifier(small, str(tmp_path / "large.safetensors"), 2, (), str(tmp_path / "map.json"))
+    assert torch.equal(small.head.weight, large.head.weight[[3, 1]])
+
+
+def test_another_architecture_is_refused_and_nothing_is_written(runs, tmp_path):
+    settings = finetune_settings(runs.videos, tmp_path / "run", str(runs.pretrained))
+    with pytest.raises(UserError, match="does not fit this model"):
+        run_finetuning(replace(settings, model=replace(settings.model, width=96)))
+    assert not (tmp_path / "run").exists()
+
+
+def test_labels_are_needed_and_must_fit(runs, tmp_path):
+    unlabelled = tmp_path / "videos"
+    write_video(unlabelled / "a.mp4", 1)
+    with pytest.raises(UserError, match=r"have no label.*add a label column"):
+        run_finetuning(finetune_settings(unlabelled, tmp_path / "run"))
+    with pytest.raises(UserError, match="label 1 came, but num_classes is 1"):
+        run_finetuning(finetune_settings(runs.videos, tmp_path / "run", num_classes=1))
+    assert not (tmp_path / "run").exists()
+
+
+def test_more_classes_than_the_manifest_shows_can_be_asked_for(runs, tmp_path):
+    settings = finetune_settings(runs.videos, tmp_path / "run", num_classes=5)
+    run_finetuning(settings)
+    assert read_checkpoint(tmp_path / "run").num_classes == 5
+    last = read_lines(tmp_path / "run" / "metrics.jsonl")[-1]["evaluation"]
+    assert last["top5"] == 1.0
