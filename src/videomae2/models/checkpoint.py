@@ -63,6 +63,7 @@ def read_checkpoint(name: str | Path, label_map: str | Path | Sequence[int] | No
     state, notes = (state, []) if ours is not None else _without_sinusoids(state)
     kind = _kind(state)
     shapes = sketch(state)
+    settings: ModelSettings | None
     if ours is not None and ours.get("settings") is not None:
         settings = _settings_from(ours["settings"], source)
     else:
@@ -166,4 +167,5 @@ def _class_names(ours: Mapping[str, Any] | None, source: Source, num_classes: in
     if not isinstance(labels, dict) or len(labels) != num_classes:
         return ()
     names = [labels.get(str(number)) for number in range(num_classes)]
-    return tuple(names) if all(isinstance(name, str) for name in names) else ()
+    known = tuple(name for name in names if isinstance(name, str))
+    return known if len(known) == len(names) else ()
