@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from videomae2 import chance
+from videomae2.engine import checkpoint
 from videomae2.engine.loop import Result, train
 from videomae2.engine.run import RunFolder
 from videomae2.engine.schedule import Plan, make_plan
@@ -19,10 +21,10 @@ NUM_ROWS = 12
 class Toy(nn.Module):
     """Predicts a clip's brightness through a dropout; loses nothing of what a real task hands the loop."""
 
-    def __init__(self, width: int = 8) -> None:
+    def __init__(self, width: int = 8, dropout: float = 0.5) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(3)
-        self.encoder = nn.Sequential(nn.Linear(48, width), nn.GELU(), nn.Dropout(0.5), nn.Linear(width, 1))
+        self.encoder = nn.Sequential(nn.Linear(48, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, 1))
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         with torch.no_grad():
             for parameter in self.parameters():
@@ -58,9 +60,9 @@ OPTIM = OptimSettings(
 RUN = RunSettings(precision="fp32", device="cpu", checkpoint_every=5, evaluate_every=4, log_every=3, tensorboard=False)
 
 
-def plan_of(optim: OptimSettings, run: RunSettings) -> Plan:
+def plan_of(optim: OptimSettings, run: RunSettings, num_rows: int = NUM_ROWS) -> Plan:
     """The schedule of the toy manifest."""
-    return make_plan(optim, run, NUM_ROWS)
+    return make_plan(optim, run, num_rows)
 
 
 def toy_metric(task: nn.Module) -> dict[str, float]:
@@ -76,5 +78,26 @@ def toy_run(
     task = Toy() if task is None else task
     folder = RunFolder.create_or_resume(out, PretrainSettings(optim=optim, run=run))
     batches = others.pop("batches", toy_batches(optim.batch_size))
+    plan = plan_of(optim, run, others.pop("num_rows", NUM_ROWS))  # type: ignore[arg-type]
     settings = {"evaluate": toy_metric, "best_metric": "score", "name": "toy", **others}
-    return task, train(task, batches, plan_of(optim, run), optim, run, folder, **settings)  # type: ignore[arg-type]
+    return task, train(task, batches, plan, optim, run, folder, **settings)  # type: ignore[arg-type]
+
+
+def same_tensors(first: Path, second: Path) -> bool:
+    """Whether the last checkpoints of two runs hold the same bits: weights, averaged weights, optimizer."""
+    ours, theirs = (all_tensors(run) for run in (first, second))
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def all_tensors(run: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a run's last checkpoint."""
+    path = checkpoint.find(run)
+    entries = checkpoint.tensor_names(path)
+    tensors = {name: torch.empty(entry.size, dtype=entry.properties.dtype) for name, entry in entries.items()}
+    checkpoint.load_tensors(path, tensors)
+    return {"step": torch.tensor(checkpoint.step_of(path)), **tensors}
+
+
+def without_time(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Log lines less what a clock measured."""
+    return [{key: value for key, value in line.items() if "second" not in key} for line in lines]

@@ -51,7 +51,7 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, A
     final, temporary = folder / f"{_PREFIX}{step}", folder / f"{_TEMPORARY}{step}"
     try:
         if distributed.is_main():
-            _sweep(folder)
+            sweep(folder)
             temporary.mkdir(parents=True)
         distributed.barrier()
         with _alone():
@@ -159,9 +159,16 @@ def find(path: str | Path) -> Path:
     return newest
 
 
+def sweep(folder: Path) -> None:
+    """Remove what a process killed while it wrote or removed a checkpoint has left."""
+    for leftover in folder.glob(f"{_TEMPORARY}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
 def keep(folder: Path, last: int, best_step: int | None) -> None:
-    """Remove all but the newest `last` checkpoints and the best one."""
+    """Remove all but the newest `last` checkpoints and the best one, and what a killed process left."""
     if distributed.is_main():
+        sweep(folder)
         for path in checkpoints(folder)[: -max(1, last)]:
             if step_of(path) != best_step:
                 _remove(path)
@@ -197,11 +204,6 @@ def _remove(path: Path) -> None:
     shutil.rmtree(gone, ignore_errors=True)
     path.rename(gone)
     shutil.rmtree(gone, ignore_errors=True)
-
-
-def _sweep(folder: Path) -> None:
-    for leftover in folder.glob(f"{_TEMPORARY}*"):
-        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _sync(folder: Path) -> None:

@@ -158,6 +158,7 @@ class _Trainer:
         self.step = self.saved_at = state["step"]
         self.evaluated_at, self.metrics = state["evaluated_at"], state["metrics"]
         self.best = Best(**state["best"]) if state["best"] else None
+        self._tidy()
         return self.step
 
     def _same_plan(self, there: dict[str, Any], path: Path) -> None:
@@ -200,8 +201,11 @@ class _Trainer:
         tensors = gather(self.task, self.optimizer, self.average)
         checkpoint.save_checkpoint(self.folder.checkpoints, tensors, state, self.step)
         self.saved_at = self.step
-        checkpoint.keep(self.folder.checkpoints, self.run.keep_last, self.best.step if self.best else None)
+        self._tidy()
         self.clock = time.perf_counter()
+
+    def _tidy(self) -> None:
+        checkpoint.keep(self.folder.checkpoints, self.run.keep_last, self.best.step if self.best else None)
 
     def _step(self, stream: Iterator[ClipBatch], stop: StopRequest) -> None:
         self.stepper.take(self.step, learning_rate(self.plan, self.step), stream)

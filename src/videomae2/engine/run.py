@@ -56,13 +56,15 @@ class RunFolder:
             raise UserError(f"{folder} is a file, but a run needs a folder; give another --out")
         if folder.config.is_file():
             _refuse_another_run(folder, settings)
-        elif folder.path.is_dir() and any(entry.name != ".lock" for entry in folder.path.iterdir()):
+        elif folder.path.is_dir() and any(not _ours(entry.name) for entry in folder.path.iterdir()):
             raise UserError(f"{folder} is not empty and holds no run (no config.toml); give another --out or empty it")
         with _readable(folder.path):
             folder.path.mkdir(parents=True, exist_ok=True)
             folder._take_lock()
-            folder.checkpoints.mkdir(exist_ok=True)
+            for leftover in folder.path.glob(".*.tmp"):
+                leftover.unlink()  # of a process killed while it replaced a file
             folder.write_config()
+            folder.checkpoints.mkdir(exist_ok=True)
         return folder
 
     def write_config(self, derived: str = "") -> None:
@@ -104,6 +106,11 @@ def write_atomically(path: Path, text: str) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _ours(name: str) -> bool:
+    """What a process killed before its first page was written leaves in a folder."""
+    return name == ".lock" or (name.startswith(".config.toml.") and name.endswith(".tmp"))
 
 
 def _refuse_another_run(folder: RunFolder, settings: Any) -> None:

@@ -7,7 +7,10 @@ from typing import Any, Self
 
 
 class StopRequest:
-    """While entered, SIGTERM and SIGINT set `number` instead of ending the process; a second one interrupts at once."""
+    """While entered, SIGTERM and SIGINT set `number` instead of ending the process.
+
+    A Ctrl-C after that interrupts at once; SIGTERM may come several times, since clusters repeat it.
+    """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -25,6 +28,6 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        if self.number:
+        if self.number and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.number = number
+        self.number = self.number or number
