@@ -11,7 +11,7 @@ from videomae2.geometry import TokenGrid
 __all__ = ["cubes", "denormalize", "paste", "reconstruction_targets"]
 
 _EPSILON = 1e-6  # released: added to the standard deviation, not to the variance
-_AXIS = {"channel": 2, "cube": (2, 3)}  # of [B, S, pixels, channels]
+_AXES = {"channel": (2,), "cube": (2, 3)}  # of [B, S, pixels, channels]
 
 
 @torch.no_grad()
@@ -41,11 +41,11 @@ def denormalize(
 
 
 def _statistics(pixels: Tensor, grid: TokenGrid, normalize: str) -> tuple[Tensor, Tensor]:
-    if normalize not in _AXIS:
+    if normalize not in _AXES:
         raise UserError(f"target normalisation {normalize!r} came; choose channel, cube or none")
     if (grid.cube_pixels if normalize == "channel" else grid.cube_values) < 2:
         raise UserError(f"a cube of one value has no variance to normalise by ({grid}); use target.normalize = none")
-    variance, mean = torch.var_mean(_by_channel(pixels, grid), dim=_AXIS[normalize], correction=1, keepdim=True)
+    variance, mean = torch.var_mean(_by_channel(pixels, grid), dim=_AXES[normalize], correction=1, keepdim=True)
     return mean, variance.sqrt() + _EPSILON
 
 

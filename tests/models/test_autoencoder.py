@@ -64,7 +64,7 @@ def test_it_learns_to_reconstruct_one_batch(changes):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[-1] < 0.3 * losses[0]
 
 

@@ -70,7 +70,8 @@ def loaded(module: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
 def error(ours: Tensor, theirs: Tensor) -> float:
     """Largest difference, relative to the largest recorded value."""
     assert ours.shape == theirs.shape
-    return float((ours.detach().double() - theirs.double()).abs().max() / theirs.double().abs().max())
+    ours, theirs = ours.detach().double(), theirs.detach().double()
+    return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
 def global_norm(module: nn.Module) -> Tensor:

@@ -65,16 +65,17 @@ def initialize(model: nn.Module, style: str, generator: torch.Generator) -> None
         elif isinstance(module, nn.Conv3d):
             # The released code leaves the cube embedding at torch's own initial values.
             bound = module.weight[0].numel() ** -0.5
-            nn.init.uniform_(module.weight, -bound, bound, generator=generator)
-            nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+            for parameter in module.parameters():
+                nn.init.uniform_(parameter, -bound, bound, generator=generator)
         elif isinstance(module, Attention):
             nn.init.zeros_(module.q_bias)
             nn.init.zeros_(module.v_bias)
             if module.scale is not None:
                 nn.init.constant_(module.scale, INITIAL_LOG_SCALE)
-        elif isinstance(module, Block) and module.gamma_1 is not None:
-            nn.init.constant_(module.gamma_1, module.layer_scale)
-            nn.init.constant_(module.gamma_2, module.layer_scale)
+        elif isinstance(module, Block):
+            for gamma in (module.gamma_1, module.gamma_2):
+                if gamma is not None:
+                    nn.init.constant_(gamma, module.layer_scale)
         elif isinstance(module, Autoencoder):
             nn.init.trunc_normal_(module.mask_token, std=0.02, a=-0.02, b=0.02, generator=generator)
         elif isinstance(module, Encoder | Decoder | Tokenizer):

@@ -24,7 +24,7 @@ def take(x: Float[Tensor, "B N D"], chosen: Int[Tensor, "B S"]) -> Float[Tensor,
 
 
 def run_blocks(
-    blocks: Iterable["Block"], x: Float[Tensor, "B N D"], recompute: bool, chosen: Int[Tensor, "B S"] | None = None
+    blocks: Iterable[nn.Module], x: Float[Tensor, "B N D"], recompute: bool, chosen: Int[Tensor, "B S"] | None = None
 ) -> Float[Tensor, "B M D"]:
     """All blocks in turn, the last only for the `chosen` tokens; `recompute` rebuilds activations in the backward pass."""
     *first, last = blocks
