@@ -1,0 +1,259 @@
+"""One open video stream: seeks to a group of pictures and yields its frames with their exact numbers."""
+
+import heapq
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import av
+
+from videomae2.data import frame_index
+from videomae2.errors import UserError
+
+_REORDER = 40
+"""No decoder shows a frame further than this from its place in order of decoding (H.264 and HEVC allow 16)."""
+
+Source = str | Path | BinaryIO
+
+
+class DecodeError(UserError):
+    """A video that cannot be read: `path` and `reason`, one line. A loader records it and takes another row."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path, self.reason = path, reason
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.path, self.reason)
+
+
+class MistimedError(Exception):
+    """The times of frames contradict those of packets: frames must be counted instead."""
+
+
+class FrameStream:
+    """The best video stream of a source, decoded by one thread unless told.
+
+    `index` knows the key frames. `frames_decoded` counts the decoder's work over the stream's life; `num_sent` is how far,
+    in order of decoding, the current pass has come. Frames well before `next_wanted` that no other frame refers to are
+    not decoded at all.
+    """
+
+    def __init__(self, source: Source, threads: int = 1) -> None:
+        self.name = str(source) if isinstance(source, str | Path) else str(getattr(source, "name", "<stream>"))
+        self.frames_decoded = self.num_sent = self.next_wanted = 0
+        self._source, self._threads = source, threads
+        self._file: Any = None
+        self._container: Any = None
+        self._open()
+        key = _identity(self.name) if isinstance(source, str | Path) else None
+        try:
+            self.index = frame_index.remembered(key) or frame_index.remember(key, self._make_index())
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Free the decoder, and the file if it was opened here."""
+        if self._container is not None:
+            self._container.close()
+        if self._file is not None and self._file is not self._source:
+            self._file.close()
+
+    def frames(self, group: int) -> Iterator[tuple[int, Any]]:
+        """(number, frame) in order of presentation, from a group of pictures to the end.
+
+        Frames that come before the group's key frame in time are left out, unless decoding starts at the beginning.
+        DecodeError at the first fault, and at an end before the last frame the file promises.
+        """
+        if self.index.known_by == "counting":
+            yield from self._counted_frames()
+            return
+        group = self._seek(group)
+        number = self.num_sent = int(self.index.key_numbers[group])
+        due: list[int] = []  # times of frames sent to the decoder and not yet shown
+        first_time = None if group == 0 else self._first.pts
+        for packet in self._packets():
+            if packet is not None and frame_index.shows(packet, self.stream):
+                if packet.pts is None:
+                    raise MistimedError
+                heapq.heappush(due, packet.pts)
+                self.num_sent += 1
+            for frame in self._decode(packet):
+                while due and frame.pts is not None and due[0] < frame.pts:
+                    heapq.heappop(due)
+                    number += 1
+                if not due or due[0] != frame.pts:
+                    raise MistimedError
+                heapq.heappop(due)
+                number += 1
+                if first_time is None or frame.pts >= first_time:
+                    yield number - 1, frame
+        if self.num_sent < self.index.num_frames:
+            raise self._cut_off(self.num_sent)
+
+    def count(self) -> None:
+        """Count the frames by decoding them all, once, and forget the times of packets."""
+        self.index = frame_index.counted(0)
+        total = sum(1 for _ in self._counted_frames(checked=False))
+        if total == 0:
+            raise DecodeError(self.name, "holds no frame that can be decoded")
+        key = _identity(self.name) if isinstance(self._source, str | Path) else None
+        self.index = frame_index.remember(key, frame_index.counted(total))
+
+    def packets(self) -> Iterator[Any]:
+        """All packets from the beginning, undecoded."""
+        self._rewind()
+        self._fresh = False
+        for packet in self._demuxed():
+            if packet is not None:
+                yield packet
+
+    def _counted_frames(self, checked: bool = True) -> Iterator[tuple[int, Any]]:
+        self._rewind()
+        self.num_sent, number, started = 0, 0, False
+        for packet in self._packets():
+            started = started or packet is None or packet.is_keyframe
+            if not started:
+                continue
+            self.num_sent += 1
+            for frame in self._decode(packet):
+                yield number, frame
+                number += 1
+        if checked and number < self.index.num_frames:
+            raise self._cut_off(number)
+
+    def _decode(self, packet: Any) -> list[Any]:
+        # far ahead of the next wanted frame, frames that nothing refers to are skipped
+        ahead = self.index.known_by != "counting" and self.num_sent + _REORDER < self.next_wanted
+        self.stream.codec_context.skip_frame = "NONREF" if ahead else "DEFAULT"
+        try:
+            frames = self.stream.codec_context.decode(packet)
+        except av.error.EOFError:
+            return []
+        except av.error.FFmpegError as error:
+            raise DecodeError(self.name, f"corrupt after {self._place()}: {_plain(error)}") from None
+        self.frames_decoded += len(frames)
+        return frames
+
+    def _packets(self) -> Iterator[Any]:
+        """The packets after the last seek, then None, which asks the decoder for what it still holds."""
+        self._fresh = False
+        if self._first is not None:
+            yield self._first
+            self._first = None
+        yield from self._demuxed()
+
+    def _demuxed(self) -> Iterator[Any]:
+        try:
+            for packet in self._container.demux(self.stream):
+                if packet.size == 0:
+                    continue
+                if packet.is_corrupt:
+                    raise DecodeError(self.name, f"corrupt or truncated after {self._place()}")
+                yield packet
+        except av.error.FFmpegError as error:
+            raise DecodeError(self.name, f"unreadable after {self._place()}: {_plain(error)}") from None
+        yield None
+
+    def _seek(self, group: int) -> int:
+        """Stand before the key packet of `group`, or of an earlier one; the group that was found."""
+        while group > 0:
+            self._container.seek(int(self.index.key_times[group]), stream=self.stream, backward=True, any_frame=False)
+            found = self._next_key_group()
+            if found is not None and found <= group:
+                return found
+            group -= 1
+        self._rewind()
+        if self._next_key_group() != 0:
+            raise MistimedError
+        return 0
+
+    def _next_key_group(self) -> int | None:
+        self._fresh = False
+        for packet in self._demuxed():
+            if packet is None:
+                return None
+            stamp = self.index.stamp(packet)
+            if packet.is_keyframe and stamp is not None:
+                group = int(self.index.key_times.searchsorted(stamp))
+                if group < len(self.index.key_times) and self.index.key_times[group] == stamp:
+                    self._first = packet
+                    return group
+        return None
+
+    def _make_index(self) -> frame_index.FrameIndex:
+        index = frame_index.from_container(self._container, self.stream)
+        if index is None:
+            index = frame_index.from_packets(self.packets(), self._container, self.stream)
+        if index is None:
+            self.count()
+            return self.index
+        return index
+
+    def _rewind(self) -> None:
+        if not self._fresh:
+            self._container.close()
+            if self._file is not None and self._file is not self._source:
+                self._file.close()
+            self._open()
+
+    def _open(self) -> None:
+        try:
+            self._container = av.open(self._open_file(), metadata_errors="replace")
+        except (OSError, ValueError) as error:
+            raise DecodeError(self.name, _why_not_open(self.name, error)) from None
+        self.stream: Any = next((s for s in [self._container.streams.best("video")] if s is not None), None)
+        kinds = sorted({stream.type for stream in self._container.streams})
+        if self.stream is None or "attached_pic" in str(self.stream.disposition.name):
+            self._container.close()
+            raise DecodeError(self.name, f"no video stream in it, only {' and '.join(kinds) or 'nothing'}")
+        self.stream.codec_context.thread_count = self._threads
+        self.stream.codec_context.thread_type = "FRAME" if self._threads > 1 else "NONE"
+        self._first, self._fresh = None, True
+
+    def _open_file(self) -> Any:
+        if not isinstance(self._source, str | Path):
+            self._source.seek(0)
+            self._file = self._source
+        elif "://" in self.name:
+            import fsspec
+
+            self._file = fsspec.open(self.name, "rb").open()
+        else:
+            return self.name
+        return self._file
+
+    def _cut_off(self, number: int) -> DecodeError:
+        return DecodeError(self.name, f"ends after {number} of {self.index.num_frames} frames; the file is truncated")
+
+    def _place(self) -> str:
+        index = getattr(self, "index", None)
+        return f"frame {self.num_sent} of {index.num_frames}" if index is not None and index.num_frames else f"frame {self.num_sent}"
+
+
+def _identity(name: str) -> tuple | None:
+    if "://" in name:
+        return (name,)
+    try:
+        status = Path(name).stat()
+    except OSError:
+        return None
+    return name, status.st_size, status.st_mtime_ns
+
+
+def _why_not_open(name: str, error: Exception) -> str:
+    if "://" not in name and name != "<stream>":
+        path = Path(name)
+        if not path.exists():
+            return "no such file"
+        if path.is_dir():
+            return "is a folder, not a video file; a folder of frames needs a `pattern` in the manifest, such as img_{:05}.jpg"
+        if path.stat().st_size == 0:
+            return "the file is empty"
+    return f"not a video that FFmpeg can read: {_plain(error)}"
+
+
+def _plain(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(text).split())
