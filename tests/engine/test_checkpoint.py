@@ -40,9 +40,9 @@ def test_weights_come_without_knowing_their_shapes(tmp_path, tensors):
     assert set(model) == {"head.weight", "norm"} and model["norm"].dtype == torch.bfloat16
     assert torch.equal(model["head.weight"], tensors["model.head.weight"])
     assert torch.equal(checkpoint.load_model_state(tmp_path, "ema")["head.weight"], tensors["ema.head.weight"])
-    with pytest.raises(UserError, match="holds no 'teacher' weights"):
+    with pytest.raises(UserError, match=r"holds no 'teacher' weights"):
         checkpoint.load_model_state(tmp_path, "teacher")
-    with pytest.raises(UserError, match="holds no checkpoint; give a run's folder"):
+    with pytest.raises(UserError, match=r"holds no checkpoint; give a run's folder"):
         checkpoint.load_model_state(tmp_path / "nothing")
 
 
@@ -60,7 +60,7 @@ def test_leftovers_of_a_kill_are_ignored_and_swept(tmp_path, tensors):
     (tmp_path / ".writing-9" / "__0_0.distcp").write_bytes(b"half")
     assert checkpoint.latest(tmp_path).name == "step-4"
     save(tmp_path, tensors, 5)
-    assert sorted(os.listdir(tmp_path)) == ["step-4", "step-5"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-4", "step-5"]
 
 
 @pytest.mark.parametrize("harm", ["truncate", "remove", "no state", "broken state"])
@@ -81,7 +81,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, tensors, ha
 
 def test_no_usable_checkpoint_is_an_error_not_a_fresh_start(tmp_path, tensors):
     (save(tmp_path, tensors, 4) / "__0_0.distcp").unlink()
-    with pytest.raises(UserError, match="no usable checkpoint is left: .*step-4 is damaged.*remove .* to start the run again"):
+    with pytest.raises(UserError, match=r"no usable checkpoint is left: .*step-4 is damaged.*remove .* to start the run again"):
         checkpoint.latest(tmp_path)
     assert checkpoint.latest(tmp_path / "empty") is None
 
@@ -90,7 +90,7 @@ def test_flipped_bytes_are_one_clear_line(tmp_path, tensors):
     path = save(tmp_path, tensors, 4)
     data = path / "__0_0.distcp"
     data.write_bytes(b"\0" * data.stat().st_size)
-    with pytest.raises(UserError, match="step-4 is damaged") as caught:
+    with pytest.raises(UserError, match=r"step-4 is damaged") as caught:
         checkpoint.load_tensors(path, {"model.head.weight": torch.zeros(3, 4)})
     assert "\n" not in str(caught.value)
 
@@ -115,7 +115,7 @@ def test_saving_a_step_again_replaces_it(tmp_path, tensors):
     save(tmp_path, tensors, 4)
     path = save(tmp_path, {**tensors, "model.norm": torch.ones(5)}, 4)
     assert torch.equal(checkpoint.load_model_state(path)["norm"], torch.ones(5))
-    assert os.listdir(tmp_path) == ["step-4"]
+    assert [path.name for path in tmp_path.iterdir()] == ["step-4"]
 
 
 class Bomb:
@@ -130,6 +130,6 @@ def test_an_index_that_tries_to_run_code_does_not(tmp_path, tensors, monkeypatch
     state = json.loads((path / "state.json").read_text())
     state["files"][".metadata"] = (path / ".metadata").stat().st_size
     (path / "state.json").write_text(json.dumps(state))
-    with pytest.raises(UserError, match="system, which no checkpoint needs; it was not run"):
+    with pytest.raises(UserError, match=r"system, which no checkpoint needs; it was not run"):
         checkpoint.load_model_state(path)
     assert not (tmp_path / "bombed").exists()

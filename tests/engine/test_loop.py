@@ -196,7 +196,7 @@ def test_skipped_steps_in_a_row_are_counted_across_a_resume(tmp_path):
 
     with pytest.raises(Stopped):
         toy_run(tmp_path, task=StopAtSeven({6, 7, 8, 9}))
-    with pytest.raises(RunStopped, match="4 steps in a row up to step 10"):
+    with pytest.raises(RunStopped, match=r"4 steps in a row up to step 10"):
         toy_run(tmp_path, task=Broken({6, 7, 8, 9}))
 
 
@@ -211,7 +211,7 @@ def test_a_second_interrupt_ends_at_once_but_repeated_sigterm_does_not(tmp_path)
                 os.kill(os.getpid(), self.number)
             return super().forward(batch, step)
 
-    with pytest.raises(Stopped, match="after step 7"):
+    with pytest.raises(Stopped, match=r"after step 7"):
         toy_run(tmp_path / "term", task=Insistent(signal.SIGTERM))
     with pytest.raises(KeyboardInterrupt) as caught:
         toy_run(tmp_path / "int", task=Insistent(signal.SIGINT))
@@ -222,14 +222,14 @@ def test_a_second_interrupt_ends_at_once_but_repeated_sigterm_does_not(tmp_path)
 def test_a_changed_manifest_is_refused_on_resume(tmp_path):
     with pytest.raises(Stopped):
         toy_run(tmp_path, task=StopAt(3))
-    with pytest.raises(UserError, match="another schedule .*batches_per_epoch 3 there and 5 here.*manifest"):
+    with pytest.raises(UserError, match=r"another schedule .*batches_per_epoch 3 there and 5 here.*manifest"):
         toy_run(tmp_path, num_rows=20)
 
 
 def test_another_architecture_is_refused_on_resume(tmp_path):
     with pytest.raises(Stopped):
         toy_run(tmp_path, task=StopAt(3))
-    with pytest.raises(UserError, match="another architecture"):
+    with pytest.raises(UserError, match=r"another architecture"):
         toy_run(tmp_path, task=Toy(width=6))
 
 
@@ -239,7 +239,7 @@ def test_a_damaged_checkpoint_costs_only_its_steps(whole, tmp_path):
     newest = checkpoint.find(tmp_path)
     assert newest.name == "step-7"
     (newest / "__0_0.distcp").write_bytes(b"short")
-    with pytest.warns(UserWarning, match="step-7 is damaged"):
+    with pytest.warns(UserWarning, match=r"step-7 is damaged"):
         _, result = toy_run(tmp_path)
     assert result.resumed_from == 5 and same_tensors(whole[0], tmp_path)
 

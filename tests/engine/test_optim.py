@@ -37,7 +37,7 @@ def test_frozen_parameters_are_left_out():
     net.head.requires_grad_(False)
     assert [g["names"] for g in parameter_groups(net, 0.05)] == [["mask_token"]]
     net.mask_token.requires_grad_(False)
-    with pytest.raises(UserError, match="nothing to train"):
+    with pytest.raises(UserError, match=r"nothing to train"):
         parameter_groups(net, 0.05)
 
 
@@ -58,5 +58,5 @@ def test_the_average_follows_by_its_decay():
 
 def test_no_average_and_a_wrong_one():
     assert build_average(Net(), 0.0) is None
-    with pytest.raises(UserError, match="optim.ema_decay is 1.0"):
+    with pytest.raises(UserError, match=r"optim.ema_decay is 1.0"):
         build_average(Net(), 1.0)

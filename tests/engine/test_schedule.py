@@ -27,21 +27,21 @@ def test_anything_else_is_refused_by_name(wrong):
 
 
 def test_a_length_cannot_be_a_share_of_itself():
-    with pytest.raises(UserError, match="optim.length is '50%', a share of itself"):
+    with pytest.raises(UserError, match=r"optim.length is '50%', a share of itself"):
         plan(length="50%")
 
 
 def test_the_warmup_must_fit():
-    with pytest.raises(UserError, match="optim.warmup '30ep' is 600 steps, but optim.length 100 is only 100; shorten"):
+    with pytest.raises(UserError, match=r"optim.warmup '30ep' is 600 steps, but optim.length 100 is only 100; shorten"):
         plan(length=100, warmup="30ep")
 
 
 def test_no_steps_no_rows_no_batch():
-    with pytest.raises(UserError, match="no optimizer step at all"):
+    with pytest.raises(UserError, match=r"no optimizer step at all"):
         plan(length=0)
-    with pytest.raises(UserError, match="no rows"):
+    with pytest.raises(UserError, match=r"no rows"):
         plan(rows=0)
-    with pytest.raises(UserError, match="optim.accumulate is 0, but it must be at least 1"):
+    with pytest.raises(UserError, match=r"optim.accumulate is 0, but it must be at least 1"):
         plan(accumulate=0)
 
 
@@ -67,7 +67,7 @@ def test_no_step_is_outside_the_schedule():
     resolved = plan()
     assert learning_rate(resolved, 0) == 0 and learning_rate(resolved, resolved.steps - 1) > resolved.final_lr
     for step in (-1, resolved.steps):
-        with pytest.raises(IndexError, match="outside a run of 200 steps"):
+        with pytest.raises(IndexError, match=r"outside a run of 200 steps"):
             learning_rate(resolved, step)
 
 

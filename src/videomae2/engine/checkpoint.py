@@ -214,12 +214,15 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _save_error(error: BaseException, final: Path) -> UserError:
+def _save_error(error: BaseException, final: Path) -> Exception:
+    causes = [cause for cause in _chain(error) if isinstance(cause, OSError)]
+    if not causes:  # nothing the user could mend
+        return RuntimeError(f"checkpoint {final} could not be written: {_reason(error)}")
     free = shutil.disk_usage(final.parent).free / 2**20 if final.parent.is_dir() else 0
     before = checkpoints(final.parent)
     left = f"{before[-1].name} before it is untouched" if before else "there was none before it"
-    full = any(isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT) for e in _chain(error))
-    what = "the disk is full" if full else _reason(error)
+    full = any(cause.errno in (errno.ENOSPC, errno.EDQUOT) for cause in causes)
+    what = "the disk is full" if full else _reason(causes[-1])
     return UserError(
         f"checkpoint {final} could not be written: {what} ({free:.0f} MB free); {left}; "
         f"make room and run the same command to go on"

@@ -2,9 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict
 
 import torch
 from torch import nn
@@ -14,12 +12,13 @@ from videomae2.engine.averaging import build_average
 from videomae2.engine.device import autocast, choose_device
 from videomae2.engine.log import RunLog
 from videomae2.engine.optim import build_optimizer
+from videomae2.engine.result import Best, Result, read_result, write_result
 from videomae2.engine.run import RunFolder
 from videomae2.engine.schedule import Plan, learning_rate
 from videomae2.engine.signals import StopRequest
 from videomae2.engine.state import fill, gather
 from videomae2.engine.step import Stepper, Window
-from videomae2.errors import Stopped, UserError
+from videomae2.errors import Stopped
 from videomae2.records import ClipBatch
 from videomae2.settings import OptimSettings, RunSettings
 
@@ -27,28 +26,6 @@ Batches = Callable[[int], Iterator[ClipBatch]]
 """From the number of the first batch, this process's batches from there on, without end."""
 Evaluate = Callable[[nn.Module], dict[str, float]]
 """From the task, in evaluation mode and without gradients, the numbers to log."""
-
-
-@dataclass(frozen=True)
-class Best:
-    """The best evaluation so far: the metric's name ("top1", or "ema_top1" for the averaged weights), value and step."""
-
-    metric: str
-    value: float
-    step: int
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a run ended: its folder, steps done, the last checkpoint, the last evaluation and the best one."""
-
-    folder: Path
-    step: int
-    checkpoint: Path | None
-    metrics: dict[str, float] = field(default_factory=dict)
-    best: Best | None = None
-    resumed_from: int | None = None
-    already_finished: bool = False
 
 
 def train(  # noqa: PLR0917
@@ -76,26 +53,21 @@ def train(  # noqa: PLR0917
     disk, a broken loader, or a checkpoint of another architecture.
     """
     if folder.finished is not None:
-        return _already_finished(folder, plan)
+        return read_result(folder)
     trainer = _Trainer(task, plan, optim, run, folder)
     trainer.evaluate, trainer.best_metric, trainer.maximise = evaluate, best_metric, maximise
     resumed = trainer.resume()
     quiet = not distributed.is_main()
-    with (
-        RunLog(folder, trainer.step, plan.steps, name=name, tensorboard=run.tensorboard, quiet=quiet) as log,
-        StopRequest() as stop,
-    ):
+    run_log = RunLog(folder, trainer.step, plan.steps, name=name, tensorboard=run.tensorboard, quiet=quiet)
+    with run_log as log, StopRequest() as stop:
         log.say(plan.describe() if resumed is None else f"resuming {folder} after step {resumed} of {plan.steps}")
         trainer.go(batches, log, stop)
         if on_finish is not None and not quiet:
             on_finish(task, trainer.average.module if trainer.average else None)
-    result = Result(
-        folder.path, trainer.step, folder.checkpoints / f"step-{trainer.step}", trainer.metrics, trainer.best, resumed
-    )
+    newest = folder.checkpoints / f"step-{trainer.step}"
+    result = Result(folder.path, trainer.step, newest, trainer.metrics, trainer.best, resumed)
     if not quiet:
-        folder.mark_finished(
-            {"step": result.step, "metrics": result.metrics, "best": asdict(result.best) if result.best else None}
-        )
+        write_result(folder, result)
     return result
 
 
@@ -152,7 +124,7 @@ class _Trainer:
         if path is None:
             return None
         state = checkpoint.read_state(path)
-        self._same_plan(state["plan"], path)
+        self.plan.must_equal(state["plan"], str(path))
         fill(path, self.task, self.optimizer, self.average, state)
         self.stepper.restore(state["counts"])
         self.step = self.saved_at = state["step"]
@@ -160,15 +132,6 @@ class _Trainer:
         self.best = Best(**state["best"]) if state["best"] else None
         self._tidy()
         return self.step
-
-    def _same_plan(self, there: dict[str, Any], path: Path) -> None:
-        here = self.plan.fixed()
-        changed = [f"{key} {there.get(key)} there and {value} here" for key, value in here.items() if there.get(key) != value]
-        if changed:
-            raise UserError(
-                f"{path} was made on another schedule ({', '.join(changed)}): the manifest or the number of processes has changed; "
-                f"restore them to resume, or give another --out"
-            )
 
     def _evaluate(self, log: RunLog) -> None:
         assert self.evaluate is not None
@@ -258,10 +221,3 @@ class _Trainer:
     def _log_due(self) -> bool:
         # Also before an evaluation or a checkpoint, so that no part of a mean is lost to a resume.
         return self.plan.is_due(self.run.log_every, self.step) or self._save_due() or self._evaluation_due()
-
-
-def _already_finished(folder: RunFolder, plan: Plan) -> Result:
-    summary: dict[str, Any] = folder.finished or {}
-    best = Best(**summary["best"]) if summary.get("best") else None
-    path = folder.checkpoints / f"step-{summary['step']}"
-    return Result(folder.path, summary["step"], path if path.is_dir() else None, summary["metrics"], best, already_finished=True)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,6 @@ class RunFolder:
         self.events = path / "events"
         self.checkpoints = path / "checkpoints"
         self._finished = path / "finished.json"
-        self._lock: int | None = None
 
     def __str__(self) -> str:
         return str(self.path)
@@ -85,11 +85,11 @@ class RunFolder:
         """Record locks belong to the process: they end with it, even by SIGKILL, and loader workers do not inherit them."""
         import fcntl
 
-        self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        weakref.finalize(self, os.close, lock)
         try:
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(self._lock)
             raise UserError(f"another process is training in {self}; wait for it, stop it, or give another --out") from None
         except OSError:
             pass  # A file system without locks: the run goes on unguarded.

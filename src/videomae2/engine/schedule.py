@@ -45,6 +45,16 @@ class Plan:
         """What a resumed run must agree on: everything but when it saves and evaluates."""
         return {key: value for key, value in asdict(self).items() if not key.endswith("_every")}
 
+    def must_equal(self, there: dict[str, float], where: str) -> None:
+        """UserError, naming what differs, if a checkpoint `where` was made on another plan (`fixed()` of it is `there`)."""
+        here = self.fixed()
+        changed = [f"{key} {there.get(key)} there and {value} here" for key, value in here.items() if there.get(key) != value]
+        if changed:
+            raise UserError(
+                f"{where} was made on another schedule ({', '.join(changed)}): the manifest or the number of processes has "
+                f"changed; restore them to resume, or give another --out"
+            )
+
     def describe(self) -> str:
         """What was derived from the settings, one `name: value` a line; printed at the start and kept in config.toml."""
         lines = {

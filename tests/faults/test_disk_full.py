@@ -1,0 +1,125 @@
+"""A full disk: the checkpoint before stays usable, nothing half-written is left, one line says what to do."""
+
+import contextlib
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.distributed.checkpoint import filesystem
+
+from videomae2.engine import checkpoint
+from videomae2.errors import UserError
+
+from ..engine.toys import RUN, Toy, same_tensors, toy_run
+
+SETTINGS = {"run": replace(RUN, checkpoint_every=2, evaluate_every=0)}
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Bytes that torch writes into a checkpoint go to /dev/full, whose every write is refused by the kernel."""
+
+    @contextlib.contextmanager
+    def create_stream(self, path, mode):
+        target = "/dev/full" if "w" in mode and self_fills(path) else path
+        with Path(target).open(mode) as stream:
+            yield stream
+
+    full_from = {"step": 10**9}
+
+    def self_fills(path):
+        return int(Path(path).parent.name.rsplit("-")[-1]) >= full_from["step"]
+
+    monkeypatch.setattr(filesystem.FileSystem, "create_stream", create_stream)
+    return full_from
+
+
+def test_the_checkpoint_before_stays_usable_and_the_run_goes_on(tmp_path, full_disk):
+    toy_run(tmp_path / "whole", **SETTINGS)
+    full_disk["step"] = 8
+    with pytest.raises(UserError) as caught:
+        toy_run(tmp_path / "run", **SETTINGS)
+    message = str(caught.value)
+    assert "step-8 could not be written: the disk is full" in message and "\n" not in message
+    assert "step-6 before it is untouched; make room and run the same command to go on" in message
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-6"]
+    assert checkpoint.load_model_state(tmp_path / "run")
+    full_disk["step"] = 10**9
+    _, result = toy_run(tmp_path / "run", **SETTINGS)
+    assert result.resumed_from == 6 and same_tensors(tmp_path / "whole", tmp_path / "run")
+
+
+def test_full_at_the_first_checkpoint(tmp_path, full_disk):
+    full_disk["step"] = 0
+    with pytest.raises(UserError, match=r"there was none before it"):
+        toy_run(tmp_path, **SETTINGS)
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_full_when_the_small_files_are_written(tmp_path, monkeypatch):
+    tensors = {"model.weight": torch.ones(3)}
+    checkpoint.save_checkpoint(tmp_path, tensors, {}, 1)
+
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "write_atomically", refuse)
+    with pytest.raises(UserError, match=r"step-2 could not be written: the disk is full"):
+        checkpoint.save_checkpoint(tmp_path, tensors, {}, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-1"]
+
+
+def test_a_folder_that_may_not_be_written(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(UserError, match=r"step-2 could not be written: PermissionError: .*Permission denied"):
+        checkpoint.save_checkpoint(tmp_path, {"model.weight": torch.ones(3)}, {}, 2)
+
+
+def test_a_full_log(tmp_path, monkeypatch):
+    real = Path.open
+
+    def open_full(self, *arguments, **others):
+        return real(Path("/dev/full") if self.name == "metrics.jsonl" else self, *arguments, **others)
+
+    monkeypatch.setattr(Path, "open", open_full)
+    with pytest.raises(UserError, match=r"metrics.jsonl could not be written: No space left on device; make room"):
+        toy_run(tmp_path, **SETTINGS)
+
+
+def test_a_mistake_of_ours_is_not_called_a_full_disk(tmp_path):
+    with pytest.raises(RuntimeError, match=r"could not be written: TypeError: a tensor was expected"):
+        checkpoint.save_checkpoint(tmp_path, {"model.weight": Unwritable()}, {}, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Unwritable:
+    def __reduce__(self):
+        raise TypeError("a tensor was expected")
+
+
+def test_on_a_file_system_that_is_really_full(tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(small)], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("mounting a small file system needs the rights to do so")
+    try:
+        out = small / "run"
+        with pytest.raises(UserError, match=r"the disk is full .*untouched; make room"):
+            toy_run(out, run=replace(RUN, checkpoint_every=2, keep_last=99), task=Toy(width=150))
+        newest = checkpoint.find(out)
+        assert checkpoint.load_model_state(newest)
+        assert not any(path.name.startswith(".") for path in (out / "checkpoints").iterdir())
+        for old in checkpoint.checkpoints(out / "checkpoints")[:-1]:
+            shutil.rmtree(old)
+        step = checkpoint.step_of(newest)
+        _, result = toy_run(out, run=replace(RUN, checkpoint_every=20, keep_last=1), task=Toy(width=150))
+        assert result.resumed_from == step and result.step == 14
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
