@@ -177,7 +177,7 @@ class VideoFile:
                 return False
             held = frame
             stream.next_wanted = wanted[len(pictures)]
-            if stream.index.key_numbers[stream.index.group_of(stream.next_wanted)] > stream.num_sent:
+            if stream.seek_pays(stream.next_wanted):
                 return False
         if held is None and group == 0:
             raise DecodeError(self.name, "holds no frame that can be decoded")

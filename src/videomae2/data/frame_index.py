@@ -32,6 +32,8 @@ class FrameIndex:
     constant_rate: bool = True
     mean_interval: float = 0.0
     """Seconds between frames as the packets say; 0 where nobody looked."""
+    seek_shift: int = 0
+    """Added to a key time to seek to it: FFmpeg's mov seeks by presentation time and searches by decoding time."""
 
     def group_of(self, number: int) -> int:
         """The last group of pictures that begins at or before frame `number` in order of decoding."""
@@ -88,7 +90,9 @@ def from_container(container: Any, stream: Any) -> FrameIndex | None:
     rates = float(stream.average_rate or 0), float(stream.base_rate or 0)
     constant = rates[0] > 0 and abs(rates[1] / rates[0] - 1) < 0.01
     first = int(key_numbers[0])  # what comes before the first key frame cannot be decoded
-    return FrameIndex(num_frames - first, "container", key_times.astype(np.int64), key_numbers.astype(np.int64) - first, constant)
+    keys = key_times.astype(np.int64), key_numbers.astype(np.int64) - first
+    shift = max((stream.start_time or 0) - entries[0].timestamp, 0)
+    return FrameIndex(num_frames - first, "container", *keys, constant, seek_shift=shift)
 
 
 def from_packets(packets: Iterable[Any], container: Any, stream: Any) -> FrameIndex | None:

@@ -43,6 +43,7 @@ class FrameStream:
         self.name = str(source) if isinstance(source, str | Path) else str(getattr(source, "name", "<stream>"))
         self.frames_decoded = self.num_sent = self.next_wanted = 0
         self._source, self._threads = source, threads
+        self._unreachable: set[int] = set()  # groups whose key frame the container does not seek to exactly
         self._file: Any = None
         self._container: Any = None
         self._open()
@@ -91,6 +92,11 @@ class FrameStream:
                     yield number - 1, frame
         if self.num_sent < self.index.num_frames:
             raise self._cut_off(self.num_sent)
+
+    def seek_pays(self, number: int) -> bool:
+        """Whether a key frame that can be sought lies between the current pass and frame `number`."""
+        group = self.index.group_of(number)
+        return self.index.key_numbers[group] > self.num_sent and group not in self._unreachable
 
     def count(self) -> None:
         """Count the frames by decoding them all, once, and forget the times of packets."""
@@ -158,12 +164,14 @@ class FrameStream:
 
     def _seek(self, group: int) -> int:
         """Stand before the key packet of `group`, or of an earlier one; the group that was found."""
-        while group > 0:
-            self._container.seek(int(self.index.key_times[group]), stream=self.stream, backward=True, any_frame=False)
+        for earlier in range(group, 0, -1):
+            target = int(self.index.key_times[earlier]) + self.index.seek_shift
+            self._container.seek(target, stream=self.stream, backward=True, any_frame=False)
             found = self._next_key_group()
             if found is not None and found <= group:
+                if found < group:
+                    self._unreachable.add(group)
                 return found
-            group -= 1
         self._rewind()
         if self._next_key_group() != 0:
             raise MistimedError
