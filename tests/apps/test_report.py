@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from jinja2 import UndefinedError
 
 from videomae2.apps import charts
 from videomae2.apps.evaluation_report import evaluation_blocks, write_evaluation_report
@@ -90,7 +91,7 @@ def test_text_is_escaped_and_every_block_is_drawn():
 
 def test_a_page_is_written_whole_or_not_at_all(tmp_path):
     path = write_page(Page("first", "", []), tmp_path / "deep" / "report.html")
-    with pytest.raises(AttributeError):
+    with pytest.raises(UndefinedError):
         write_page(Page("second", "", [None]), path)  # type: ignore[list-item]
     assert "first" in path.read_text()
     assert [file.name for file in path.parent.iterdir()] == ["report.html"]

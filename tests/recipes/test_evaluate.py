@@ -18,9 +18,8 @@ from videomae2.settings import EvaluateSettings
 from ..small_runs import DATA, MODEL, write_classes, write_video
 
 
-def settings(weights, videos, **changes) -> EvaluateSettings:
-    base = EvaluateSettings(str(weights), replace(DATA, val=str(videos)), device="cpu", precision="fp32")
-    return replace(base, **changes)
+def settings(weights, videos, /, **changes) -> EvaluateSettings:
+    return replace(EvaluateSettings(str(weights), replace(DATA, val=str(videos)), device="cpu", precision="fp32"), **changes)
 
 
 @pytest.fixture

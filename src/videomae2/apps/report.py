@@ -51,7 +51,7 @@ def read_settings(folder: Path) -> Settings:
     if not page.is_file():
         raise UserError(f"{folder} holds no run (no config.toml); give the folder that a run was given as --out")
     text = page.read_text(encoding="utf-8")
-    kinds = {kind.__name__: kind for kind in (PretrainSettings, FinetuneSettings)}
+    kinds: dict[str, type[Settings]] = {kind.__name__: kind for kind in (PretrainSettings, FinetuneSettings)}
     for name, kind in kinds.items():
         if f"run of {name}" in text.splitlines()[0]:
             return config.from_toml(kind, text, str(page))
@@ -137,7 +137,7 @@ def _numbers(lines: Sequence[dict[str, Any]]) -> Numbers:
     """What the last lines say."""
     train = [line for line in lines if "evaluation" not in line]
     last = train[-1] if train else {}
-    evaluation = next((line["evaluation"] for line in reversed(lines) if "evaluation" in line), {})
+    evaluation: dict[str, float] = next((line["evaluation"] for line in reversed(lines) if "evaluation" in line), {})
     items = [("steps", f"{last['step']:,}"), ("epochs", f"{last['epoch']:.4g}")] if last else [("steps", "0")]
     if last.get("loss") is not None:
         items.append(("training loss", f"{last['loss']:.4f}"))

@@ -4,6 +4,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from jaxtyping import UInt8
 from torch import Tensor, stack
 
@@ -32,8 +33,8 @@ def views_of(
                 f"[{model.num_frames}, 3, H, W]; load them with load_video(path, num_frames={model.num_frames})"
             )
         return stack(list(view_crops(video, model.size, crops)))
-    reader = EvaluationClips(Manifest.of_paths([video]), data, model.num_frames, model.size, (clips, crops))
-    read = reader[0]
+    one_row = Manifest(pa.table({"path": [str(video)]}), str(video))
+    read = EvaluationClips(one_row, data, model.num_frames, model.size, (clips, crops))[0]
     if isinstance(read, Failure):
         raise UserError(f"{read.path}: {read.reason}")
     return stack([clip.frames for clip in read])

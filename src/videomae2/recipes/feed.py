@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -72,7 +73,7 @@ class EvaluationFeed:
 
         A folder of class folders that lacks one class numbers all later ones differently; by name they are the same.
         """
-        labels = torch.as_tensor(self.manifest.labels(), dtype=torch.int64)
+        labels = torch.tensor(self.manifest.labels())
         own = tuple(self.manifest.class_names)
         if not own or not class_names or own == class_names or _is_numbers(own) or _is_numbers(class_names):
             return labels
@@ -86,7 +87,9 @@ class EvaluationFeed:
         return torch.where(labels >= 0, moved[labels.clamp(min=0)], labels)
 
 
-def training_feed(data: DataSettings, model: ModelSettings, optim: OptimSettings, run: RunSettings, kind: str) -> TrainingFeed:
+def training_feed(
+    data: DataSettings, model: ModelSettings, optim: OptimSettings, run: RunSettings, kind: Literal["pretrain", "finetune"]
+) -> TrainingFeed:
     """The feed of a run's training manifest; kind: pretrain or finetune."""
     if not data.train:
         raise UserError("no training videos were given; name a manifest, a list or a folder with --data.train")

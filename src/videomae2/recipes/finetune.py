@@ -1,5 +1,6 @@
 """Supervised training of a classifier; also post-pre-training on a labelled mix (paper 3.3)."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from videomae2.heads.scoring import gather_scores, score_views
 from videomae2.losses import soft_cross_entropy
 from videomae2.metrics import ViewScores
 from videomae2.recipes.feed import EvaluationFeed, TrainingFeed, held_out_feed, training_feed
-from videomae2.recipes.outcome import sampling_of, write_weights
+from videomae2.recipes.outcome import sampling_of, weights_writer
 from videomae2.recipes.progress import say
 from videomae2.recipes.start import load_classifier
 from videomae2.records import ClipBatch, StepOutput
@@ -64,6 +65,16 @@ class Finetuning(nn.Module):
         values |= {"evaluated": accuracy.evaluated, "failed": accuracy.failed, "listed": accuracy.listed}
         return {name: float(value) for name, value in values.items() if value is not None}
 
+    @staticmethod
+    def evaluator(held_out: EvaluationFeed) -> Callable[[nn.Module], dict[str, float]]:
+        """What the loop calls with the task, or with its average."""
+
+        def evaluate(task: nn.Module) -> dict[str, float]:
+            assert isinstance(task, Finetuning)
+            return task.evaluate(held_out)
+
+        return evaluate
+
 
 def run_finetuning(settings: FinetuneSettings) -> Path:
     """Fine-tune to the end of the plan, resuming where an earlier start left off; the run's folder comes back.
@@ -83,11 +94,7 @@ def run_finetuning(settings: FinetuneSettings) -> Path:
     if report is not None:
         say(str(report))
 
-    def finish(trained: nn.Module, averaged: nn.Module | None) -> None:
-        networks = [getattr(each, "classifier", None) for each in (trained, averaged)]
-        extra: dict[str, Any] = {"data": sampling_of(settings.data)}
-        write_weights(folder.path, *networks, settings.model, "classifier", class_names=class_names, extra=extra)  # type: ignore[arg-type]
-
+    extra: dict[str, Any] = {"data": sampling_of(settings.data)}
     train(
         task,
         feed,
@@ -95,9 +102,9 @@ def run_finetuning(settings: FinetuneSettings) -> Path:
         settings.optim,
         settings.run,
         folder,
-        (lambda module: module.evaluate(held_out)) if held_out is not None else None,
+        Finetuning.evaluator(held_out) if held_out is not None else None,
         best_metric="top1",
-        on_finish=finish,
+        on_finish=weights_writer(folder.path, "classifier", settings.model, "classifier", class_names=class_names, extra=extra),
         name="finetune",
     )
     return folder.path
@@ -106,15 +113,7 @@ def run_finetuning(settings: FinetuneSettings) -> Path:
 def classes_of(feed: TrainingFeed, num_classes: int) -> tuple[int, tuple[str, ...]]:
     """How many classes a run trains, and their names; counted from the manifest where `num_classes` is 0."""
     manifest = feed.clips.manifest
-    labels = torch.as_tensor(manifest.labels(), dtype=torch.int64)
-    unlabelled = int((labels < 0).sum())
-    if unlabelled:
-        first = int((labels < 0).nonzero()[0])
-        raise UserError(
-            f"{unlabelled} of {len(labels)} training rows have no label (the first is row {first}, {manifest.row(first).path}); "
-            f"fine-tuning needs one for every video: add a label column, or give a folder of class folders"
-        )
-    found = max(int(labels.max()) + 1, len(manifest.class_names))
+    found, labels = manifest.num_classes, manifest.labels()
     if num_classes and int(labels.max()) >= num_classes:
         raise UserError(
             f"label {int(labels.max())} came, but num_classes is {num_classes}: labels run from 0 to {num_classes - 1}"

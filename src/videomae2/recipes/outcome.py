@@ -1,6 +1,6 @@
 """What a finished run leaves beside its log: the weights, and what their user must know."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,20 +20,23 @@ SAMPLING = ("sampling", "stride", "target_fps", "frame_order")
 """The data settings that a user of the weights must repeat to show the network what it was trained on."""
 
 
-def write_weights(
+def weights_writer(
     folder: Path,
-    trained: nn.Module,
-    averaged: nn.Module | None,
+    part: str,
     settings: ModelSettings,
     kind: str,
     *,
     class_names: Sequence[str] = (),
     extra: Mapping[str, Any] | None = None,
-) -> Path:
-    """Write a finished run's weights into its folder; the path of the main file comes back."""
-    if averaged is not None:
-        save_safetensors(folder / WITHOUT_AVERAGE, trained, settings, kind, class_names=class_names, extra=extra)
-    return save_safetensors(folder / WEIGHTS, averaged or trained, settings, kind, class_names=class_names, extra=extra)
+) -> Callable[[nn.Module, nn.Module | None], None]:
+    """What the loop is to do with the trained task and the averaged one (None: no average): write their network `part`."""
+
+    def write(task: nn.Module, averaged: nn.Module | None) -> None:
+        files = {WEIGHTS: averaged, WITHOUT_AVERAGE: task} if averaged is not None else {WEIGHTS: task}
+        for name, source in files.items():
+            save_safetensors(folder / name, getattr(source, part), settings, kind, class_names=class_names, extra=extra)
+
+    return write
 
 
 def sampling_of(data: DataSettings) -> dict[str, Any]:

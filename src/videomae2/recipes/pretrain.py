@@ -1,6 +1,6 @@
 """Masked autoencoding of unlabelled video with dual masking (paper 3.2, 4.1)."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from videomae2.masking import count_tokens, draw_split
 from videomae2.models.autoencoder import Autoencoder
 from videomae2.models.build import build_autoencoder
 from videomae2.recipes.feed import held_out_feed, training_feed
-from videomae2.recipes.outcome import sampling_of, write_weights
+from videomae2.recipes.outcome import sampling_of, weights_writer
 from videomae2.recipes.progress import say
 from videomae2.recipes.start import load_pretraining
 from videomae2.records import ClipBatch, StepOutput, TokenSplit
@@ -76,6 +76,16 @@ class Pretraining(nn.Module):
             raise UserError("no validation video could be read; videomae2 data check names the broken ones and why")
         return {"loss": summed / clips}
 
+    @staticmethod
+    def evaluator(batches: Iterable[ClipBatch]) -> Callable[[nn.Module], dict[str, float]]:
+        """What the loop calls with the task, or with its average."""
+
+        def evaluate(task: nn.Module) -> dict[str, float]:
+            assert isinstance(task, Pretraining)
+            return task.evaluate(batches)
+
+        return evaluate
+
     def _decode(self, encoded: Tensor, split: TokenSplit) -> Tensor:
         if not self.decoder_fp32:
             return self.autoencoder.decode(encoded, split)
@@ -100,11 +110,7 @@ def run_pretraining(settings: PretrainSettings) -> Path:
     if report is not None:
         say(str(report))
 
-    def finish(trained: nn.Module, averaged: nn.Module | None) -> None:
-        networks = (getattr(each, "autoencoder", None) for each in (trained, averaged))
-        extra = {"data": sampling_of(settings.data), "mask": asdict(settings.mask), "target": asdict(settings.target)}
-        write_weights(folder.path, *networks, settings.model, "pretrain", extra=extra)  # type: ignore[arg-type]
-
+    extra = {"data": sampling_of(settings.data), "mask": asdict(settings.mask), "target": asdict(settings.target)}
     train(
         task,
         feed,
@@ -112,10 +118,10 @@ def run_pretraining(settings: PretrainSettings) -> Path:
         settings.optim,
         settings.run,
         folder,
-        (lambda module: module.evaluate(held_out)) if held_out is not None else None,
+        Pretraining.evaluator(held_out) if held_out is not None else None,
         best_metric="loss",
         maximise=False,
-        on_finish=finish,
+        on_finish=weights_writer(folder.path, "autoencoder", settings.model, "pretrain", extra=extra),
         name="pretrain",
     )
     return folder.path

@@ -1,6 +1,6 @@
 """A trained network from whatever a user names: a run's folder, a weights file of any layout, or a hub name."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import torch
@@ -30,7 +30,7 @@ class Trained(Generic[M]):
 
 def read_trained(name: str, use_ema: bool = True, device: torch.device | str = "cpu") -> Trained[nn.Module]:
     """The classifier, autoencoder or encoder that the weights hold; UserError where they do not say which network it is."""
-    checkpoint = read_checkpoint(weights_file(name, use_ema))
+    checkpoint = replace(read_checkpoint(weights_file(name, use_ema)), source=name)
     settings = checkpoint.settings
     if settings is None:
         raise UserError(f"{name} does not say which network it is: {'; '.join(checkpoint.notes)}; convert it with its settings")
