@@ -1,239 +1,241 @@
-"""What a manifest can be read from: Arrow tables, CSV, the released projects' lists, and folders."""
+"""What people keep lists of videos in, read into one Arrow table.
+
+Tables: .arrow/.feather (memory-mapped), .parquet, and text whose first line names the columns, `path` among them (commas).
+Folders: videos lying in it, or below it, are rows without labels; otherwise each subfolder with videos is a class, in sorted order.
+Released lists: text without a header, one clip a line, a path and then whole numbers, parted by spaces (or commas).
+A path with spaces is quoted, or ends in something that is not a number. The count of numbers says what they are:
+
+  path                      one video, no label
+  path label                one labelled video
+  path start total label    frames start .. start + total - 1; total below 0 is the whole video
+  path start total          as above without a label (list_format "pretrain")
+  path total label          a video (total is not needed), or a folder of `total` frames numbered from 1 (list_format "video" or "frames")
+
+The last two look alike. "auto" takes `start total` if some total is below 0, or no start is above 1; `total label` if some
+label is 0; else it refuses. A path without a video's suffix, with a total, is a folder of frames named by `pattern`.
+"""
 
 import csv
-from collections.abc import Callable, Sequence
+import re
+from array import array
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from videomae2.data.columns import CLASSES, INTEGERS, conform, map_arrow, one_line, stored_names
 from videomae2.errors import UserError
 
-DEFAULTS: dict[str, Any] = {"path": "", "start": 0, "end": -1, "label": -1, "source": "", "stride": 0, "pattern": ""}
-"""The columns a recipe reads, and what stands where a table has none."""
-CLASS_NAMES = b"class_names"
-VIDEO_ENDINGS = frozenset(
-    [
-        ".3gp",
-        ".avi",
-        ".flv",
-        ".gif",
-        ".m2ts",
-        ".m4v",
-        ".mkv",
-        ".mov",
-        ".mp4",
-        ".mpeg",
-        ".mpg",
-        ".mts",
-        ".ogv",
-        ".ts",
-        ".vob",
-        ".webm",
-        ".wmv",
-    ]
+PATTERN = "img_{:05}.jpg"
+SUFFIXES = (
+    ".mp4 .avi .mov .mkv .webm .m4v .mpg .mpeg .gif .wmv .flv .ts .mts .m2ts .3gp .ogv .ogg .asf .vob .mxf .h264 .hevc .ivf".split()
 )
-FRAME_PATTERN = "img_{:05}.jpg"
-"""How the released projects name raw frames."""
-LIST_COLUMNS = {("path",), ("path", "label"), ("path", "start", "total"), ("path", "total", "label")}
-
-Found = tuple[pa.Table, tuple[str, ...]]
-"""A table and its class names."""
+ListFormat = Literal["auto", "pretrain", "video", "frames"]
+_NUMBER = re.compile(r"[+-]?\d+\Z")
 
 
-def from_file(path: Path) -> Found:
-    """Rows of a file, by its ending."""
-    readers: dict[str, Callable[[Path], Found]] = {
-        ".parquet": from_table,
-        ".arrow": from_table,
-        ".csv": from_csv,
-        ".txt": from_list,
-        ".list": from_list,
-    }
-    if path.suffix.lower() not in readers:
-        raise UserError(f"{path} ends with {path.suffix!r}; a manifest is one of {', '.join(readers)} or a folder of videos")
-    return readers[path.suffix.lower()](path)
+@dataclass(frozen=True)
+class Listing:
+    """A table of rows, the folder its relative paths start from, its classes, and the file it is mapped from, if any."""
+
+    table: pa.Table
+    folder: str
+    class_names: list[str] = field(default_factory=list)
+    mapped_from: str = ""
 
 
-def from_table(path: Path) -> Found:
-    """A Parquet or Arrow table, memory-mapped."""
+def read(path: Path, class_names: list[str] | None, list_format: ListFormat, pattern: str) -> Listing:
+    """Read whatever `path` is; UserError where it is nothing known."""
+    if path.is_dir():
+        return _folder(path, class_names)
+    if not path.is_file():
+        raise UserError(f"no manifest at {path}; give a .csv, .arrow, .parquet or list file, or a folder of videos")
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES:
+        return Listing(pa.table({"path": [str(path.absolute())]}), str(path.parent))
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty; it needs at least one row")
+    if suffix in (".arrow", ".feather"):
+        table, mapped = map_arrow(path), str(path)
+    elif suffix == ".parquet":
+        table, mapped = _parquet(path), ""
+    else:
+        first = _first_line(path)
+        named = "path" in [cell.strip().lower() for cell in next(csv.reader([first]))]
+        table, mapped = _csv(path) if named else _list(path, list_format, pattern), ""
+    table, names = _number_labels(table, class_names, str(path))
+    return Listing(table, str(path.parent), names, mapped if names is None or names == stored_names(table) else "")
+
+
+def is_video(path: Path | str) -> bool:
+    """Whether the name ends as a video's does."""
+    return str(path).lower().endswith(tuple(SUFFIXES))
+
+
+def _folder(folder: Path, class_names: list[str] | None) -> Listing:
+    found = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if is_video(p) and not p.name.startswith("."))
+    if not found:
+        raise UserError(f"{folder} holds no video file (looked for {', '.join(SUFFIXES[:6])} ...)")
+    if any("/" not in name for name in found):
+        return Listing(pa.table({"path": found}), str(folder))
+    table = pa.table({"path": found, "label": [name.split("/", 1)[0] for name in found]})
+    table, names = _number_labels(table, class_names, str(folder))
+    return Listing(table, str(folder), names)
+
+
+def _parquet(path: Path) -> pa.Table:
     import pyarrow.parquet
 
     try:
-        if path.suffix.lower() == ".parquet":
-            table = pyarrow.parquet.read_table(path, memory_map=True)
-        else:
-            table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path} is not a whole {path.suffix} table: {' '.join(str(error).split())}") from None
-    if "path" not in table.column_names:
-        raise UserError(f"{path} has columns {', '.join(table.column_names)}, but a manifest needs one named path")
-    names = (table.schema.metadata or {}).get(CLASS_NAMES, b"").decode()
-    return _typed(table, str(path)), tuple(names.split("\n")) if names else ()
+        return pyarrow.parquet.read_table(path, memory_map=True)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path} is not a readable Parquet file ({one_line(error)})") from None
 
 
-def write_table(table: pa.Table, path: Path, ending: str) -> None:
-    """Write a table as the ending says."""
-    import pyarrow.parquet
-
-    if ending == ".parquet":
-        pyarrow.parquet.write_table(table, path)
-    elif ending == ".arrow":
-        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
-    else:
-        raise UserError(f"{ending!r} came, but manifests are written as .parquet or .arrow")
-
-
-def from_csv(path: Path) -> Found:
-    """A CSV with a header; `path` is the one column it must have. Labels are numbers, or names that are then numbered."""
+def _csv(path: Path) -> pa.Table:
     import pyarrow.csv
 
+    numbers = {name: pa.int64() for name in INTEGERS if name != "label"}
+    options = pyarrow.csv.ConvertOptions(
+        column_types={"path": pa.string(), "source": pa.string(), "pattern": pa.string(), **numbers},
+        strings_can_be_null=False,
+    )
     try:
-        table = pyarrow.csv.read_csv(path)
+        table = pyarrow.csv.read_csv(path, convert_options=options)
     except pa.ArrowInvalid as error:
-        if path.stat().st_size == 0:
-            raise UserError(f"{path} is empty; a CSV manifest starts with a header such as path,label") from None
-        raise UserError(f"{path} is not a CSV table with a header: {' '.join(str(error).split())}") from None
-    if "path" not in table.column_names:
-        raise UserError(
-            f"{path} has columns {', '.join(table.column_names)}, but a CSV manifest needs a header with one named path, "
-            f"such as path,label"
-        )
-    names: tuple[str, ...] = ()
-    if "label" in table.column_names and pa.types.is_string(table.schema.field("label").type):
-        table, names = _number_labels(table, str(path))
-    elif {"label", "class"} <= set(table.column_names):
-        names = _named_beside(table, str(path))
-    return _typed(table, str(path)), names
+        raise UserError(f"{path}{_faulty_line(path)}: {one_line(error)}") from None
+    table = table.rename_columns([_known(name) for name in table.column_names])
+    return table.drop_columns([name for name in ("label",) if name in table.column_names and table.column(name).type == pa.null()])
 
 
-def from_list(path: Path) -> Found:
-    """A list file of the released projects: columns parted by spaces, paths with spaces in double quotes.
-
-    `path`, `path label`, `path 0 -1` (a whole video), `path start total` and `path total label` (frames of a folder).
-    The last two cannot be told apart: a first line `# path start total` or `# path total label` says which it is.
-    """
-    with path.open(newline="", encoding="utf-8") as file:
-        lines = [(number, line) for number, line in enumerate(csv.reader(file, delimiter=" ", skipinitialspace=True), 1) if line]
-    named = tuple(word.strip(",") for word in lines[0][1][1:] if word) if lines and lines[0][1][0] == "#" else ()
-    rows = [(number, [word for word in line if word]) for number, line in lines if not line[0].startswith("#")]
-    if not rows:
-        raise UserError(f"{path} lists no video; a list file has one path a line")
-    columns = named or _guess_columns(path, rows)
-    if columns not in LIST_COLUMNS:
-        known = "; ".join(" ".join(each) for each in sorted(LIST_COLUMNS, key=len))
-        raise UserError(f"{path}: its first line names columns {' '.join(columns)}, but a list file has one of: {known}")
-    table: dict[str, list[Any]] = {name: [] for name in columns}
-    for number, row in rows:
-        if len(row) != len(columns):
-            raise UserError(
-                f"{path}, line {number}: {len(row)} columns came, but {len(columns)} were expected ({' '.join(columns)}); "
-                f"put a path with spaces in double quotes"
-            )
-        table["path"].append(row[0])
-        for name, word in zip(columns[1:], row[1:], strict=True):
-            table[name].append(_whole_number(path, number, name, word))
-    return _typed(pa.table(_list_rows(columns, table)), str(path)), ()
+def _known(name: str) -> str:
+    plain = name.strip().lower()
+    return plain if plain in ("path", "source", "pattern", *INTEGERS) else name
 
 
-def from_folder(path: Path) -> Found:
-    """Videos straight in a folder, without labels; or, where there are none, class folders, numbered by sorted name."""
-    videos = _videos(path, "*")
-    if videos:
-        return pa.table({"path": videos}), ()
-    names = tuple(sorted(each.name for each in path.iterdir() if each.is_dir() and _videos(each, "**/*")))
-    if not names:
-        endings = " ".join(sorted(VIDEO_ENDINGS))
-        raise UserError(f"{path} holds no video, neither itself nor in class folders; endings that count: {endings}")
-    found = [(f"{name}/{video}", label) for label, name in enumerate(names) for video in _videos(path / name, "**/*")]
-    return _typed(pa.table({"path": [video for video, _ in found], "label": [label for _, label in found]}), str(path)), names
+def _faulty_line(path: Path) -> str:
+    """The line a table reader stumbled over: too many or few cells, or a word where a number belongs."""
+    with path.open(newline="", encoding="utf-8", errors="replace") as lines:
+        reader = csv.reader(lines)
+        header = [_known(cell) for cell in next(reader)]
+        for cells in reader:
+            if cells and len(cells) != len(header):
+                return f", line {reader.line_num}: {len(cells)} cells, but the header names {len(header)} columns"
+            for name, cell in zip(header, cells, strict=False):
+                if name in INTEGERS and name != "label" and cell and not _NUMBER.match(cell.strip()):
+                    return f", line {reader.line_num}: {name} is {cell!r}, not a whole number"
+    return ""
 
 
-def _videos(folder: Path, pattern: str) -> list[str]:
-    found = (each for each in folder.glob(pattern) if each.suffix.lower() in VIDEO_ENDINGS and not each.name.startswith("."))
-    return sorted(each.relative_to(folder).as_posix() for each in found if each.is_file())
+def _number_labels(table: pa.Table, names: list[str] | None, where: str) -> tuple[pa.Table, list[str]]:
+    """Labels that are names become numbers: places in `names`, or in their own sorted order."""
+    if "label" not in table.column_names:
+        return table, names or []
+    column = table.column("label")
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(pa.string())
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return table, names or stored_names(table)
+    column = column.cast(pa.string())
+    present = sorted(name for name in pc.unique(column).to_pylist() if name)
+    names = names or present
+    if unknown := [name for name in present if name not in set(names)]:
+        raise UserError(f"{where}: label {unknown[0]!r} is none of the {len(names)} known classes ({', '.join(names[:5])} ...)")
+    numbers = pc.fill_null(pc.index_in(column, value_set=pa.array(names, pa.string())).cast(pa.int64()), -1)
+    return table.set_column(table.column_names.index("label"), "label", numbers), names
 
 
-def _guess_columns(path: Path, rows: Sequence[tuple[int, list[str]]]) -> tuple[str, ...]:
-    width = len(rows[0][1])
-    if width in (1, 2):
-        return ("path", "label")[:width]
-    if width == 3 and any(row[-1] == "-1" for _, row in rows):
-        return "path", "start", "total"
-    if width == 3:
-        raise UserError(
-            f"{path} has three columns, which may be `path start total` (pre-training) or `path total label` (frames with "
-            f"labels); say which in a first line: # path start total"
-        )
+def _first_line(path: Path) -> str:
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:
+        return next((line.strip() for line in lines if line.strip()), "")
+
+
+def _list(path: Path, list_format: ListFormat, pattern: str) -> pa.Table:
+    places, paths, tails = _split_lines(path)
+    if not paths:
+        raise UserError(f"{path} is empty; it needs at least one row")
+    if not tails.shape[1]:
+        return pa.table({"path": paths})
+    if tails.shape[1] == 1:
+        return pa.table({"path": paths, "label": tails[:, 0]})
+    if tails.shape[1] == 3:
+        return _spans(paths, tails[:, 0], tails[:, 1], pattern, places, path).append_column("label", pa.array(tails[:, 2]))
+    if _is_pretrain(tails, list_format, path):
+        return _spans(paths, tails[:, 0], tails[:, 1], pattern, places, path)
+    folders = np.array([list_format == "frames" or not is_video(p) for p in paths])
+    starts, ends = np.where(folders, 1, 0), np.where(folders, 1 + tails[:, 0], -1)
+    patterns = np.where(folders, pattern, "")
+    return pa.table({"path": paths, "start": starts, "end": ends, "label": tails[:, 1], "pattern": patterns})
+
+
+def _spans(paths: list[str], start: np.ndarray, total: np.ndarray, pattern: str, places: list[int], path: Path) -> pa.Table:
+    if (total == 0).any():
+        raise UserError(f"{path}, line {places[int(np.argmax(total == 0))]}: a clip of 0 frames; give -1 for the whole video")
+    whole = total < 0
+    folders = np.array([not is_video(p) for p in paths]) & ~whole
+    ends = np.where(whole, -1, start + total)
+    return pa.table({"path": paths, "start": np.where(whole, 0, start), "end": ends, "pattern": np.where(folders, pattern, "")})
+
+
+def _is_pretrain(tails: np.ndarray, list_format: ListFormat, path: Path) -> bool:
+    if list_format != "auto":
+        return list_format == "pretrain"
+    first, second = tails[:, 0], tails[:, 1]
+    if (second < 0).any() or (first <= 1).all():
+        return True
+    if (second == 0).any():
+        return False
     raise UserError(
-        f"{path}, line {rows[0][0]}: {width} columns came, but a list file has 1 to 3; put a path with spaces in double quotes"
+        f"{path} has two numbers after each path, and they may be `start total` or `total label`; write a CSV whose first line "
+        "is path,start,end or path,label, or read it with list_format 'pretrain' (start total), 'video' or 'frames' (total label)"
     )
 
 
-def _list_rows(columns: tuple[str, ...], table: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """A list's columns as a manifest's: counts become ends, and folders get the released frame pattern."""
-    rows = {"path": table["path"]}
-    if "label" in columns:
-        rows["label"] = table["label"]
-    if "total" in columns:
-        starts = table.get("start", [0] * len(table["path"]))
-        videos = [Path(each).suffix.lower() in VIDEO_ENDINGS for each in table["path"]]
-        # Frame folders of the released lists count frames from 1; a manifest counts from 0.
-        rows["start"] = [start if video else max(start - 1, 0) for start, video in zip(starts, videos, strict=True)]
-        ends = zip(rows["start"], table["total"], strict=True)
-        rows["end"] = [start + total if total >= 0 else -1 for start, total in ends]
-        rows["pattern"] = ["" if video else FRAME_PATTERN for video in videos]
-    return rows
-
-
-def _whole_number(path: Path, line: int, column: str, word: str) -> int:
-    try:
-        return int(word)
-    except ValueError:
-        raise UserError(
-            f"{path}, line {line}: {word!r} came for {column}, but a whole number was expected; "
-            f"put a path with spaces in double quotes"
-        ) from None
-
-
-def _number_labels(table: pa.Table, name: str) -> Found:
-    """Labels that are names, numbered in sorted order."""
-    words = table.column("label").to_pylist()
-    if any(word is None or word == "" for word in words):
-        raise UserError(f"{name}: row {[bool(word) for word in words].index(False)} has no label; use -1 for none throughout")
-    names = tuple(sorted(set(words)))
-    numbers = {word: number for number, word in enumerate(names)}
-    place = table.column_names.index("label")
-    return table.set_column(place, "label", pa.array([numbers[word] for word in words], pa.int64())), names
-
-
-def _named_beside(table: pa.Table, name: str) -> tuple[str, ...]:
-    """Class names from a `class` column that stands beside numbers; empty where some number has no name."""
-    pairs = {
-        (label, word) for label, word in zip(table["label"].to_pylist(), table["class"].to_pylist(), strict=True) if label >= 0
-    }
-    names = dict(pairs)
-    if len(names) != len(pairs):
-        label = next(label for label, word in pairs if names[label] != word)
-        raise UserError(f"{name}: label {label} has more than one name in the class column")
-    return tuple(str(names[label]) for label in range(len(names))) if set(names) == set(range(len(names))) else ()
-
-
-def _typed(table: pa.Table, name: str) -> pa.Table:
-    """The known columns in their types, so that a row is read without surprises; others are kept as they are."""
-    for place, column in enumerate(table.column_names):
-        if column in DEFAULTS:
-            wanted = pa.string() if isinstance(DEFAULTS[column], str) else pa.int64()
-            values = table.column(column)
-            if values.null_count:
-                values = (
-                    values.fill_null(DEFAULTS[column]) if not pa.types.is_null(values.type) else pa.nulls(len(values), wanted)
-                )
-                values = values.fill_null(DEFAULTS[column])
+def _split_lines(path: Path) -> tuple[list[int], list[str], np.ndarray]:
+    """Line numbers, paths, and the whole numbers after each path, [N, K]; K is settled by the first line."""
+    places, paths, numbers, separator, count = [], [], array("q"), None, -1
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:
+        for place, line in enumerate(lines, start=1):
+            text = line.strip()
+            if not text or text[0] == "#":
+                continue
+            if count < 0:
+                separator, count = _layout(text, f"{path}, line {place}")
+            name, *after = text.rsplit(separator, count) if count else (text,)
             try:
-                table = table.set_column(place, column, values.cast(wanted))
-            except pa.ArrowInvalid:
-                kind = "text" if wanted == pa.string() else "whole numbers"
-                raise UserError(f"{name}: column {column} holds {values.type}, but {kind} were expected") from None
-    return table
+                after = [int(cell) for cell in after]
+            except ValueError:
+                after = []
+            if len(after) != count:
+                raise UserError(f"{path}, line {place}: {text[:80]!r}; expected a path and {count} whole numbers, as in its first line")
+            numbers.extend(after)
+            places.append(place)
+            paths.append(name[1:-1].strip() if name[0] in "\"'" and name[-1] == name[0] else name)
+    return places, paths, np.array(numbers, dtype=np.int64).reshape(len(paths), max(count, 0))
+
+
+def _layout(text: str, where: str) -> tuple[str | None, int]:
+    """The separator of a list and the count of numbers after each path, from its first line."""
+    separator = "," if _count_numbers(text, None) == 0 and _count_numbers(text, ",") else None
+    count = _count_numbers(text, separator)
+    if count > 3:
+        raise UserError(f"{where}: {count} numbers after the path; at most start, total and label are known")
+    return separator, count
+
+
+def _count_numbers(text: str, separator: str | None) -> int:
+    """Whole numbers at the end of a line; the first word is always the path."""
+    after = text
+    if text[0] in "\"'" and text.find(text[0], 1) > 0:
+        after = "path " + text[text.find(text[0], 1) + 1 :] if separator is None else text
+    cells = after.split(separator)
+    count = 0
+    while count < len(cells) - 1 and _NUMBER.match(cells[-1 - count].strip()):
+        count += 1
+    return count
+
+
+__all__ = ["CLASSES", "PATTERN", "SUFFIXES", "ListFormat", "Listing", "conform", "is_video", "read"]
