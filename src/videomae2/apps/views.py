@@ -33,7 +33,7 @@ def views_of(
                 f"[{model.num_frames}, 3, H, W]; load them with load_video(path, num_frames={model.num_frames})"
             )
         return stack(list(view_crops(video, model.size, crops)))
-    one_row = Manifest(pa.table({"path": [str(video)]}), str(video))
+    one_row = Manifest(pa.table({"path": [str(video)]}), where=str(video))
     read = EvaluationClips(one_row, data, model.num_frames, model.size, (clips, crops))[0]
     if isinstance(read, Failure):
         raise UserError(f"{read.path}: {read.reason}")

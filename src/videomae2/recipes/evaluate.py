@@ -24,6 +24,9 @@ from videomae2.recipes.trained import read_classifier
 from videomae2.records import Failure
 from videomae2.settings import EvaluateSettings
 
+TABLE_CLASSES = 40
+"""Up to this many classes are printed one by one."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -47,7 +50,18 @@ class Evaluation:
         return {**shares, **counts, "views": "x".join(map(str, self.views)), "weights": self.weights, "data": self.data}
 
     def __str__(self) -> str:
-        return f"{self.accuracy}; {self.views[0]}x{self.views[1]} views"
+        """The per-class table, if it is short, and the key numbers as the last line."""
+        return "\n".join([*self._table(), f"{self.accuracy}; {self.views[0]}x{self.views[1]} views"])
+
+    def _table(self) -> list[str]:
+        if len(self.classes) > TABLE_CLASSES:
+            return [f"{len(self.classes)} classes: the table of each is in per_class.csv and report.html (with --out)"]
+        width = max(len(name) for name in (*self.class_names, "class"))
+        lines = [f"{'class':<{width}}  listed  failed   right   top-1"]
+        for each in self.classes:
+            share = "    n/a" if each.accuracy is None else f"{100 * each.accuracy:5.1f} %"
+            lines.append(f"{self.class_names[each.label]:<{width}}  {each.listed:6}  {each.failed:6}  {each.right:6}  {share}")
+        return lines
 
 
 def evaluate_classifier(
@@ -106,7 +120,6 @@ def run_evaluation(settings: EvaluateSettings) -> Evaluation:
             precision=settings.precision,
             progress=advance,
         )
-    say(str(evaluation))
     if settings.out and distributed.is_main():
         write_evaluation(evaluation, feed, Path(settings.out))
     return evaluation
