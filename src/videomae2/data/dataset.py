@@ -1,0 +1,208 @@
+"""From a manifest row to clips: sample, decode once, transform every view; a broken row becomes a record, never a crash."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from videomae2 import chance
+from videomae2.data import sampling
+from videomae2.data.decode import DecodeError, VideoFile
+from videomae2.data.frames import FrameFolder, open_row
+from videomae2.data.manifest import Manifest
+from videomae2.data.transforms import TrainingTransform, view_crops
+from videomae2.errors import UserError
+from videomae2.records import Clip, Failure
+from videomae2.settings import DataSettings
+
+REPLACEMENT_TRIES = 10
+"""Rows tried for one place, the first included, before the place is given up."""
+
+
+class TrainingClips:
+    """Training views by (epoch, row): `data.repeated_views` of them from one decode of the row's video.
+
+    All views show the same frames, each with its own crop and augmentation (released, for pre-training and fine-tuning
+    alike). A row that cannot be read is replaced by another one, chosen by (seed, epoch, row), and named in the first
+    clip's `failures`; after ten such rows only the failures come back. Everything random follows from
+    (seed, epoch, row, view). UserError for rows without a label where `kind` is finetune.
+    """
+
+    def __init__(  # noqa: PLR0917
+        self,
+        manifest: Manifest,
+        data: DataSettings,
+        num_frames: int,
+        size: int,
+        seed: int = 0,
+        kind: Literal["pretrain", "finetune"] = "pretrain",
+    ) -> None:
+        if data.repeated_views < 1:
+            raise UserError(f"repeated_views is {data.repeated_views}, but each video gives at least 1 view; try 1")
+        if kind == "finetune":
+            _must_be_labelled(manifest)
+        self.manifest = manifest
+        self.data = data
+        self.num_frames = num_frames
+        self.size = size
+        self.seed = seed
+        self.kind = kind
+        self.max_broken = data.max_broken
+        self.transform = TrainingTransform(data, size)
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def __getitem__(self, place: tuple[int, int]) -> list[Clip] | list[Failure]:
+        """The views of one row in one epoch, or the failures of every row that was tried."""
+        epoch, asked = place
+        failures: list[Failure] = []
+        for row in self._candidates(epoch, asked):
+            window = self._read(epoch, row)
+            if isinstance(window, Failure):
+                failures.append(window)
+                continue
+            frames = window.frames[window.places]
+            clips = [self._view(frames, epoch, row, view) for view in range(self.data.repeated_views)]
+            return [replace(clips[0], failures=tuple(failures)), *clips[1:]]
+        return failures
+
+    def _candidates(self, epoch: int, asked: int) -> Iterator[int]:
+        """The row that is asked for, then others that may replace it, none twice."""
+        yield asked
+        rng = chance.numpy_generator(chance.key(self.seed, "replacement", epoch, asked))
+        tried = {asked}
+        while len(tried) < min(REPLACEMENT_TRIES, len(self)):
+            row = int(rng.integers(len(self)))
+            if row not in tried:
+                tried.add(row)
+                yield row
+
+    def _read(self, epoch: int, row: int) -> "_Window | Failure":
+        rng = chance.numpy_generator(chance.key(self.seed, "frames", epoch, row))
+
+        def draw(count: int, stride: int) -> np.ndarray:
+            if self.data.sampling == "segments":
+                return sampling.segments_train(count, self.num_frames, generator=rng)
+            if self.kind == "pretrain":
+                return sampling.pretrain_indices(count, self.num_frames, stride, generator=rng)
+            return sampling.dense_train(count, self.num_frames, stride, generator=rng)
+
+        return _read_row(self.manifest, row, self.data, draw)
+
+    def _view(self, frames: Tensor, epoch: int, row: int, view: int) -> Clip:
+        rng = chance.numpy_generator(chance.key(self.seed, "transform", epoch, row, view))
+        if self.data.frame_order == "shuffled":
+            frames = shuffled(frames, chance.key(self.seed, "frame order", epoch, row, view))
+        return Clip(self.transform(frames, rng), row, view, self.manifest.row(row).label)
+
+
+class EvaluationClips:
+    """All test views of a row from one decode: `views` = (clips, crops), default `data.test_clips` x `data.test_crops`.
+
+    Clip-major: view = clip x crops + crop. One clip is the central window (released validation), several are the
+    released test views; one crop is the middle, several lie evenly along the long side. A row that cannot be read is a
+    Failure and never replaced.
+    """
+
+    def __init__(  # noqa: PLR0917
+        self,
+        manifest: Manifest,
+        data: DataSettings,
+        num_frames: int,
+        size: int,
+        views: tuple[int, int] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.num_clips, self.num_crops = views or (data.test_clips, data.test_crops)
+        if self.num_clips < 1 or self.num_crops < 1:
+            raise UserError(f"{self.num_clips} test clips x {self.num_crops} test crops came; each must be at least 1")
+        self.manifest = manifest
+        self.data = data
+        self.num_frames = num_frames
+        self.size = size
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def __getitem__(self, row: int) -> list[Clip] | Failure:
+        """The views of one row, or why there are none."""
+        read = _read_row(self.manifest, row, self.data, self._windows)
+        if isinstance(read, Failure):
+            return read
+        label = self.manifest.row(row).label
+        crops = view_crops(read.frames, self.size, self.num_crops)
+        clips = []
+        for clip, filmed in enumerate(read.places.split(self.num_frames)):
+            mixing = self.data.frame_order == "shuffled"
+            places = shuffled(filmed, chance.key(self.seed, "frame order", row, clip)) if mixing else filmed
+            for crop, squares in enumerate(crops):
+                clips.append(Clip(squares[places], row, clip * self.num_crops + crop, label))
+        return clips
+
+    def _windows(self, count: int, stride: int) -> np.ndarray:
+        if self.data.sampling == "segments":
+            if self.num_clips == 1:
+                return sampling.segments_val(count, self.num_frames)
+            return sampling.segments_test_views(count, self.num_frames, self.num_clips).reshape(-1)
+        if self.num_clips == 1:
+            return sampling.dense_val(count, self.num_frames, stride)
+        return sampling.dense_test_views(count, self.num_frames, stride, self.num_clips).reshape(-1)
+
+
+def shuffled(frames: Tensor, key: int) -> Tensor:
+    """The same frames (or their numbers) in an order drawn from `key`: a control that keeps every picture and no motion."""
+    return frames[torch.from_numpy(chance.numpy_generator(key).permutation(len(frames)))]
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Each frame that is wanted once, uint8 [M, C, H, W], and for each place in the clips which of them it shows."""
+
+    frames: Tensor
+    places: Tensor
+
+
+def _read_row(manifest: Manifest, number: int, data: DataSettings, draw: Callable[[int, int], np.ndarray]) -> _Window | Failure:
+    """The frames that `draw(count, stride)` picks from a row's stretch of video, from one opening of the file."""
+    row = manifest.row(number)
+    try:
+        with open_row(row) as video:
+            begin = video.first if isinstance(video, FrameFolder) else 0  # rows of pictures count as the file names do
+            first = max(row.start - begin, 0)
+            last = video.num_frames if row.end < 0 else min(row.end - begin, video.num_frames)
+            if first >= last:
+                return Failure(number, row.path, f"the row begins at frame {row.start}, but there are {video.num_frames}")
+            stride = row.stride or data.stride
+            if data.target_fps > 0:
+                ticks = _ticks(video, first, last, data.target_fps)
+                indices = ticks[draw(len(ticks), stride)]
+            else:
+                indices = first + draw(last - first, stride)
+            wanted, places = np.unique(indices, return_inverse=True)
+            return _Window(video.read(wanted), torch.from_numpy(places))
+    except DecodeError as error:
+        return Failure(number, row.path, error.reason)
+    except Exception as error:  # whatever a strange file provokes is that file's failure, not the run's
+        return Failure(number, row.path, " ".join(f"{type(error).__name__}: {error}".split()))
+
+
+def _ticks(video: VideoFile | FrameFolder, first: int, last: int, target_fps: float) -> np.ndarray:
+    """Frame numbers on show at each tick of `target_fps` within a stretch; by timestamps where the rate varies."""
+    if video.constant_rate:
+        return first + sampling.by_time(last - first, video.fps, target_fps)
+    return first + sampling.by_timestamps(video.timestamps()[first:last], target_fps)
+
+
+def _must_be_labelled(manifest: Manifest) -> None:
+    labels = np.asarray(manifest.labels())
+    missing = np.flatnonzero(labels < 0)
+    if len(missing):
+        raise UserError(
+            f"{len(missing)} of {len(labels)} rows have no label (first: {manifest.row(int(missing[0])).path}), but "
+            "fine-tuning needs one for each; add a label column or class folders, or pre-train instead"
+        )
