@@ -92,15 +92,14 @@ def test_a_full_log(tmp_path, monkeypatch):
         toy_run(tmp_path, **SETTINGS)
 
 
-def test_a_mistake_of_ours_is_not_called_a_full_disk(tmp_path):
-    with pytest.raises(RuntimeError, match=r"could not be written: TypeError: a tensor was expected"):
-        checkpoint.save_checkpoint(tmp_path, {"model.weight": Unwritable()}, {}, 1)
+def test_a_mistake_of_ours_is_not_called_a_full_disk(tmp_path, monkeypatch):
+    def mistaken(*_):
+        raise TypeError("a stream was expected")
+
+    monkeypatch.setattr(filesystem.FileSystem, "create_stream", mistaken)
+    with pytest.raises(RuntimeError, match=r"could not be written: TypeError: a stream was expected"):
+        checkpoint.save_checkpoint(tmp_path, {"model.weight": torch.ones(3)}, {}, 1)
     assert list(tmp_path.iterdir()) == []
-
-
-class Unwritable:
-    def __reduce__(self):
-        raise TypeError("a tensor was expected")
 
 
 def test_on_a_file_system_that_is_really_full(tmp_path):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from videomae2.engine.run import RunFolder, write_atomically
 from videomae2.errors import UserError
@@ -36,7 +36,7 @@ class RunLog:
         self._bar: Any = None
         self._said = 0.0
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "RunLog":
         if self.quiet:
             return self
         _drop_lines_after(self.folder.metrics, self.start)

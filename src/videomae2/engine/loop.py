@@ -1,5 +1,6 @@
 """The loop: it knows a task, not a method, and leaves a folder from which any run goes on exactly."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -52,12 +53,15 @@ def train(  # noqa: PLR0917
     Raises Stopped after saving, when SIGTERM or SIGINT came; RunStopped when training diverged; UserError for a full
     disk, a broken loader, or a checkpoint of another architecture.
     """
+    quiet = not distributed.is_main()
     if folder.finished is not None:
-        return read_result(folder)
+        result = read_result(folder)
+        if not quiet:
+            sys.stderr.write(f"{folder} holds this run, finished after step {result.step}; nothing is left to do\n")
+        return result
     trainer = _Trainer(task, plan, optim, run, folder)
     trainer.evaluate, trainer.best_metric, trainer.maximise = evaluate, best_metric, maximise
     resumed = trainer.resume()
-    quiet = not distributed.is_main()
     run_log = RunLog(folder, trainer.step, plan.steps, name=name, tensorboard=run.tensorboard, quiet=quiet)
     with run_log as log, StopRequest() as stop:
         log.say(plan.describe() if resumed is None else f"resuming {folder} after step {resumed} of {plan.steps}")

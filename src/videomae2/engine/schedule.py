@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from videomae2.errors import UserError
 from videomae2.settings import Duration, OptimSettings, RunSettings
@@ -41,11 +42,11 @@ class Plan:
         """Whether something done every so many steps is due after `step` steps; the run's last step always counts."""
         return step == self.steps or (every > 0 and step > 0 and step % every == 0)
 
-    def fixed(self) -> dict[str, float]:
+    def fixed(self) -> dict[str, int | float]:
         """What a resumed run must agree on: everything but when it saves and evaluates."""
         return {key: value for key, value in asdict(self).items() if not key.endswith("_every")}
 
-    def must_equal(self, there: dict[str, float], where: str) -> None:
+    def must_equal(self, there: dict[str, Any], where: str) -> None:
         """UserError, naming what differs, if a checkpoint `where` was made on another plan (`fixed()` of it is `there`)."""
         here = self.fixed()
         changed = [f"{key} {there.get(key)} there and {value} here" for key, value in here.items() if there.get(key) != value]
@@ -119,7 +120,7 @@ def make_plan(  # noqa: PLR0917
     )
 
 
-def resolve(duration: Duration, steps_per_epoch: float, run_steps: int | None, name: str = "duration") -> int:
+def resolve(duration: Duration, steps_per_epoch: int | float, run_steps: int | None, name: str = "duration") -> int:
     """Optimizer steps in "30ep" (epochs), "5%" (share of the run) or 12000 (steps); a part of a step is dropped.
 
     A duration above zero is at least one step. UserError, naming the key, for anything else.

@@ -3,7 +3,7 @@
 import signal
 import threading
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any
 
 
 class StopRequest:
@@ -18,7 +18,7 @@ class StopRequest:
         self.number = 0
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():  # Python lets no other thread set handlers.
             self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
         return self

@@ -1,0 +1,46 @@
+import pytest
+import torch
+
+from videomae2.engine.device import autocast, choose_device, seeded
+from videomae2.errors import UserError
+
+
+def test_the_same_key_gives_the_same_chance_and_disturbs_no_one():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    cpu = torch.device("cpu")
+    with seeded(7, cpu):
+        first = torch.rand(3)
+    with seeded(7, cpu):
+        again = torch.rand(3)
+    with seeded(8, cpu):
+        other = torch.rand(3)
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_chance_is_given_back_after_an_error_too():
+    before = torch.get_rng_state()
+    with pytest.raises(RuntimeError, match="in the forward"), seeded(7, torch.device("cpu")):
+        torch.rand(3)
+        raise RuntimeError("in the forward")
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_half_precision_is_bf16():
+    matrix = torch.ones(2, 2)
+    with autocast(torch.device("cpu"), "bf16"):
+        assert (matrix @ matrix).dtype == torch.bfloat16
+    with autocast(torch.device("cpu"), "fp32"):
+        assert (matrix @ matrix).dtype == torch.float32
+
+
+def test_devices():
+    assert choose_device("cpu") == torch.device("cpu")
+    if torch.cuda.is_available():
+        assert choose_device("auto").type == choose_device("cuda").type == "cuda"
+    else:
+        assert choose_device("auto").type == "cpu"
+        with pytest.raises(UserError, match=r"run.device is 'cuda', but torch sees no CUDA device; use --device cpu"):
+            choose_device("cuda")

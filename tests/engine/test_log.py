@@ -1,0 +1,90 @@
+import io
+import json
+from dataclasses import replace
+
+import pytest
+
+from videomae2.engine.log import RunLog, read_lines
+from videomae2.engine.run import RunFolder
+from videomae2.records import Failure
+from videomae2.settings import PretrainSettings
+
+from .toys import RUN, toy_run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder.create_or_resume(tmp_path, PretrainSettings())
+
+
+def log_of(folder, start=0):
+    return RunLog(folder, start, 100, name="toy", tensorboard=False)
+
+
+def record(step, **others):
+    return {"step": step, "epoch": 0.5, "loss": 1.0, "lr": 0.1, "clips_per_second": 3.0, "seconds_left": 75.0, **others}
+
+
+def test_one_object_a_line(folder):
+    with log_of(folder) as log:
+        log.train(record(10))
+        log.train(record(20, loss=None))
+        log.evaluation(20, 0.5, {"top1": 0.25})
+    lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+    assert lines == [record(10), record(20, loss=None), {"step": 20, "epoch": 0.5, "evaluation": {"top1": 0.25}}]
+
+
+def test_lines_after_the_resumed_step_and_torn_ones_are_dropped(folder):
+    folder.metrics.write_text('{"step": 10}\n{"step": 20}\n{"step": 30}\n{"step": 3')
+    with log_of(folder, start=20):
+        pass
+    assert folder.metrics.read_text() == '{"step": 10}\n{"step": 20}\n'
+
+
+def test_a_failure_is_written_once_even_across_runs(folder):
+    broken, other = Failure(3, "a.mp4", "no frames"), Failure(4, "b.mp4", "not a video")
+    with log_of(folder) as log:
+        log.failures([broken, broken])
+        log.failures([broken])
+    with log_of(folder, start=10) as log:
+        log.failures([other, broken])
+    assert [line["row"] for line in read_lines(folder.failures)] == [3, 4]
+
+
+def test_without_a_terminal_a_line_says_how_far_it_is(folder, capsys):
+    with log_of(folder) as log:
+        log.train(record(10))
+        log.train(record(11))
+    said = capsys.readouterr()
+    assert said.out == "" and said.err == "toy step 10/100 loss 1 lr 0.1 3.0 clips/s 0:01:15 left\n"
+
+
+def test_on_a_terminal_there_is_a_bar_and_no_plain_line(folder, monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "160")
+    with log_of(folder) as log:
+        log.train(record(10))
+        log.advance(12)
+        log.say("a note")
+    assert "12/100" in terminal.getvalue() and "3.0 clips/s" in terminal.getvalue() and "a note" in terminal.getvalue()
+
+
+def test_a_process_that_is_not_the_main_one_writes_nothing(folder, capsys):
+    with RunLog(folder, 0, 100, name="toy", tensorboard=True, quiet=True) as log:
+        log.train(record(10))
+        log.evaluation(10, 0.5, {"top1": 0.25})
+        log.failures([Failure(3, "a.mp4", "no frames")])
+        log.say("hidden")
+    assert not folder.metrics.exists() and not folder.failures.exists() and capsys.readouterr().err == ""
+
+
+def test_a_run_prints_its_plan_and_keeps_it(tmp_path, capsys):
+    toy_run(tmp_path, run=replace(RUN, evaluate_every=0))
+    said = capsys.readouterr().err
+    assert "optimizer steps: 14" in said and "batch of the learning-rate rule: 8" in said
+    assert "# optimizer steps: 14" in (tmp_path / "config.toml").read_text()
+    toy_run(tmp_path, run=replace(RUN, evaluate_every=0))
+    assert "finished after step 14; nothing is left to do" in capsys.readouterr().err
