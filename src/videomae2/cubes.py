@@ -17,20 +17,30 @@ def gather_cubes(frames: Frames, grid: TokenGrid, tokens: Int[Tensor, "B S"] | N
     Axes of a cube: channel, frame, row, column, the order of a 3-D convolution's weight.
     """
     grid.check_clip(tuple(frames.shape))
-    batch = frames.shape[0]
-    steps, rows, columns = grid.shape
+    if tokens is not None:
+        runs = _runs(grid, tokens)
+        return frames.reshape(-1, grid.patch).index_select(0, runs.flatten()).view(*runs.shape, grid.patch)
+    batch, (steps, rows, columns) = frames.shape[0], grid.shape
     cut = frames.reshape(batch, steps, grid.tubelet, grid.channels, rows, grid.patch, columns, grid.patch)
-    cut = cut.permute(0, 1, 4, 6, 3, 2, 5, 7)
-    if tokens is None:
-        return cut.reshape(batch, grid.num_tokens, *cut.shape[4:])
-    sample = torch.arange(batch, device=frames.device)[:, None]
-    step, place = tokens // grid.tokens_per_step, tokens % grid.tokens_per_step
-    return cut[sample, step, place // columns, place % columns]
+    return cut.permute(0, 1, 4, 6, 3, 2, 5, 7).flatten(1, 3)
+
+
+def _runs(grid: TokenGrid, tokens: Tensor) -> Tensor:
+    """[B, S, C, t, p]: where each row of each cube lies, counted in runs of `patch` pixels through the whole batch."""
+    _, rows, columns = grid.shape
+    sample, channel, frame, line = (
+        torch.arange(count, device=tokens.device).view(-1, *[1] * trailing)
+        for count, trailing in ((tokens.shape[0], 4), (grid.channels, 2), (grid.tubelet, 1), (grid.patch, 0))
+    )
+    token = tokens[..., None, None, None]
+    step, row, column = token // grid.tokens_per_step, token // columns % rows, token % columns
+    picture = (sample * grid.num_frames + step * grid.tubelet + frame) * grid.channels + channel
+    return (picture * grid.height + row * grid.patch + line) * columns + column
 
 
 def cubes(frames: Frames, grid: TokenGrid, tokens: Int[Tensor, "B S"] | None = None) -> Float[Tensor, "B S P"]:
     """Pixels in [0, 1] of the cubes of `tokens`, flattened as released: frame, row, column, channel fastest."""
-    return flatten_cubes(unit_range(gather_cubes(frames, grid, tokens)))
+    return unit_range(flatten_cubes(gather_cubes(frames, grid, tokens)))
 
 
 def flatten_cubes(values: Shaped[Tensor, "B S C t p q"]) -> Shaped[Tensor, "B S P"]:
@@ -41,7 +51,7 @@ def flatten_cubes(values: Shaped[Tensor, "B S C t p q"]) -> Shaped[Tensor, "B S 
 def unit_range(values: Shaped[Tensor, "..."]) -> Float[Tensor, "..."]:
     """uint8 as float32 in [0, 1]; floats as they are, in float32 at least."""
     if values.dtype == torch.uint8:
-        return values.float() / 255
+        return values / 255
     return values if values.dtype == torch.float64 else values.float()
 
 

@@ -23,11 +23,11 @@ def reconstruction_targets(
     `channel`: each cube and colour channel to mean 0 and unbiased variance 1, as released; `cube`: statistics over the
     whole cube; `none`: raw pixels. UserError where a cube is too small to have a variance.
     """
-    pixels = cubes(frames, grid, tokens)
+    pixels = cubes(frames, grid, tokens)  # a copy: what follows may write on it
     if normalize == "none":
         return pixels
     mean, deviation = _statistics(pixels, grid, normalize)
-    return ((_by_channel(pixels, grid) - mean) / deviation).flatten(2)
+    return _by_channel(pixels, grid).sub_(mean).div_(deviation).flatten(2)
 
 
 def denormalize(

@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from videomae2.cubes import Frames, gather_cubes, unit_range
+from videomae2.cubes import Frames, gather_cubes
 from videomae2.models.sizes import EncoderConfig
 
 
@@ -37,5 +37,7 @@ class Tokenizer(nn.Module):
     def forward(self, frames: Frames, tokens: Int[Tensor, "B V"] | None = None) -> Float[Tensor, "B M D"]:
         """Embeddings of `tokens` (None: all) of a clip, uint8 or float in [0, 1]."""
         cubes = gather_cubes(frames, self.config.grid, tokens)
-        cubes = (unit_range(cubes) - self.mean) / self.std
-        return F.linear(cubes.flatten(2), self.proj.weight.flatten(1), self.proj.bias)
+        # One pass over the pixels: (x / 255 - mean) / std, with the white of the clip's type folded into the scale.
+        white = 255 if cubes.dtype == torch.uint8 else 1
+        cubes = (cubes * (1 / (white * self.std))).sub_(self.mean / self.std)
+        return F.linear(cubes.flatten(2).to(self.proj.weight.dtype), self.proj.weight.flatten(1), self.proj.bias)
