@@ -162,7 +162,7 @@ class VideoFile:
         return np.stack(pictures)
 
     def _collect_from(self, group: int, wanted: list[int], short_side: int | None, pictures: list[np.ndarray]) -> bool:
-        """Add pictures until all are there or seeking on is cheaper. True: the next one leads its group; start a group earlier."""
+        """Add pictures until all are there, or a seek is cheaper. True: the next one leads its group; start a group earlier."""
         held: Any = None
         stream = self._stream
         stream.next_wanted = wanted[len(pictures)]
@@ -194,7 +194,7 @@ class VideoFile:
             width, height = scaled(width, height, short_side)
         rgb = self._reformatter.reformat(frame, width, height, "rgb24", interpolation=Interpolation.BILINEAR, threads=1)
         plane = rgb.planes[0]
-        rows = np.frombuffer(plane, dtype=np.uint8).reshape(-1, plane.line_size)[:height, : width * 3]
+        rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(-1, plane.line_size)[:height, : width * 3]
         return turn.upright(rows.reshape(height, width, 3))
 
 

@@ -1,7 +1,8 @@
 """What people keep lists of videos in, read into one Arrow table.
 
 Tables: .arrow/.feather (memory-mapped), .parquet, and text whose first line names the columns, `path` among them (commas).
-Folders: videos lying in it, or below it, are rows without labels; otherwise each subfolder with videos is a class, in sorted order.
+Folders: videos directly in it are rows without labels, and so are any below it; otherwise each subfolder with videos is a
+class, in sorted order.
 Released lists: text without a header, one clip a line, a path and then whole numbers, parted by spaces (or commas).
 A path with spaces is quoted, or ends in something that is not a number. The count of numbers says what they are:
 
@@ -9,7 +10,7 @@ A path with spaces is quoted, or ends in something that is not a number. The cou
   path label                one labelled video
   path start total label    frames start .. start + total - 1; total below 0 is the whole video
   path start total          as above without a label (list_format "pretrain")
-  path total label          a video (total is not needed), or a folder of `total` frames numbered from 1 (list_format "video" or "frames")
+  path total label          a video (total is not needed; list_format "video"), or `total` frames numbered from 1 ("frames")
 
 The last two look alike. "auto" takes `start total` if some total is below 0, or no start is above 1; `total label` if some
 label is 0; else it refuses. A path without a video's suffix, with a total, is a folder of frames named by `pattern`.
@@ -30,8 +31,9 @@ from videomae2.data.columns import CLASSES, INTEGERS, conform, map_arrow, one_li
 from videomae2.errors import UserError
 
 PATTERN = "img_{:05}.jpg"
-SUFFIXES = (
-    ".mp4 .avi .mov .mkv .webm .m4v .mpg .mpeg .gif .wmv .flv .ts .mts .m2ts .3gp .ogv .ogg .asf .vob .mxf .h264 .hevc .ivf".split()
+SUFFIXES = tuple(
+    f".{name}"
+    for name in "mp4 avi mov mkv webm m4v mpg mpeg gif wmv flv ts mts m2ts 3gp ogv ogg asf vob mxf h264 hevc ivf".split()
 )
 ListFormat = Literal["auto", "pretrain", "video", "frames"]
 _NUMBER = re.compile(r"[+-]?\d+\Z")
@@ -72,7 +74,7 @@ def read(path: Path, class_names: list[str] | None, list_format: ListFormat, pat
 
 def is_video(path: Path | str) -> bool:
     """Whether the name ends as a video's does."""
-    return str(path).lower().endswith(tuple(SUFFIXES))
+    return str(path).lower().endswith(SUFFIXES)
 
 
 def _folder(folder: Path, class_names: list[str] | None) -> Listing:
@@ -108,7 +110,8 @@ def _csv(path: Path) -> pa.Table:
     except pa.ArrowInvalid as error:
         raise UserError(f"{path}{_faulty_line(path)}: {one_line(error)}") from None
     table = table.rename_columns([_known(name) for name in table.column_names])
-    return table.drop_columns([name for name in ("label",) if name in table.column_names and table.column(name).type == pa.null()])
+    empty = "label" in table.column_names and pa.types.is_null(table.column("label").type)
+    return table.drop_columns(["label"]) if empty else table
 
 
 def _known(name: str) -> str:
@@ -159,25 +162,27 @@ def _list(path: Path, list_format: ListFormat, pattern: str) -> pa.Table:
         raise UserError(f"{path} is empty; it needs at least one row")
     if not tails.shape[1]:
         return pa.table({"path": paths})
+    if tails.shape[1] == 3 and (tails[:, 1] == 0).any():
+        raise UserError(f"{path}, line {places[int(np.argmax(tails[:, 1] == 0))]}: a clip of 0 frames; give -1 for a whole video")
     if tails.shape[1] == 1:
         return pa.table({"path": paths, "label": tails[:, 0]})
     if tails.shape[1] == 3:
-        return _spans(paths, tails[:, 0], tails[:, 1], pattern, places, path).append_column("label", pa.array(tails[:, 2]))
+        return _spans(paths, tails, pattern).append_column("label", pa.array(tails[:, 2]))
     if _is_pretrain(tails, list_format, path):
-        return _spans(paths, tails[:, 0], tails[:, 1], pattern, places, path)
+        return _spans(paths, tails, pattern)
     folders = np.array([list_format == "frames" or not is_video(p) for p in paths])
     starts, ends = np.where(folders, 1, 0), np.where(folders, 1 + tails[:, 0], -1)
     patterns = np.where(folders, pattern, "")
     return pa.table({"path": paths, "start": starts, "end": ends, "label": tails[:, 1], "pattern": patterns})
 
 
-def _spans(paths: list[str], start: np.ndarray, total: np.ndarray, pattern: str, places: list[int], path: Path) -> pa.Table:
-    if (total == 0).any():
-        raise UserError(f"{path}, line {places[int(np.argmax(total == 0))]}: a clip of 0 frames; give -1 for the whole video")
+def _spans(paths: list[str], tails: np.ndarray, pattern: str) -> pa.Table:
+    """Rows of `start total`: frames start .. start + total - 1, or the whole video where total is below 0."""
+    start, total = tails[:, 0], tails[:, 1]
     whole = total < 0
-    folders = np.array([not is_video(p) for p in paths]) & ~whole
-    ends = np.where(whole, -1, start + total)
-    return pa.table({"path": paths, "start": np.where(whole, 0, start), "end": ends, "pattern": np.where(folders, pattern, "")})
+    folders = np.array([not is_video(path) for path in paths]) & ~whole
+    spans = {"start": np.where(whole, 0, start), "end": np.where(whole, -1, start + total)}
+    return pa.table({"path": paths, **spans, "pattern": np.where(folders, pattern, "")})
 
 
 def _is_pretrain(tails: np.ndarray, list_format: ListFormat, path: Path) -> bool:
@@ -204,16 +209,17 @@ def _split_lines(path: Path) -> tuple[list[int], list[str], np.ndarray]:
                 continue
             if count < 0:
                 separator, count = _layout(text, f"{path}, line {place}")
-            name, *after = text.rsplit(separator, count) if count else (text,)
+            name, *cells = text.rsplit(separator, count) if count else (text,)
             try:
-                after = [int(cell) for cell in after]
+                after = [int(cell) for cell in cells]
             except ValueError:
                 after = []
             if len(after) != count:
-                raise UserError(f"{path}, line {place}: {text[:80]!r}; expected a path and {count} whole numbers, as in its first line")
+                expected = f"a path and {count} whole numbers, as in its first line"
+                raise UserError(f"{path}, line {place}: {text[:80]!r} came, but expected {expected}; quote a path with spaces")
             numbers.extend(after)
             places.append(place)
-            paths.append(name[1:-1].strip() if name[0] in "\"'" and name[-1] == name[0] else name)
+            paths.append(name[1:-1].strip() if name[:1] in ('"', "'") and name[-1] == name[0] else name)
     return places, paths, np.array(numbers, dtype=np.int64).reshape(len(paths), max(count, 0))
 
 

@@ -78,28 +78,29 @@ def from_container(container: Any, stream: Any) -> FrameIndex | None:
     if entries[0].is_discard or entries[total - 1].is_discard:  # an edit list trims the video
         listed = [(entry.timestamp, entry.is_keyframe, not entry.is_discard) for entry in entries]
         times, keys, shown = (np.array(column) for column in zip(*listed, strict=True))
-        before = np.cumsum(shown) - shown
-        positions, num_frames = np.flatnonzero(keys), int(shown.sum())
-        key_times, key_numbers = times[positions], before[positions]
+        key_times, key_numbers = times[keys], (np.cumsum(shown) - shown)[keys]
+        num_frames = int(shown.sum())
     else:
         positions = _key_positions(entries)
         key_times = np.array([entries[int(i)].timestamp for i in positions], dtype=np.int64)
         key_numbers, num_frames = positions, total
-    if len(positions) == 0 or (np.diff(key_times) <= 0).any():
+    if len(key_times) == 0 or (np.diff(key_times) <= 0).any():
         return None
     rates = float(stream.average_rate or 0), float(stream.base_rate or 0)
     constant = rates[0] > 0 and abs(rates[1] / rates[0] - 1) < 0.01
     first = int(key_numbers[0])  # what comes before the first key frame cannot be decoded
-    keys = key_times.astype(np.int64), key_numbers.astype(np.int64) - first
     shift = max((stream.start_time or 0) - entries[0].timestamp, 0)
-    return FrameIndex(num_frames - first, "container", *keys, constant, seek_shift=shift)
+    key_numbers = key_numbers.astype(np.int64) - first
+    return FrameIndex(num_frames - first, "container", key_times.astype(np.int64), key_numbers, constant, seek_shift=shift)
 
 
 def from_packets(packets: Iterable[Any], container: Any, stream: Any) -> FrameIndex | None:
     """The index from all packets of a stream, undecoded; None where they do not say when they are shown."""
     if container.format.name == "avi":  # its packets carry order of decoding, not times
         return None
-    times, key_times, key_numbers = [], [], []
+    times: list[int] = []
+    key_times: list[int] = []
+    key_numbers: list[int] = []
     for packet in packets:
         if not key_times and not packet.is_keyframe:
             continue

@@ -13,26 +13,26 @@ from videomae2.data.manifest import Row
 
 
 class FrameFolder:
-    """Pictures of a folder named by `pattern` ("img_{:05}.jpg"), numbered from 0 or 1 without gaps; same use as VideoFile.
+    """Pictures of a folder named by `pattern` ("img_{:05}.jpg"), without gaps; same use as VideoFile.
 
-    `num_frames` is found by bisection, so a folder of a million pictures is never listed. `fps` is 0: pictures have no
-    rate. DecodeError where there is no first picture, or one cannot be read.
+    Frames are numbered as the pattern numbers them, from `start` to before `end`, as released lists do; a start of 0 where
+    there is no picture 0 makes picture 1 frame 0. Without `end` the last picture is found by bisection, so that a folder of a
+    million is never listed. `fps` is 0: pictures have no rate. DecodeError where the first is missing, or one is unreadable.
     """
 
     fps = 0.0
     constant_rate = True
 
-    def __init__(self, folder: str, pattern: str) -> None:
-        self.name = folder
-        self.pattern = pattern
+    def __init__(self, folder: str, pattern: str, start: int = 0, end: int = -1) -> None:
+        self.name, self.pattern, self.frames_decoded, self._shift = folder, pattern, 0, 0
         try:
-            self.first = 0 if os.path.exists(self._path(0)) else 1  # noqa: PTH110
+            if start == 0 and not self._exists(0):
+                self._shift = 1
         except (IndexError, KeyError, ValueError) as error:
             raise DecodeError(folder, f"frame pattern {pattern!r} is not like img_{{:05}}.jpg ({error})") from None
-        if not self._exists(0):
-            raise DecodeError(folder, f"holds no frame {self._path(self.first)}")
-        self.num_frames = self._count()
-        self.frames_decoded = 0
+        if not self._exists(start):
+            raise DecodeError(folder, f"holds no frame {pattern.format(start + self._shift)}")
+        self.num_frames = end if end > 0 else self._end(start)
 
     def __enter__(self) -> "FrameFolder":
         return self
@@ -41,23 +41,21 @@ class FrameFolder:
         """Nothing stays open between pictures."""
 
     def read(self, indices: Sequence[int] | np.ndarray, short_side: int | None = None) -> UInt8[Tensor, "T C H W"]:
-        """The pictures numbered `indices` from 0, in that order: uint8 RGB [T, C, H, W], all of the first one's size."""
+        """The pictures numbered `indices`, in that order: uint8 RGB [T, C, H, W], all of the first one's size."""
         import torch
 
         asked = np.asarray(indices, dtype=np.int64)
         wanted, places = np.unique(asked, return_inverse=True)
         if len(wanted) == 0 or wanted[0] < 0 or wanted[-1] >= self.num_frames:
             raise DecodeError(self.name, f"frames {asked.tolist()[:3]} ... were asked for; it has {self.num_frames}")
-        pictures = []
+        pictures: list[Tensor] = []
         for number in wanted.tolist():
-            with open_video(self._path(number + self.first)) as picture:
+            with open_video(self._path(number)) as picture:
                 pictures.append(picture.read([0], short_side)[0])
                 self.frames_decoded += picture.frames_decoded
             if pictures[-1].shape != pictures[0].shape:
-                raise DecodeError(
-                    self._path(number + self.first),
-                    f"is {list(pictures[-1].shape[1:])}, but others are {list(pictures[0].shape[1:])}",
-                )
+                sizes = [" x ".join(str(side) for side in one.shape[1:]) for one in (pictures[-1], pictures[0])]
+                raise DecodeError(self._path(number), f"is {sizes[0]} pixels, but the first picture is {sizes[1]}")
         return torch.stack(pictures)[torch.from_numpy(places)]
 
     def timestamps(self) -> Float[np.ndarray, "N"]:
@@ -65,23 +63,34 @@ class FrameFolder:
         return np.arange(self.num_frames, dtype=np.float64)
 
     def _path(self, number: int) -> str:
-        return str(Path(self.name) / self.pattern.format(number))
+        return str(Path(self.name) / self.pattern.format(number + self._shift))
 
-    def _exists(self, index: int) -> bool:
-        return os.path.exists(self._path(index + self.first))  # noqa: PTH110
+    def _exists(self, number: int) -> bool:
+        return os.path.exists(self._path(number))  # noqa: PTH110 - called for each step of the bisection
 
-    def _count(self) -> int:
-        """One more than the last index there is, supposing no gaps."""
-        above = 1
-        while self._exists(above):
-            above *= 2
-        below = above // 2
+    def _end(self, start: int) -> int:
+        """One more than the last number there is, supposing no gaps."""
+        step = 1
+        while self._exists(start + step):
+            step *= 2
+        below, above = start + step // 2, start + step
         while above - below > 1:
             middle = (above + below) // 2
             below, above = (middle, above) if self._exists(middle) else (below, middle)
         return above
 
 
-def open_row(row: Row) -> VideoFile | FrameFolder:
-    """Open what a manifest row names: a folder of frames where it has a pattern, else a video."""
-    return FrameFolder(row.path, row.pattern) if row.pattern else open_video(row.path)
+def open_row(row: Row, threads: int = 1) -> VideoFile | FrameFolder:
+    """Open what a manifest row names: a folder of frames where it has a pattern, else a video. Numbers as `row.start`'s."""
+    if row.pattern:
+        return FrameFolder(row.path, row.pattern, row.start, row.end)
+    return open_video(row.path, threads)
+
+
+def read_frames(
+    source: Row | str | Path, indices: Sequence[int] | np.ndarray, short_side: int | None = None
+) -> UInt8[Tensor, "T C H W"]:
+    """Frames of a file, or of a manifest row counted from the row's own start: uint8 RGB [T, C, H, W]."""
+    row = source if isinstance(source, Row) else Row(str(source))
+    with open_row(row) as video:
+        return video.read(np.asarray(indices, dtype=np.int64) + row.start, short_side)

@@ -45,6 +45,7 @@ class Manifest:
         self,
         table: pa.Table,
         root: str = "",
+        *,
         class_names: list[str] | None = None,
         num_classes: int | None = None,
         mapped_from: str = "",
@@ -66,9 +67,9 @@ class Manifest:
 
     def row(self, index: int) -> Row:
         """Row `index` (from 0)."""
-        numbers = {name: int(column[index]) for name, column in self._numbers.items()}
-        texts = {name: column[index].as_py() for name, column in self._texts.items()}
-        return Row(self.complete(texts.pop("path")), **numbers, **texts)
+        cells: dict[str, Any] = {name: int(column[index]) for name, column in self._numbers.items()}
+        cells |= {name: column[index].as_py() for name, column in self._texts.items()}
+        return Row(**{**cells, "path": self.complete(cells["path"])})
 
     def complete(self, path: str) -> str:
         """A listed path with the root before it, unless it is absolute or a URL."""
@@ -84,7 +85,7 @@ class Manifest:
     def subset(self, rows: Any) -> "Manifest":
         """The manifest of these row numbers, in this order, with the same classes."""
         chosen = self.table.take(pa.array(np.asarray(rows, dtype=np.int64)))
-        return Manifest(chosen, self.root, self.class_names, self.num_classes, where=self.where)
+        return Manifest(chosen, self.root, class_names=self.class_names, num_classes=self.num_classes, where=self.where)
 
     def __getstate__(self) -> dict:
         state = {name: value for name, value in self.__dict__.items() if name not in ("_numbers", "_texts")}
@@ -110,7 +111,7 @@ class Manifest:
         none = np.zeros(len(self), dtype=np.int64)
         start, end = self._numbers.get("start", none), self._numbers.get("end", none - 1)
         self._refuse(start < 0, "start", "frames count from 0")
-        self._refuse((end != -1) & (end <= start), "end", "end is one past the last frame, so above start, or -1 for the video's end")
+        self._refuse((end != -1) & (end <= start), "end", "one past the last frame, so above start, or -1 for the video's end")
         self._refuse(self._numbers.get("stride", none) < 0, "stride", "frames between sampled frames, or 0 for the setting's")
         self._refuse(self.labels() < -1, "label", "labels count from 0; -1 is none")
         classes = num_classes or len(self.class_names)
@@ -139,7 +140,14 @@ def read_manifest(
     released list mean: see `videomae2.data.formats`. UserError for anything missing, empty, malformed or out of range.
     """
     listing = formats.read(Path(path), class_names, list_format, pattern)
-    return Manifest(listing.table, root or listing.folder, listing.class_names, num_classes, listing.mapped_from, str(path))
+    return Manifest(
+        listing.table,
+        root or listing.folder,
+        class_names=listing.class_names,
+        num_classes=num_classes,
+        mapped_from=listing.mapped_from,
+        where=str(path),
+    )
 
 
 def write_manifest(path: str | Path, table: "pa.Table | Manifest | dict", class_names: list[str] | None = None) -> Path:

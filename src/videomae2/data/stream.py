@@ -45,6 +45,7 @@ class FrameStream:
         self._source, self._threads = source, threads
         self._unreachable: set[int] = set()  # groups whose key frame the container does not seek to exactly
         self._file: Any = None
+        self._first: Any = None
         self._container: Any = None
         self._open()
         key = _identity(self.name) if isinstance(source, str | Path) else None
@@ -236,8 +237,8 @@ class FrameStream:
         return DecodeError(self.name, f"ends after {number} of {self.index.num_frames} frames; the file is truncated")
 
     def _place(self) -> str:
-        index = getattr(self, "index", None)
-        return f"frame {self.num_sent} of {index.num_frames}" if index is not None and index.num_frames else f"frame {self.num_sent}"
+        promised = self.index.num_frames if hasattr(self, "index") else 0
+        return f"frame {self.num_sent}" + (f" of {promised}" if promised else "")
 
 
 def _identity(name: str) -> tuple | None:
