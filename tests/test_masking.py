@@ -199,3 +199,12 @@ def test_drawn_splits_equal_their_masks():
         dropped = torch.ones(3, grid.num_tokens, dtype=torch.bool).scatter_(1, whole.decoded, False)
         again = split_from_masks(hidden, dropped, membership)
         assert all(torch.equal(getattr(split, name), getattr(again, name)) for name in ("visible", "decoded", "scored"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("encoder", ["tube", "random", "frame"])
+def test_splits_are_the_same_on_a_gpu(encoder):
+    mask = MaskSettings(encoder=encoder, decoder="random")
+    here, there = draw_split(TokenGrid(), mask, torch.arange(5)), draw_split(TokenGrid(), mask, torch.arange(5, device="cuda"))
+    for name in ("visible", "decoded", "scored"):
+        assert getattr(there, name).is_cuda and torch.equal(getattr(there, name).cpu(), getattr(here, name))
