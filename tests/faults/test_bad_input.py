@@ -18,8 +18,8 @@ from videomae2.data.sprites import encode_mp4
 from videomae2.settings import FinetuneSettings, PretrainSettings
 
 TINY = shlex.split(
-    "--model.name vit_ti16 --model.depth 1 --model.width 48 --model.num_heads 3 --model.num_frames 4 --model.size 32 "
-    "--model.native_frames 4 --model.native_size 32 --data.workers 0 --data.stride 1 "
+    "--model.name vit_ti16 --model.depth 1 --model.width 48 --model.num_heads 3 --model.num_frames 8 --model.size 32 "
+    "--model.native_frames 8 --model.native_size 32 --data.workers 0 --data.stride 1 "
     "--optim.batch_size 2 --optim.length 2 --optim.warmup 0 --run.device cpu --run.precision fp32 --run.no_tensorboard"
 )
 TINY_PRETRAIN = [*TINY, "--model.decoder_depth", "1", "--model.decoder_width", "24", "--data.repeated_views", "1"]
@@ -43,7 +43,6 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "far_label.csv": ["path,label", *rows, "0.mp4,7"],
         "negative_label.csv": ["path,label", *rows, "0.mp4,-3"],
         "unlabelled.csv": ["path", *[row.partition(",")[0] for row in rows]],
-        "word_label.csv": ["path,label", *rows, "0.mp4,left"],
         "no_path.csv": ["file,label", *rows],
         "broken.csv": ["path,label", *[f"broken{number}.mp4,{number % 2}" for number in range(4)]],
         "absent.csv": ["path,label", *[f"absent{number}.mp4,{number % 2}" for number in range(4)]],
@@ -116,12 +115,12 @@ def weights(path: Path, *changes: str, kind: str = "classifier") -> Path:
         (["--model.num_frames", "0"], "num_frames is 0"),
         (["--model.num_heads", "5"], "5"),
         (["--model.name", "vit_xl16"], "vit_xl16"),
-        (["--model.size", "48"], "running_cell"),  # 3 x 3 tokens: odd
+        (["--model.size", "48"], "a running cell covers 2 x 2 tokens, but the grid has 3 rows and 3 columns"),
         (["--mask.decoder_ratio", "0.3"], "0.3"),
         (["--mask.encoder_ratio", "1.0"], "1.0"),
         (["--optim.length", "2 parsecs"], "optim.length is '2 parsecs'"),
         (["--optim.warmup", "9"], "optim.warmup 9 is 9 steps"),
-        (["--optim.batch_size", "0"], "optim.batch_size is 0"),
+        (["--optim.batch_size", "0"], "batches of 0"),
         (["--out", ""], "--out"),
     ],
 )
@@ -152,7 +151,6 @@ def test_cuda_is_refused_where_there_is_none(videos: Path, out: Path, fails: Fai
         ("empty.txt", "empty.txt"),
         ("nothing", "nothing"),
         ("no_path.csv", "path"),
-        ("word_label.csv", "left"),
         ("negative_label.csv", "-3"),
     ],
 )
@@ -166,8 +164,7 @@ def test_a_manifest_that_cannot_be_used_is_named(
 
 def test_a_label_out_of_range_is_named_with_its_line(videos: Path, out: Path, fails: Fails) -> None:
     error = fails(*finetune(videos, out, "--data.train", videos / "far_label.csv", "--num_classes", "2"))
-    assert "label 7" in error
-    assert "line 6" in error
+    assert re.search(r"label 7 came \(row 4, .*0\.mp4\), but num_classes is 2: labels run from 0 to 1", error)
     assert not out.exists()
 
 
@@ -183,17 +180,14 @@ def test_fine_tuning_needs_labels(videos: Path, out: Path, fails: Fails) -> None
 
 
 @pytest.mark.parametrize("command", [pretrain, finetune])
-@pytest.mark.parametrize(("manifest", "first"), [("broken.csv", "broken"), ("absent.csv", "absent")])
-@pytest.mark.parametrize("workers", [0, 1])
-def test_where_every_video_is_broken_the_run_stops_and_names_the_first(
-    videos: Path, out: Path, capsys: pytest.CaptureFixture[str], *, command: Callable, manifest: str, first: str, workers: int
+@pytest.mark.parametrize(("manifest", "first"), [("broken.csv", "broken0.mp4"), ("absent.csv", "absent0.mp4")])
+def test_where_every_video_is_broken_the_run_stops_at_once_and_names_the_first(
+    videos: Path, out: Path, fails: Fails, *, command: Callable, manifest: str, first: str
 ) -> None:
-    tokens = command(videos, out, "--data.train", videos / manifest, "--optim.length", "1000", "--data.workers", workers)
-    assert cli.main([str(token) for token in tokens]) == 2
-    error = capsys.readouterr().err
-    assert len(re.findall("^error:", error, re.MULTILINE)) == 1
-    assert re.search(rf"^error: .*{first}\d\.mp4", error, re.MULTILINE), error
-    assert not list(out.glob("checkpoints/*"))
+    error = fails(*command(videos, out, "--data.train", videos / manifest, "--optim.length", "1000"))
+    assert f"none of 4 videos tried of {videos / manifest} could be read; the first failures: row 0, " in error
+    assert first in error
+    assert not out.exists()
 
 
 # ---- weights
@@ -295,8 +289,8 @@ def test_a_folder_of_something_else_and_a_file_are_left_alone(videos: Path, out:
         (["--weights", "nowhere.pth"], "nowhere.pth"),
         (["--data.val", ""], "data.val"),
         (["--data.val", "nowhere.csv"], "nowhere.csv"),
-        (["--data.test_clips", "0"], "test_clips"),
-        (["--data.test_crops", "0"], "test_crops"),
+        (["--data.test_clips", "0"], "0 clips x 3 crops came"),
+        (["--data.test_crops", "0"], "5 clips x 0 crops came"),
     ],
 )
 def test_evaluate_refuses(videos: Path, out: Path, tmp_path: Path, fails: Fails, *, changes: list[str], message: str) -> None:
@@ -351,10 +345,8 @@ def test_data_show_and_check_name_what_they_cannot_read(videos: Path, fails: Fai
 
 
 def test_as_a_process_the_mistake_is_one_line_and_exit_code_2(videos: Path, out: Path) -> None:
-    for changes, message in ((["--data.train", "nowhere.csv"], "nowhere.csv"), (["--model.size", "33"], "try height 32 or 48")):
-        tokens = [str(token) for token in pretrain(videos, out, *changes)]
-        found = subprocess.run([sys.executable, "-m", "videomae2.apps.cli", *tokens], capture_output=True, text=True, check=False)
-        assert found.returncode == 2, found.stderr
-        assert re.fullmatch(r"error: [^\n]*\n", found.stderr)
-        assert message in found.stderr
-        assert not out.exists()
+    tokens = [str(token) for token in pretrain(videos, out, "--data.train", "nowhere.csv")]
+    found = subprocess.run([sys.executable, "-m", "videomae2.apps.cli", *tokens], capture_output=True, text=True, check=False)
+    assert found.returncode == 2, found.stderr
+    assert re.fullmatch(r"error: [^\n]*nowhere\.csv[^\n]*\n", found.stderr)
+    assert not out.exists()

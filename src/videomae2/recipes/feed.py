@@ -13,7 +13,8 @@ from videomae2.engine import distributed
 from videomae2.engine.device import choose_device
 from videomae2.engine.schedule import Plan, make_plan
 from videomae2.errors import UserError
-from videomae2.records import ClipBatch
+from videomae2.models.sizes import token_grid
+from videomae2.records import ClipBatch, Failure
 from videomae2.settings import DataSettings, ModelSettings, OptimSettings, RunSettings
 
 
@@ -93,9 +94,24 @@ def training_feed(
     """The feed of a run's training manifest; kind: pretrain or finetune."""
     if not data.train:
         raise UserError("no training videos were given; name a manifest, a list or a folder with --data.train")
+    # What needs no data is refused first: a grid that does not divide, a device that is not here.
+    token_grid(model)
+    choose_device(run.device)
     manifest = read_manifest(data.train, data.root)
     clips = TrainingClips(manifest, data, model.num_frames, model.size, run.seed, kind)
+    _must_be_readable(clips, data.train)
     return TrainingFeed(clips, data, optim, run)
+
+
+def _must_be_readable(clips: TrainingClips, name: str) -> None:
+    """Refuse videos of which none of several tried can be read (a wrong root, most often) while nothing is written yet."""
+    failures = [each for each in clips[0, 0] if isinstance(each, Failure)]
+    if failures:
+        named = "; ".join(f"row {each.row}, {each.path}: {each.reason}" for each in failures[:3])
+        raise UserError(
+            f"none of {len(failures)} videos tried of {name} could be read; the first failures: {named}; mend the paths or "
+            f"--data.root (videomae2 data check names all broken files)"
+        )
 
 
 def evaluation_feed(

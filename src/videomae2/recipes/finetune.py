@@ -115,8 +115,10 @@ def classes_of(feed: TrainingFeed, num_classes: int) -> tuple[int, tuple[str, ..
     manifest = feed.clips.manifest
     found, labels = manifest.num_classes, manifest.labels()
     if num_classes and int(labels.max()) >= num_classes:
+        row = int(labels.argmax())
         raise UserError(
-            f"label {int(labels.max())} came, but num_classes is {num_classes}: labels run from 0 to {num_classes - 1}"
+            f"label {labels[row]} came (row {row}, {manifest.row(row).path}), but num_classes is {num_classes}: "
+            f"labels run from 0 to {num_classes - 1}"
         )
     total = num_classes or found
     names = tuple(manifest.class_names)
