@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from videomae2.apps import cli, commands_train
+from videomae2.apps import cli, commands_train, jobs
 from videomae2.config import from_toml, to_toml
 from videomae2.errors import UserError
 from videomae2.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
@@ -106,7 +106,7 @@ def test_print_config_refuses_what_does_not_divide(run: Run) -> None:
 
 def test_page_and_overrides_reach_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, run: Run) -> None:
     seen = []
-    monkeypatch.setitem(sys.modules, "videomae2.recipes.pretrain", type("fake", (), {"run_pretraining": seen.append}))
+    monkeypatch.setattr(jobs, "pretrain", seen.append)
     page = tmp_path / "page.toml"
     page.write_text("[optim]\nbase_lr = 1e-3\n")
     code, _, err = run(

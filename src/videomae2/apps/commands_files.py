@@ -138,7 +138,7 @@ def check_data(path: str, /, *, root: str = "", workers: int = 2) -> int:
     root
         Folder that relative paths start from.
     workers
-        Processes that decode.
+        Threads that decode.
     """
     from videomae2.data.inspect import check
 

@@ -29,9 +29,9 @@ def pretrain(*tokens: Tokens, print_config: Flag = False) -> None:
     settings = settings_from(PretrainSettings, tokens)
     if print_config:
         return _print(settings)
-    from videomae2.recipes.pretrain import run_pretraining
+    from videomae2.apps import jobs
 
-    print(run_pretraining(settings))
+    print(jobs.pretrain(settings))
 
 
 def finetune(*tokens: Tokens, print_config: Flag = False) -> None:
@@ -45,9 +45,9 @@ def finetune(*tokens: Tokens, print_config: Flag = False) -> None:
     settings = settings_from(FinetuneSettings, tokens)
     if print_config:
         return _print(settings)
-    from videomae2.recipes.finetune import run_finetuning
+    from videomae2.apps import jobs
 
-    print(run_finetuning(settings))
+    print(jobs.finetune(settings))
 
 
 def evaluate(*tokens: Tokens, print_config: Flag = False) -> None:
@@ -61,9 +61,9 @@ def evaluate(*tokens: Tokens, print_config: Flag = False) -> None:
     settings = settings_from(EvaluateSettings, tokens)
     if print_config:
         return _print(settings)
-    from videomae2.recipes.evaluate import run_evaluation
+    from videomae2.apps import jobs
 
-    print(run_evaluation(settings))
+    print(jobs.evaluate(settings))
 
 
 def settings_from(cls: type[Settings], tokens: Sequence[str]) -> Settings:
