@@ -114,9 +114,3 @@ def test_other_sampling_than_in_training_is_said(runs, capsys):
 def test_what_is_missing_is_named(runs, changes, message):
     with pytest.raises(UserError, match=message):
         run_evaluation(settings(runs.finetuned, runs.videos, **changes))
-
-
-def test_an_unfinished_run_is_refused(tmp_path):
-    (tmp_path / "config.toml").write_text("# videomae2 run of FinetuneSettings\n")
-    with pytest.raises(UserError, match="is not finished, so it has no weights yet"):
-        read_classifier(str(tmp_path))

@@ -14,20 +14,20 @@ from videomae2.data.manifest import read_manifest
 from videomae2.engine.log import read_lines
 from videomae2.errors import UserError
 from videomae2.recipes.outcome import WEIGHTS
+from videomae2.recipes.source import Settings, run_settings
 from videomae2.settings import FinetuneSettings, PretrainSettings
 
 REPORT = "report.html"
 SHOWN_VIDEOS = 3
 """Videos reconstructed for the report of a pre-training run."""
 
-Settings = PretrainSettings | FinetuneSettings
 TITLES = {PretrainSettings: "Pre-training", FinetuneSettings: "Fine-tuning"}
 
 
 def write_run_report(folder: str | Path) -> Path:
     """Write report.html into a run's folder from what lies there; the path comes back. UserError: no run there."""
     folder = Path(folder)
-    settings = read_settings(folder)
+    settings = run_settings(folder)
     title = f"{TITLES[type(settings)]}: {folder.resolve().name}"
     network = f"{settings.model.name}, {settings.model.num_frames} frames of {settings.model.size}x{settings.model.size}"
     return write_page(Page(title, f"{network}; trained on {settings.data.train}", run_blocks(folder)), folder / REPORT)
@@ -36,26 +36,13 @@ def write_run_report(folder: str | Path) -> Path:
 def run_blocks(folder: str | Path) -> list[Block]:
     """The blocks of a run's report, for pages that show several runs."""
     folder = Path(folder)
-    settings = read_settings(folder)
+    settings = run_settings(folder)
     lines = read_lines(folder / "metrics.jsonl")
     blocks: list[Block] = [_numbers(lines), *curve_blocks(lines)]
     if isinstance(settings, PretrainSettings) and (folder / WEIGHTS).is_file():
         blocks += reconstruction_blocks(folder, some_videos(settings))
     blocks += failure_blocks(read_lines(folder / "failures.jsonl"))
     return [*blocks, _settings_table(settings)]
-
-
-def read_settings(folder: Path) -> Settings:
-    """The settings that a run's config.toml replays."""
-    page = folder / "config.toml"
-    if not page.is_file():
-        raise UserError(f"{folder} holds no run (no config.toml); give the folder that a run was given as --out")
-    text = page.read_text(encoding="utf-8")
-    kinds: dict[str, type[Settings]] = {kind.__name__: kind for kind in (PretrainSettings, FinetuneSettings)}
-    for name, kind in kinds.items():
-        if f"run of {name}" in text.splitlines()[0]:
-            return config.from_toml(kind, text, str(page))
-    raise UserError(f"{page} does not say which kind of run it is (its first line names one of {', '.join(kinds)})")
 
 
 def curve_blocks(lines: Sequence[dict[str, Any]]) -> list[Block]:

@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import nn
 
-from videomae2.errors import UserError
 from videomae2.models.weights import save_safetensors
 from videomae2.settings import DataSettings, ModelSettings
 
@@ -42,14 +41,3 @@ def weights_writer(
 def sampling_of(data: DataSettings) -> dict[str, Any]:
     """How clips were taken from videos in training, to be kept with the weights."""
     return {name: value for name, value in asdict(data).items() if name in SAMPLING}
-
-
-def weights_file(name: str, use_ema: bool = True) -> str:
-    """The weights that `name` means: of a run's folder its final ones, averaged or not; anything else as it is."""
-    folder = Path(name)
-    if not (folder / "config.toml").is_file():
-        return name
-    if not (folder / WEIGHTS).is_file():
-        raise UserError(f"the run {name} is not finished, so it has no weights yet; run its command again to go on with it")
-    plain = folder / WITHOUT_AVERAGE
-    return str(plain if not use_ema and plain.is_file() else folder / WEIGHTS)

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 from torch import nn
 
-from videomae2.models.weights import Checkpoint, LoadReport, load_into, read_checkpoint
-from videomae2.recipes.outcome import weights_file
+from videomae2.models.weights import Checkpoint, LoadReport, load_into
+from videomae2.recipes.source import read_weights
 
 
 def load_pretraining(autoencoder: nn.Module, init: str) -> LoadReport:
     """Continue pre-training: the whole network from a pre-training checkpoint, the encoder alone from any other."""
-    checkpoint = read_checkpoint(weights_file(init))
+    checkpoint = read_weights(init)
     return load_into(autoencoder, checkpoint, expect="same" if checkpoint.kind == "pretrain" else "encoder")
 
 
@@ -23,7 +23,7 @@ def load_classifier(
     `label_map` slices a larger head first (710 -> 400/600/700). A head of another number of classes, or of other names,
     is dropped and reported.
     """
-    checkpoint = read_checkpoint(weights_file(init), label_map or None)
+    checkpoint = read_weights(init, label_map=label_map or None)
     if checkpoint.kind == "classifier" and not _same_classes(checkpoint, num_classes, class_names):
         report = load_into(classifier, _without_head(checkpoint), expect="encoder")
         had = f"{checkpoint.num_classes} classes" if checkpoint.num_classes != num_classes else "other classes"

@@ -1,6 +1,6 @@
 """A trained network from whatever a user names: a run's folder, a weights file of any layout, or a hub name."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import torch
@@ -11,8 +11,8 @@ from videomae2.heads.classify import Classifier, build_classifier
 from videomae2.models.autoencoder import Autoencoder
 from videomae2.models.build import build_autoencoder, build_encoder
 from videomae2.models.encoder import Encoder
-from videomae2.models.weights import Checkpoint, LoadReport, load_into, read_checkpoint
-from videomae2.recipes.outcome import weights_file
+from videomae2.models.weights import Checkpoint, LoadReport, load_into
+from videomae2.recipes.source import read_weights
 from videomae2.settings import ModelSettings
 
 M = TypeVar("M", bound=nn.Module)
@@ -30,7 +30,7 @@ class Trained(Generic[M]):
 
 def read_trained(name: str, use_ema: bool = True, device: torch.device | str = "cpu") -> Trained[nn.Module]:
     """The classifier, autoencoder or encoder that the weights hold; UserError where they do not say which network it is."""
-    checkpoint = replace(read_checkpoint(weights_file(name, use_ema)), source=name)
+    checkpoint = read_weights(name, use_ema)
     settings = checkpoint.settings
     if settings is None:
         raise UserError(f"{name} does not say which network it is: {'; '.join(checkpoint.notes)}; convert it with its settings")

@@ -1,0 +1,58 @@
+"""Weights by name: finished runs, unfinished ones, single checkpoints, files."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from videomae2.errors import UserError
+from videomae2.recipes.source import read_weights, run_settings
+from videomae2.settings import FinetuneSettings, PretrainSettings
+
+from ..small_runs import MODEL
+
+
+@pytest.fixture
+def unfinished(runs, tmp_path) -> Path:
+    """The fine-tuning run as it was before its end."""
+    folder = tmp_path / "run"
+    shutil.copytree(runs.finetuned, folder)
+    for name in ("model.safetensors", "model_without_ema.safetensors", "finished.json"):
+        (folder / name).unlink()
+    return folder
+
+
+@pytest.mark.parametrize(("use_ema", "file"), [(True, "model.safetensors"), (False, "model_without_ema.safetensors")])
+def test_an_unfinished_run_gives_the_weights_of_its_newest_checkpoint(runs, unfinished, use_ema, file):
+    expected = load_file(runs.finetuned / file)
+    for name in (unfinished, unfinished / "checkpoints" / "step-2"):
+        found = read_weights(str(name), use_ema)
+        assert (found.kind, found.num_classes, found.class_names) == ("classifier", 2, ("left", "right"))
+        assert found.state.keys() == expected.keys()
+        assert all(torch.equal(found.state[key], expected[key]) for key in expected)
+        assert "weights after step 2" in found.notes[0]
+
+
+def test_a_finished_run_gives_its_final_weights_under_its_own_name(runs):
+    found = read_weights(str(runs.pretrained))
+    assert (found.source, found.kind, found.settings) == (str(runs.pretrained), "pretrain", MODEL)
+
+
+def test_a_head_of_an_unfinished_run_is_sliced_too(unfinished):
+    assert read_weights(str(unfinished), label_map=[1]).class_names == ("right",)
+
+
+def test_a_run_without_any_checkpoint_is_refused(unfinished):
+    shutil.rmtree(unfinished / "checkpoints")
+    (unfinished / "checkpoints").mkdir()
+    with pytest.raises(UserError, match="checkpoint"):
+        read_weights(str(unfinished))
+
+
+def test_the_settings_of_a_run(runs, tmp_path):
+    assert isinstance(run_settings(runs.pretrained), PretrainSettings)
+    assert isinstance(run_settings(runs.finetuned), FinetuneSettings)
+    with pytest.raises(UserError, match="holds no run"):
+        run_settings(tmp_path)
