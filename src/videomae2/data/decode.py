@@ -10,8 +10,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, from_numpy
 
 from videomae2.data import frame_index
+from videomae2.data.opening import DecodeError, Source
 from videomae2.data.orientation import Orientation
-from videomae2.data.stream import DecodeError, FrameStream, MistimedError, Source
+from videomae2.data.stream import FrameStream, MistimedError
 
 __all__ = ["DecodeError", "VideoFile", "VideoInfo", "open_video", "probe"]
 

@@ -31,10 +31,8 @@ from videomae2.data.columns import CLASSES, INTEGERS, conform, map_arrow, one_li
 from videomae2.errors import UserError
 
 PATTERN = "img_{:05}.jpg"
-SUFFIXES = tuple(
-    f".{name}"
-    for name in "mp4 avi mov mkv webm m4v mpg mpeg gif wmv flv ts mts m2ts 3gp ogv ogg asf vob mxf h264 hevc ivf".split()
-)
+_CONTAINERS = "mp4 avi mov mkv webm m4v mpg mpeg gif wmv flv ts mts m2ts 3gp ogv ogg asf vob mxf h264 hevc ivf"
+SUFFIXES = tuple("." + name for name in _CONTAINERS.split())
 ListFormat = Literal["auto", "pretrain", "video", "frames"]
 _NUMBER = re.compile(r"[+-]?\d+\Z")
 
@@ -66,7 +64,10 @@ def read(path: Path, class_names: list[str] | None, list_format: ListFormat, pat
         table, mapped = _parquet(path), ""
     else:
         first = _first_line(path)
-        named = "path" in [cell.strip().lower() for cell in next(csv.reader([first]))]
+        cells = [cell.strip().lower() for cell in next(csv.reader([first]))]
+        named = "path" in cells
+        if not named and len(cells) > 1 and not is_video(cells[0]) and not _count_numbers(first, None) + _count_numbers(first, ","):
+            raise UserError(f"{path} has columns {', '.join(cells)}, but none named path; its first line must be like path,label")
         table, mapped = _csv(path) if named else _list(path, list_format, pattern), ""
     table, names = _number_labels(table, class_names, str(path))
     return Listing(table, str(path.parent), names, mapped if names is None or names == stored_names(table) else "")

@@ -2,29 +2,15 @@
 
 import heapq
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import av
 
-from videomae2.data import frame_index
-from videomae2.errors import UserError
+from videomae2.data import frame_index, opening
+from videomae2.data.opening import DecodeError, Source
 
 _REORDER = 40
 """No decoder shows a frame further than this from its place in order of decoding (H.264 and HEVC allow 16)."""
-
-Source = str | Path | BinaryIO
-
-
-class DecodeError(UserError):
-    """A video that cannot be read: `path` and `reason`, one line. A loader records it and takes another row."""
-
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
-        self.path, self.reason = path, reason
-
-    def __reduce__(self) -> tuple:
-        return type(self), (self.path, self.reason)
 
 
 class MistimedError(Exception):
@@ -40,15 +26,13 @@ class FrameStream:
     """
 
     def __init__(self, source: Source, threads: int = 1) -> None:
-        self.name = str(source) if isinstance(source, str | Path) else str(getattr(source, "name", "<stream>"))
+        self.name = opening.name_of(source)
         self.frames_decoded = self.num_sent = self.next_wanted = 0
         self._source, self._threads = source, threads
         self._unreachable: set[int] = set()  # groups whose key frame the container does not seek to exactly
-        self._file: Any = None
-        self._first: Any = None
-        self._container: Any = None
+        self._first: Any = None  # the key packet that a seek has read
         self._open()
-        key = _identity(self.name) if isinstance(source, str | Path) else None
+        key = opening.identity(source)
         try:
             self.index = frame_index.remembered(key) or frame_index.remember(key, self._make_index())
         except BaseException:
@@ -57,9 +41,8 @@ class FrameStream:
 
     def close(self) -> None:
         """Free the decoder, and the file if it was opened here."""
-        if self._container is not None:
-            self._container.close()
-        if self._file is not None and self._file is not self._source:
+        self._container.close()
+        if self._file is not None:
             self._file.close()
 
     def frames(self, group: int) -> Iterator[tuple[int, Any]]:
@@ -105,8 +88,7 @@ class FrameStream:
         total = sum(1 for _ in self._counted_frames(checked=False))
         if total == 0:
             raise DecodeError(self.name, "holds no frame that can be decoded")
-        key = _identity(self.name) if isinstance(self._source, str | Path) else None
-        self.index = frame_index.remember(key, frame_index.counted(total))
+        self.index = frame_index.remember(opening.identity(self._source), frame_index.counted(total))
 
     def packets(self) -> Iterator[Any]:
         """All packets from the beginning, undecoded."""
@@ -139,7 +121,7 @@ class FrameStream:
         except av.error.EOFError:
             return []
         except av.error.FFmpegError as error:
-            raise DecodeError(self.name, f"corrupt after {self._place()}: {_plain(error)}") from None
+            raise DecodeError(self.name, f"corrupt after {self._place()}: {opening.plain(error)}") from None
         self.frames_decoded += len(frames)
         return frames
 
@@ -160,7 +142,7 @@ class FrameStream:
                     raise DecodeError(self.name, f"corrupt or truncated after {self._place()}")
                 yield packet
         except av.error.FFmpegError as error:
-            raise DecodeError(self.name, f"unreadable after {self._place()}: {_plain(error)}") from None
+            raise DecodeError(self.name, f"unreadable after {self._place()}: {opening.plain(error)}") from None
         yield None
 
     def _seek(self, group: int) -> int:
@@ -202,36 +184,15 @@ class FrameStream:
 
     def _rewind(self) -> None:
         if not self._fresh:
-            self._container.close()
-            if self._file is not None and self._file is not self._source:
-                self._file.close()
+            self.close()
             self._open()
 
     def _open(self) -> None:
-        try:
-            self._container = av.open(self._open_file(), metadata_errors="replace")
-        except (OSError, ValueError) as error:
-            raise DecodeError(self.name, _why_not_open(self.name, error)) from None
-        self.stream: Any = next((s for s in [self._container.streams.best("video")] if s is not None), None)
-        kinds = sorted({stream.type for stream in self._container.streams})
-        if self.stream is None or "attached_pic" in str(self.stream.disposition.name):
-            self._container.close()
-            raise DecodeError(self.name, f"no video stream in it, only {' and '.join(kinds) or 'nothing'}")
+        self._container, self._file = opening.open_container(self._source, self.name)
+        self.stream: Any = opening.video_stream(self._container, self.name)
         self.stream.codec_context.thread_count = self._threads
         self.stream.codec_context.thread_type = "FRAME" if self._threads > 1 else "NONE"
         self._first, self._fresh = None, True
-
-    def _open_file(self) -> Any:
-        if not isinstance(self._source, str | Path):
-            self._source.seek(0)
-            self._file = self._source
-        elif "://" in self.name:
-            import fsspec
-
-            self._file = fsspec.open(self.name, "rb").open()
-        else:
-            return self.name
-        return self._file
 
     def _cut_off(self, number: int) -> DecodeError:
         return DecodeError(self.name, f"ends after {number} of {self.index.num_frames} frames; the file is truncated")
@@ -239,30 +200,3 @@ class FrameStream:
     def _place(self) -> str:
         promised = self.index.num_frames if hasattr(self, "index") else 0
         return f"frame {self.num_sent}" + (f" of {promised}" if promised else "")
-
-
-def _identity(name: str) -> tuple | None:
-    if "://" in name:
-        return (name,)
-    try:
-        status = Path(name).stat()
-    except OSError:
-        return None
-    return name, status.st_size, status.st_mtime_ns
-
-
-def _why_not_open(name: str, error: Exception) -> str:
-    if "://" not in name and name != "<stream>":
-        path = Path(name)
-        if not path.exists():
-            return "no such file"
-        if path.is_dir():
-            return "is a folder, not a video file; a folder of frames needs a `pattern` in the manifest, such as img_{:05}.jpg"
-        if path.stat().st_size == 0:
-            return "the file is empty"
-    return f"not a video that FFmpeg can read: {_plain(error)}"
-
-
-def _plain(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(text).split())

@@ -1,0 +1,87 @@
+"""Opening a path, a URL or a binary file as a container of video, and saying in one line why that cannot be."""
+
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import av
+
+from videomae2.errors import UserError
+
+Source = str | Path | BinaryIO
+
+
+class DecodeError(UserError):
+    """A video that cannot be read: `path` and `reason`, one line. A loader records it and takes another row."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path, self.reason = path, reason
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.path, self.reason)
+
+
+def name_of(source: Source) -> str:
+    """The path or URL, for messages."""
+    return str(source) if isinstance(source, str | Path) else str(getattr(source, "name", "<stream>"))
+
+
+def open_container(source: Source, name: str) -> tuple[Any, Any]:
+    """PyAV's container, and the file behind a URL that must be closed with it, if any. DecodeError."""
+    file = None
+    try:
+        if not isinstance(source, str | Path):
+            source.seek(0)
+            return av.open(source, metadata_errors="replace"), None
+        if "://" not in name:
+            return av.open(name, metadata_errors="replace"), None
+        import fsspec
+
+        file = fsspec.open(name, "rb").open()
+        return av.open(file, metadata_errors="replace"), file
+    except (OSError, ValueError, ImportError) as error:
+        if file is not None:
+            file.close()
+        raise DecodeError(name, _why_not_open(name, error)) from None
+
+
+def video_stream(container: Any, name: str) -> Any:
+    """The stream FFmpeg finds best; a cover picture is none. DecodeError, and the container is closed."""
+    stream = container.streams.best("video")
+    if stream is None or "attached_pic" in str(stream.disposition):
+        kinds = sorted({other.type for other in container.streams if other is not stream})
+        container.close()
+        raise DecodeError(name, f"no video stream in it, only {' and '.join(kinds) or 'nothing'}")
+    return stream
+
+
+def identity(source: Source) -> tuple | None:
+    """What tells a file apart from what it was before it changed; None for an open file, which has no identity."""
+    if not isinstance(source, str | Path):
+        return None
+    name = str(source)
+    if "://" in name:
+        return (name,)
+    try:
+        status = Path(name).stat()
+    except OSError:
+        return None
+    return name, status.st_size, status.st_mtime_ns
+
+
+def _why_not_open(name: str, error: Exception) -> str:
+    if "://" not in name and name != "<stream>":
+        path = Path(name)
+        if not path.exists():
+            return "no such file"
+        if path.is_dir():
+            return "is a folder, not a video file; a folder of frames needs a `pattern` in the manifest, such as img_{:05}.jpg"
+        if path.stat().st_size == 0:
+            return "the file is empty"
+    return f"not a video that FFmpeg can read: {plain(error)}"
+
+
+def plain(error: Exception) -> str:
+    """FFmpeg's own words, on one line."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(text).split())
