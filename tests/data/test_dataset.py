@@ -1,6 +1,7 @@
 """Clips from real files: which frames they show, one decode for all views, failures as records, and the same bits always."""
 
 import itertools
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -238,6 +239,13 @@ def test_batches_from_files_are_bit_equal_for_any_number_of_workers(folder: Path
             assert (first.epoch, first.failures) == (second.epoch, second.failures)
     resumed = batches(1, start=3)
     assert all(torch.equal(a.frames, b.frames) for a, b in zip(alone[3:], resumed, strict=True))
+
+
+def test_a_dataset_travels_to_a_process_that_does_not_fork(folder: Path) -> None:
+    rows = manifest(folder, "x.mp4,0", "y.mp4,1")
+    training = TrainingClips(rows, replace(FinetuneSettings().data, stride=2), 8, 32, kind="finetune")
+    travelled = pickle.loads(pickle.dumps(training))
+    assert torch.equal(training[(1, 1)][0].frames, travelled[(1, 1)][0].frames)
 
 
 def test_impossible_settings_are_refused(folder: Path) -> None:

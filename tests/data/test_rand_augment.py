@@ -73,6 +73,12 @@ def test_moves_go_where_pillow_goes(name: str) -> None:
     assert (clip.float() - theirs.float()).abs().mean() > 10
 
 
+def test_solarize_add_brightens_only_the_dark_half() -> None:
+    ramp = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).repeat(1, 3, 1, 1)
+    brighter = OPERATIONS["SolarizeAdd"].apply(ramp, 110.0)
+    assert torch.equal(brighter.int() - ramp.int(), torch.where(ramp < 128, 110, 0).int())
+
+
 def test_strengths_at_level_seven() -> None:
     rng = np.random.default_rng(0)
     strengths = {name: {abs(round(op.strength(0.7, True, rng), 6)) for _ in range(40)} for name, op in OPERATIONS.items()}

@@ -172,9 +172,7 @@ def _read_row(manifest: Manifest, number: int, data: DataSettings, draw: Callabl
     row = manifest.row(number)
     try:
         with open_row(row) as video:
-            begin = video.first if isinstance(video, FrameFolder) else 0  # rows of pictures count as the file names do
-            first = max(row.start - begin, 0)
-            last = video.num_frames if row.end < 0 else min(row.end - begin, video.num_frames)
+            first, last = row.start, video.num_frames if row.end < 0 else min(row.end, video.num_frames)
             if first >= last:
                 return Failure(number, row.path, f"the row begins at frame {row.start}, but there are {video.num_frames}")
             stride = row.stride or data.stride

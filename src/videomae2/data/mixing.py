@@ -58,7 +58,7 @@ def mixup_cutmix(
         mixed[..., top:bottom, left:right] = plain.flip(0)[..., top:bottom, left:right]
         share = 1 - (bottom - top) * (right - left) / (plain.shape[-2] * plain.shape[-1])
     else:
-        mixed = plain * share + plain.flip(0) * (1 - share)
+        mixed = torch.lerp(plain.flip(0), plain, share)
     return mixed, targets * share + targets.flip(0) * (1 - share)
 
 
