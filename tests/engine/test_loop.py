@@ -200,6 +200,17 @@ def test_skipped_steps_in_a_row_are_counted_across_a_resume(tmp_path):
         toy_run(tmp_path, task=Broken({6, 7, 8, 9}))
 
 
+def test_a_stop_during_an_evaluation_takes_no_further_step(whole, tmp_path):
+    def evaluate(task):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {"score": -1.0}
+
+    with pytest.raises(Stopped, match="stopped after step 4 of 14"):
+        toy_run(tmp_path, evaluate=evaluate)
+    toy_run(tmp_path)
+    assert same_tensors(whole[0], tmp_path)
+
+
 def test_a_second_interrupt_ends_at_once_but_repeated_sigterm_does_not(tmp_path):
     class Insistent(Toy):
         def __init__(self, number):

@@ -109,6 +109,8 @@ class _Trainer:
                     self._save()
                 if self.step == self.plan.steps:
                     return
+                if self._stopping(stop):  # asked while it evaluated or saved
+                    self._leave(log, stop)
                 # ── step ──
                 stream = stream or batches(self.step * self.plan.accumulate)
                 self._step(stream, stop)
