@@ -10,7 +10,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 COLOURS = ("#2563a8", "#d1662b", "#3b8f5a", "#8a4fa3", "#b03a48", "#6b7280")
-Curve = tuple[Sequence[float], Sequence[float]]
+Curve = tuple[Sequence[float | int], Sequence[float | int]]
 """x values and y values of one line."""
 
 
@@ -33,7 +33,7 @@ def curves(lines: Mapping[str, Curve], x_name: str, y_name: str, log_y: bool = F
     return _png(figure)
 
 
-def bars(values: Mapping[str, float], y_name: str, marks: Mapping[str, float] | None = None) -> bytes:
+def bars(values: Mapping[str, float | int], y_name: str, marks: Mapping[str, float | int] | None = None) -> bytes:
     """One bar for each name, its value above it; `marks` are dashed levels such as chance."""
     figure, axes = _canvas(max(4.5, 1.2 * len(values) + 2), 3.4)
     drawn = axes.bar(list(values), list(values.values()), color=list(_cycle(len(values))), width=0.6)
@@ -67,7 +67,7 @@ def confusion_matrix(counts: Int[Tensor, "K K"], names: Sequence[str]) -> bytes:
     return _png(figure)
 
 
-def smooth(values: Sequence[float], window: int) -> list[float]:
+def smooth(values: Sequence[float | int], window: int) -> list[float]:
     """A centred running mean; windows shrink at both ends, so that nothing is invented there."""
     half = window // 2
     sums = [0.0]

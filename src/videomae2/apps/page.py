@@ -1,10 +1,11 @@
 """A page of a report: numbers, figures, tables and notes, written as one HTML file that needs nothing beside it."""
 
 import base64
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from videomae2.engine.run import write_atomically
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,5 @@ def render(page: Page) -> str:
 def write_page(page: Page, path: Path) -> Path:
     """Write the page at once or not at all; returns its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(render(page), encoding="utf-8")
-    temporary.replace(path)
+    write_atomically(path, render(page))
     return path
