@@ -66,7 +66,7 @@ def read(path: Path, class_names: list[str] | None, list_format: ListFormat, pat
         first = _first_line(path)
         cells = [cell.strip().lower() for cell in next(csv.reader([first]))]
         named = "path" in cells
-        if not named and len(cells) > 1 and not is_video(cells[0]) and not _count_numbers(first, None) + _count_numbers(first, ","):
+        if not named and _names_columns(first, cells):
             raise UserError(f"{path} has columns {', '.join(cells)}, but none named path; its first line must be like path,label")
         table, mapped = _csv(path) if named else _list(path, list_format, pattern), ""
     table, names = _number_labels(table, class_names, str(path))
@@ -76,6 +76,11 @@ def read(path: Path, class_names: list[str] | None, list_format: ListFormat, pat
 def is_video(path: Path | str) -> bool:
     """Whether the name ends as a video's does."""
     return str(path).lower().endswith(SUFFIXES)
+
+
+def _names_columns(first: str, cells: list[str]) -> bool:
+    """Whether a first line is a header: words between commas, and neither a video nor a number among them."""
+    return len(cells) > 1 and not any(is_video(cell.strip("\"'")) or _NUMBER.match(cell) for cell in (*cells, *first.split()))
 
 
 def _folder(folder: Path, class_names: list[str] | None) -> Listing:
