@@ -182,6 +182,19 @@ def test_the_installed_command_exits_with_the_code() -> None:
     assert "Traceback" not in found.stderr
 
 
+def test_a_reader_that_has_had_enough_is_no_error(tmp_path: Path) -> None:
+    """`videomae2 ... | head -1` closes the pipe while we write."""
+    (tmp_path / "list.csv").write_text("path\n" + "clip.mp4\n" * 20000)
+    command = [sys.executable, "-m", "videomae2.apps.cli", "data", "show", str(tmp_path / "list.csv"), "--rows", "20000"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(60) == 0
+
+
 def test_sprites_writes_a_manifest(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("skimage")
     pytest.importorskip("sklearn")

@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 an error of ours, 2 a mistake the user can mend, 130 interrupted. `--debug` shows tracebacks.
 """
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -26,6 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(_one_line(error), 2, debug)
     except KeyboardInterrupt:
         return _fail("interrupted", 130, debug)
+    except BrokenPipeError:  # whoever read our output, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception as error:  # the last line of defence: the reason in one line, the traceback on request
         return _fail(f"{type(error).__name__}: {_one_line(error)}; rerun with --debug for the traceback", 1, debug)
 
