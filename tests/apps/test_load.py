@@ -1,5 +1,7 @@
 """A loaded network: predictions, features and reconstructions of a file, and errors that say what to do."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -119,3 +121,21 @@ def test_a_file_that_is_no_video_is_one_line(runs, tmp_path):
         with pytest.raises(UserError) as caught:
             model.predict(path)
         assert path.name in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_other_frames_and_sizes_interpolate_the_positions(runs, clip):
+    model = load(runs.finetuned, device="cpu", num_frames=4, size=48)
+    assert model.grid.shape == (2, 6, 6)
+    assert model.features(clip, tokens=True).shape == (72, 48)
+    assert [each.name for each in model.predict(clip)] != []
+    with pytest.raises(UserError, match="did you mean num_frames"):
+        load(runs.finetuned, device="cpu", num_frame=4)
+
+
+def test_a_file_that_does_not_say_which_network_it_is_can_be_told(tmp_path):
+    settings = replace(MODEL, width=40, num_heads=4)  # heads of 10 are nobody's habit
+    torch.save(build_classifier(settings, 2).state_dict(), tmp_path / "plain.pth")
+    with pytest.raises(UserError, match=r"does not say which network it is.*name"):
+        load(tmp_path / "plain.pth", device="cpu")
+    told = {name: getattr(settings, name) for name in ("name", "width", "depth", "num_heads", "patch", "num_frames", "size")}
+    assert load(tmp_path / "plain.pth", device="cpu", **told).grid.shape == (4, 4, 4)

@@ -1,7 +1,8 @@
 """A trained network with what its user needs: class names, sampling, and methods that take a video file."""
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from videomae2 import chance, visualize
+from videomae2.apps.create import with_changes
 from videomae2.apps.views import Video, trained_sampling, views_of
 from videomae2.engine.device import choose_device
 from videomae2.errors import UserError
@@ -175,9 +177,12 @@ class Model:
         return encoder(frames).mean(1)
 
 
-def load(name: str, device: str = "auto", use_ema: bool = True) -> Model:
+def load(weights: str | Path, /, *, device: str = "auto", use_ema: bool = True, **changes: Any) -> Model:
     """A trained network from a run's folder, a `.safetensors`, a released `.pth`, a `transformers` folder or a hub name.
 
-    `device` is auto, cpu or cuda; `use_ema` takes a run's averaged weights where it has them. UserError with what to try.
+    `device` is auto, cpu or cuda; `use_ema` takes a run's averaged weights where it has them. `changes` are settings of the
+    model: num_frames=32 or size=288 interpolate its positions; name="vit_b16" says what a foreign file does not. UserError
+    with what to try.
     """
-    return Model(read_trained(str(name), use_ema, choose_device(device)))
+    change = partial(with_changes, changes=changes)
+    return Model(read_trained(str(weights), use_ema, choose_device(device), change))

@@ -23,7 +23,7 @@ def print_predictions(
 
     UserError, after all files were tried, if any could not be read.
     """
-    model = load(weights, device)
+    model = load(weights, device=device)
     failed = []
     for file in files:
         try:

@@ -28,7 +28,7 @@ def reconstruct_file(
     """
     if out.suffix.lower() != ".mp4":
         raise UserError(f"{out} came as the video to write, but it is written as MP4; try {out.with_suffix('.mp4')}")
-    model = load(weights, device)
+    model = load(weights, device=device)
     found = model.reconstruct(file, seed, mask_ratio)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_mp4(found.side_by_side(SHOWN_HEIGHT), shown_rate(file, model.data.stride, model.data.target_fps), out)

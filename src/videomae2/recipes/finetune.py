@@ -93,20 +93,11 @@ def run_finetuning(settings: FinetuneSettings) -> Path:
     folder = RunFolder.create_or_resume(settings.run.out, settings)
     if report is not None:
         say(str(report))
-
     extra: dict[str, Any] = {"data": sampling_of(settings.data)}
-    train(
-        task,
-        feed,
-        plan,
-        settings.optim,
-        settings.run,
-        folder,
-        Finetuning.evaluator(held_out) if held_out is not None else None,
-        best_metric="top1",
-        on_finish=weights_writer(folder.path, "classifier", settings.model, "classifier", class_names=class_names, extra=extra),
-        name="finetune",
-    )
+    write = weights_writer(folder.path, "classifier", settings.model, "classifier", class_names=class_names, extra=extra)
+    evaluate = Finetuning.evaluator(held_out) if held_out is not None else None
+    parts = (task, feed, plan, settings.optim, settings.run, folder, evaluate)
+    train(*parts, best_metric="top1", on_finish=write, name="finetune")
     return folder.path
 
 

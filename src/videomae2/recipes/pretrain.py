@@ -109,19 +109,9 @@ def run_pretraining(settings: PretrainSettings) -> Path:
     folder = RunFolder.create_or_resume(settings.run.out, settings)
     if report is not None:
         say(str(report))
-
     extra = {"data": sampling_of(settings.data), "mask": asdict(settings.mask), "target": asdict(settings.target)}
-    train(
-        task,
-        feed,
-        plan,
-        settings.optim,
-        settings.run,
-        folder,
-        Pretraining.evaluator(held_out) if held_out is not None else None,
-        best_metric="loss",
-        maximise=False,
-        on_finish=weights_writer(folder.path, "autoencoder", settings.model, "pretrain", extra=extra),
-        name="pretrain",
-    )
+    write = weights_writer(folder.path, "autoencoder", settings.model, "pretrain", extra=extra)
+    evaluate = Pretraining.evaluator(held_out) if held_out is not None else None
+    parts = (task, feed, plan, settings.optim, settings.run, folder, evaluate)
+    train(*parts, best_metric="loss", maximise=False, on_finish=write, name="pretrain")
     return folder.path

@@ -1,5 +1,6 @@
 """A trained network from whatever a user names: a run's folder, a weights file of any layout, or a hub name."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -28,12 +29,22 @@ class Trained(Generic[M]):
     report: LoadReport
 
 
-def read_trained(name: str, use_ema: bool = True, device: torch.device | str = "cpu") -> Trained[nn.Module]:
-    """The classifier, autoencoder or encoder that the weights hold; UserError where they do not say which network it is."""
+def read_trained(
+    name: str,
+    use_ema: bool = True,
+    device: torch.device | str = "cpu",
+    change: Callable[[ModelSettings], ModelSettings] = lambda settings: settings,
+) -> Trained[nn.Module]:
+    """The classifier, autoencoder or encoder that the weights hold, with its settings changed where that is asked for.
+
+    Another number of frames or another size interpolates the positions. UserError where weights and settings do not fit,
+    and where a foreign file does not say which network it is and `change` gives no name.
+    """
     checkpoint = read_weights(name, use_ema)
-    settings = checkpoint.settings
-    if settings is None:
-        raise UserError(f"{name} does not say which network it is: {'; '.join(checkpoint.notes)}; convert it with its settings")
+    settings = change(checkpoint.settings or ModelSettings(name=""))
+    if not settings.name:
+        reason = "; ".join(checkpoint.notes)
+        raise UserError(f'{name} does not say which network it is: {reason}; in Python, load(..., name="vit_b16") names it')
     module = _BUILDERS[checkpoint.kind](settings, checkpoint)
     report = load_into(module, checkpoint, expect="encoder" if checkpoint.kind == "encoder" else "same")
     return Trained(module.to(device).eval(), settings, checkpoint, report)
