@@ -1,41 +1,51 @@
-"""The examples in docs/python-api.md run, in order, and print what the page says."""
+"""The pages of `docs/` name commands, settings, pages and files that exist."""
 
-import contextlib
-import io
 import re
 from pathlib import Path
 
-from .small_runs import write_classes, write_video
+import pytest
 
-PAGE = Path(__file__).parents[1] / "docs" / "python-api.md"
+from videomae2.apps import cli
+from videomae2.config import ALIASES, flatten, from_toml, load_settings
+from videomae2.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
 
-
-def blocks() -> list[tuple[str, str]]:
-    """(language, text) of every fenced block, in order."""
-    return re.findall(r"```(\w+)\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
-
-
-def test_every_example_runs_and_prints_what_the_page_says(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    write_classes(tmp_path / "videos")
-    write_video(tmp_path / "clip.mp4", 2)
-    names: dict = {}
-    printed = None
-    for language, text in blocks():
-        if language == "python":
-            stream = io.StringIO()
-            with contextlib.redirect_stdout(stream):
-                exec(compile(text, str(PAGE), "exec"), names)  # the page is ours
-            printed = stream.getvalue()
-        elif language == "text":
-            assert printed == text
-    assert (tmp_path / "runs" / "finetune" / "report.html").is_file()
-    assert (tmp_path / "runs" / "evaluation" / "report.html").is_file()
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+SETTINGS = {"pretrain": PretrainSettings, "finetune": FinetuneSettings, "evaluate": EvaluateSettings}
+KEYS = {key for cls in SETTINGS.values() for key in flatten(cls())} | set(ALIASES)
 
 
-def test_the_page_names_every_public_name():
-    import videomae2
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), target
 
-    page = PAGE.read_text(encoding="utf-8")
-    missing = [name for name in videomae2.__all__ if name not in page]
-    assert missing in ([], ["EvaluateSettings", "FinetuneSettings", "PretrainSettings"])
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written = re.findall(r"(?:^|`)videomae2 ([a-z]+)(?: (show|check|convert)\b)?", page.read_text(), re.MULTILINE)
+    for words in set(written):
+        assert cli.main([*filter(None, words), "--help"]) == 0, words
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_dotted_options_exist(page: Path) -> None:
+    for option in re.findall(r"--([a-z]+\.[a-z_-]+)", page.read_text()):
+        name = option.replace("-", "_")
+        assert name in KEYS or name.replace(".no_", ".") in KEYS, option
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_toml_examples_are_pages(page: Path) -> None:
+    for text in re.findall(r"```toml\n(.*?)```", page.read_text(), re.DOTALL):
+        from_toml(FinetuneSettings, text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_shell_examples_load_their_pages(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    shell = "\n".join(re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)).replace("\\\n", " ")
+    for command, words in re.findall(r"^videomae2 (pretrain|finetune|evaluate) (experiments/[^#\n]*)", shell, re.MULTILINE):
+        path, *overrides = words.split()
+        load_settings(SETTINGS[command], path, overrides)
