@@ -33,18 +33,18 @@ class Motion:
 
 
 ACTIONS: dict[str, Motion] = {
-    "left": Motion(x=-1),
-    "right": Motion(x=1),
-    "up": Motion(y=-1),
-    "down": Motion(y=1),
-    "towards": Motion(zoom=1),
-    "away": Motion(zoom=-1),
-    "clockwise": Motion(turn=1),
-    "anticlockwise": Motion(turn=-1),
-    "orbit_clockwise": Motion(orbit=1),
-    "orbit_anticlockwise": Motion(orbit=-1),
-    "sway": Motion(sway_x=1),
-    "bounce": Motion(hop_y=1),
+    "left": Motion(x=-1.0),
+    "right": Motion(x=1.0),
+    "up": Motion(y=-1.0),
+    "down": Motion(y=1.0),
+    "towards": Motion(zoom=1.0),
+    "away": Motion(zoom=-1.0),
+    "clockwise": Motion(turn=1.0),
+    "anticlockwise": Motion(turn=-1.0),
+    "orbit_clockwise": Motion(orbit=1.0),
+    "orbit_anticlockwise": Motion(orbit=-1.0),
+    "sway": Motion(sway_x=1.0),
+    "bounce": Motion(hop_y=1.0),
     "rest": Motion(),
 }
 ORBIT_RADIUS = 0.25
