@@ -80,7 +80,7 @@ class FrameStream:
     def seek_pays(self, number: int) -> bool:
         """Whether a key frame that can be sought lies between the current pass and frame `number`."""
         group = self.index.group_of(number)
-        return self.index.key_numbers[group] > self.num_sent and group not in self._unreachable
+        return bool(self.index.key_numbers[group] > self.num_sent) and group not in self._unreachable
 
     def count(self) -> None:
         """Count the frames by decoding them all, once, and forget the times of packets."""
