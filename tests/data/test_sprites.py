@@ -1,6 +1,7 @@
 """Sprite videos: the same for any workers, told apart only by motion, with boxes and segments that fit the pixels."""
 
 import csv
+import itertools
 import json
 
 import numpy as np
@@ -112,7 +113,7 @@ def test_several_objects_and_actions_fill_the_whole_video():
         assert starts == [0, *ends[:-1]] and ends[-1] == 40 and len(sprite.segments) == 3
         assert all(end - start >= 2 for start, end in zip(starts, ends, strict=True))
         labels = [part[0] for part in sprite.segments]
-        assert all(one != other for one, other in zip(labels, labels[1:], strict=False))
+        assert all(one != other for one, other in itertools.pairwise(labels))
 
 
 def test_files_are_the_same_for_any_number_of_workers(tmp_path):

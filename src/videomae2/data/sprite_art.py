@@ -102,7 +102,7 @@ def _crop(chance: np.random.Generator, side: int, shortest: float) -> np.ndarray
     top, left = chance.integers(height - length + 1), chance.integers(width - length + 1)
     square = Image.fromarray(photo[top : top + length, left : left + length])
     pixels = np.asarray(square.resize((side, side), Image.Resampling.BOX), dtype=np.float32)
-    pixels = np.rot90(pixels, chance.integers(4))
+    pixels = np.rot90(pixels, int(chance.integers(4)))
     return pixels[:, ::-1] if chance.random() < 0.5 else pixels
 
 

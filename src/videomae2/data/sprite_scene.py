@@ -99,7 +99,7 @@ def _script(settings: SpriteSettings, chance: np.random.Generator, number: int |
     spare = settings.num_frames - 2 * count
     shares = np.floor(np.cumsum(chance.dirichlet(np.full(count, 4.0))) * spare).astype(int)
     shares[-1] = spare
-    return labels, list(2 + np.diff(shares, prepend=0))
+    return labels, (2 + np.diff(shares, prepend=0)).tolist()
 
 
 def _paint(frames: Tensor, art: Tensor, path: Track) -> tuple[Tensor, Tensor]:
@@ -123,7 +123,7 @@ def _boxes(alpha: Tensor, path: Track) -> np.ndarray:
     boxes = np.empty((alpha.shape[0], 4), np.float32)
     shown = alpha.numpy() > 0.5
     for column, (axis, centre) in enumerate(((1, path.x), (2, path.y))):
-        spans = shown.any(axis=axis)
+        spans = np.asarray(shown.any(axis=axis))
         for frame, span in enumerate(spans):
             boxes[frame, column], boxes[frame, column + 2] = _run_around(span, int(centre[frame] * side))
     return boxes
