@@ -29,7 +29,8 @@ class ModelSettings:
     native_frames: int = 16
     """Frames of the grid the position table is made for; other grids interpolate it in 3-D."""
     native_size: int = 224
-    positions: Literal["sinusoid", "learned"] = "sinusoid"
+    positions: Literal["sinusoid", "axes", "learned"] = "sinusoid"
+    """sinusoid: released, over the flattened grid; axes: of time, row and column apart (ours, for small networks)."""
     cosine_attention: bool = False
     layer_scale: float = 0.0
     """Initial LayerScale; 0 is off, as in every released model."""

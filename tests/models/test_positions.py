@@ -5,7 +5,7 @@ import time
 import torch
 
 from videomae2.geometry import TokenGrid
-from videomae2.models.positions import interpolate, position_table, sinusoid
+from videomae2.models.positions import by_axes, interpolate, position_table, sinusoid
 
 from . import tiny
 
@@ -64,3 +64,30 @@ def test_a_sinusoid_is_no_parameter():
     model = tiny.network()
     assert not any("pos_embed" in name for name in model.state_dict())
     assert not model.encoder.pos_embed.requires_grad
+
+
+def test_positions_by_axes_depend_on_one_axis_a_part():
+    """Width 20: eight channels for time, six for rows, six for columns."""
+    table = by_axes((4, 6, 5), (4, 6, 5), 20).unflatten(0, (4, 6, 5))
+    for channels, axis in ((slice(0, 8), 0), (slice(8, 14), 1), (slice(14, 20), 2)):
+        part = table[..., channels]
+        first = part.movedim(axis, 0)[:, :1, :1].movedim(0, axis)
+        assert torch.equal(part, first.expand_as(part))
+        assert torch.unique(first.flatten(0, 2), dim=0).shape[0] == part.shape[axis]
+    torch.testing.assert_close(table[:, 0, 0, 0], torch.sin(torch.arange(4.0)))
+
+
+def test_positions_by_axes_keep_their_extent_on_another_grid():
+    """Twice the steps over the same seconds: the mean of two neighbours lies on the native step between them."""
+    native, finer = by_axes((4, 2, 2), (4, 2, 2), 12), by_axes((8, 2, 2), (4, 2, 2), 12)
+    native_t, finer_t = (torch.asin(table.unflatten(0, (-1, 2, 2))[:2, 0, 0, 0]) for table in (native, finer))
+    torch.testing.assert_close(finer_t, torch.tensor([-0.25, 0.25]))
+    torch.testing.assert_close(native_t[0], finer_t.mean())
+
+
+def test_a_network_by_axes_uses_them_in_both_halves():
+    model = tiny.network(positions="axes")
+    for half in (model.encoder, model.decoder):
+        grid = model.encoder.config.grid
+        assert torch.equal(half.pos_embed[0], by_axes(grid.shape, grid.shape, half.config.width))
+    assert not [name for name in model.state_dict() if "pos_embed" in name]

@@ -12,7 +12,7 @@ from videomae2.records import TokenSplit
 
 
 class Decoder(nn.Module):
-    """Visible tokens first, then a mask token at every decoded position (released order); always sinusoidal positions."""
+    """Visible tokens first, then a mask token at every decoded position (released order); positions are never learned here."""
 
     pos_embed: Tensor
 
@@ -37,7 +37,7 @@ class Decoder(nn.Module):
     def reset_buffers(self) -> None:
         """Fill the position table; it is in no checkpoint."""
         if not self.pos_embed.is_meta:
-            self.pos_embed.copy_(position_table(self.grid, self.native, self.config.width))
+            self.pos_embed.copy_(position_table(self.grid, self.native, self.config.width, self.config.positions))
 
     def forward(
         self,

@@ -43,11 +43,12 @@ class Encoder(nn.Module):
         self.reset_buffers()
 
     def reset_buffers(self) -> None:
-        """Fill the position table; the sinusoid is in no checkpoint. A learned table starts as the sinusoid."""
+        """Fill the position table; a fixed one is in no checkpoint. A learned table starts as the sinusoid."""
         if self.pos_embed.is_meta:
             return
         with torch.no_grad():
-            self.pos_embed.copy_(position_table(self.config.grid, self.config.native, self.config.width))
+            config = self.config
+            self.pos_embed.copy_(position_table(config.grid, config.native, config.width, config.positions))
 
     def forward(self, frames: Frames, visible: Int[Tensor, "B V"] | None = None) -> Float[Tensor, "B M D"]:
         """Features [B, V, D] of the visible tokens, in their order; of all N tokens where none are named."""

@@ -36,6 +36,9 @@ SIZES = {
 }
 
 
+POSITIONS = ("sinusoid", "axes", "learned")
+
+
 @dataclass(frozen=True)
 class EncoderConfig:
     """A plain vision transformer over the cubes of `grid`; `native` is the grid its position table was made for."""
@@ -60,8 +63,8 @@ class EncoderConfig:
             raise UserError(
                 f"model.drop_path is {self.drop_path}, but a probability below 1 was expected; the paper has 0 to 0.35"
             )
-        if self.positions not in ("sinusoid", "learned"):
-            raise UserError(f"model.positions is {self.positions!r}; choose sinusoid or learned")
+        if self.positions not in POSITIONS:
+            raise UserError(f"model.positions is {self.positions!r}; choose {', '.join(POSITIONS)}")
         if not len(self.mean) == len(self.std) == self.grid.channels:
             came = f"{len(self.mean)} means and {len(self.std)} deviations"
             raise UserError(f"{came} came for clips of {self.grid.channels} channels; give one of each for every channel")
@@ -75,6 +78,7 @@ class DecoderConfig:
     depth: int
     num_heads: int
     mlp_width: int
+    positions: str = "sinusoid"
     cosine_attention: bool = False
     layer_scale: float = 0.0
     activation_checkpointing: bool = False
@@ -111,6 +115,7 @@ def decoder_config(settings: ModelSettings) -> DecoderConfig:
         depth=settings.decoder_depth,
         num_heads=_or(settings.decoder_heads, size.decoder_heads),
         mlp_width=width * size.mlp_width // size.width,
+        positions="axes" if settings.positions == "axes" else "sinusoid",
         cosine_attention=settings.cosine_attention,
         layer_scale=settings.layer_scale,
         activation_checkpointing=settings.activation_checkpointing,

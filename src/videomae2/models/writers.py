@@ -125,6 +125,7 @@ def _check_expressible(settings: ModelSettings, kind: str) -> None:
         "cosine attention": config.cosine_attention,
         "LayerScale": bool(config.layer_scale),
         "a learned position table": config.positions == "learned",
+        "positions by axes": config.positions == "axes",
         f"positions interpolated from {config.native}": config.native != config.grid,
         "a bare encoder": kind == "encoder",
     }
