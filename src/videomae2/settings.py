@@ -107,8 +107,8 @@ class OptimSettings:
     base_lr: float = 1.5e-4
     lr_counts_views: bool = True
     """Whether `batch` in the rule above counts repeated views: the paper does for pre-training (8192 = 2048 x 4)."""
-    min_lr: float = 1e-5
-    """Final learning rate, scaled by the same rule."""
+    min_lr: float = 2.5e-6
+    """Final learning rate, scaled by the same rule: 8e-5 at the paper's batch of 8192, as released."""
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-8
