@@ -155,15 +155,22 @@ class VideoFile:
 
     def _collect(self, wanted: list[int], short_side: int | None) -> UInt8[np.ndarray, "T H W C"]:
         pictures: list[np.ndarray] = []
-        group = self._stream.index.group_of(wanted[0])
+        group, patient_for = self._stream.index.group_of(wanted[0]), -1
         while len(pictures) < len(wanted):
-            leads = self._collect_from(group, wanted, short_side, pictures)
-            if len(pictures) < len(wanted):
-                group = group - 1 if leads else self._stream.index.group_of(wanted[len(pictures)])
+            leads = self._collect_from(group, wanted, short_side, pictures, patient_for)
+            if leads:
+                group, patient_for = group - 1, len(pictures)
+            elif len(pictures) < len(wanted):
+                group = self._stream.index.group_of(wanted[len(pictures)])
         return np.stack(pictures)
 
-    def _collect_from(self, group: int, wanted: list[int], short_side: int | None, pictures: list[np.ndarray]) -> bool:
-        """Add pictures until all are there, or a seek is cheaper. True: the next one leads its group; start a group earlier."""
+    def _collect_from(
+        self, group: int, wanted: list[int], short_side: int | None, pictures: list[np.ndarray], patient_for: int
+    ) -> bool:
+        """Add pictures until all are there, or a seek is cheaper. True: the next one leads its group; start a group earlier.
+
+        No seek is tried before picture `patient_for` is there: it leads its group and needs the group before.
+        """
         held: Any = None
         stream = self._stream
         stream.next_wanted = wanted[len(pictures)]
@@ -178,7 +185,7 @@ class VideoFile:
                 return False
             held = frame
             stream.next_wanted = wanted[len(pictures)]
-            if stream.seek_pays(stream.next_wanted):
+            if len(pictures) != patient_for and stream.seek_pays(stream.next_wanted):
                 return False
         if held is None and group == 0:
             raise DecodeError(self.name, "holds no frame that can be decoded")

@@ -20,6 +20,7 @@ import csv
 import re
 from array import array
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -147,7 +148,7 @@ def _number_labels(table: pa.Table, names: list[str] | None, where: str) -> tupl
     if pa.types.is_dictionary(column.type):
         column = column.cast(pa.string())
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        return table, names or stored_names(table)
+        return table, names or stored_names(table) or _names_beside(table, where)
     column = column.cast(pa.string())
     present = sorted(name for name in pc.unique(column).to_pylist() if name)
     names = names or present
@@ -155,6 +156,18 @@ def _number_labels(table: pa.Table, names: list[str] | None, where: str) -> tupl
         raise UserError(f"{where}: label {unknown[0]!r} is none of the {len(names)} known classes ({', '.join(names[:5])} ...)")
     numbers = pc.fill_null(pc.index_in(column, value_set=pa.array(names, pa.string())).cast(pa.int64()), -1)
     return table.set_column(table.column_names.index("label"), "label", numbers), names
+
+
+def _names_beside(table: pa.Table, where: str) -> list[str]:
+    """Names from a column `class` that stands beside numbers; none where a number below the largest has no name."""
+    if "class" not in table.column_names:
+        return []
+    pairs = table.select(["label", "class"]).group_by(["label", "class"]).aggregate([]).to_pylist()
+    known = sorted((pair["label"], str(pair["class"])) for pair in pairs if pair["label"] is not None and pair["label"] >= 0)
+    for (label, name), (other, second) in pairwise(known):
+        if label == other:
+            raise UserError(f"{where}: label {label} has two names in column class, {name!r} and {second!r}; give it one")
+    return [name for _, name in known] if [label for label, _ in known] == list(range(len(known))) else []
 
 
 def _first_line(path: Path) -> str:
