@@ -156,7 +156,11 @@ class VideoFile:
     def _collect(self, wanted: list[int], short_side: int | None) -> UInt8[np.ndarray, "T H W C"]:
         pictures: list[np.ndarray] = []
         group, patient_for = self._stream.index.group_of(wanted[0]), -1
+        tried: set[tuple[int, int, int]] = set()
         while len(pictures) < len(wanted):
+            if (attempt := (group, len(pictures), patient_for)) in tried:
+                raise MistimedError  # the index leads in circles
+            tried.add(attempt)
             leads = self._collect_from(group, wanted, short_side, pictures, patient_for)
             if leads:
                 group, patient_for = group - 1, len(pictures)

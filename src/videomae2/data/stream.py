@@ -147,18 +147,21 @@ class FrameStream:
 
     def _seek(self, group: int) -> int:
         """Stand before the key packet of `group`, or of an earlier one; the group that was found."""
+        found: int | None = None
         for earlier in range(group, 0, -1):
             target = int(self.index.key_times[earlier]) + self.index.seek_shift
             self._container.seek(target, stream=self.stream, backward=True, any_frame=False)
             found = self._next_key_group()
             if found is not None and found <= group:
-                if found < group:
-                    self._unreachable.add(group)
-                return found
-        self._rewind()
-        if self._next_key_group() != 0:
-            raise MistimedError
-        return 0
+                break
+        else:
+            self._rewind()
+            found = self._next_key_group()
+            if found != 0:
+                raise MistimedError
+        if found < group:
+            self._unreachable.add(group)
+        return found
 
     def _next_key_group(self) -> int | None:
         self._fresh = False
