@@ -1,6 +1,6 @@
 """`videomae2 COMMAND`: finds the command, and turns what goes wrong into one line and an exit code.
 
-Exit codes: 0 done, 1 an error of ours, 2 a mistake the user can mend, 130 interrupted. `--debug` shows tracebacks.
+Exit codes: 0 done, 1 an error of ours, 2 a mistake the user can mend, 130 or 143 interrupted. `--debug` shows tracebacks.
 """
 
 import os
@@ -13,7 +13,7 @@ from cyclopts import App, CycloptsError
 
 from videomae2.apps import commands_files, commands_train
 from videomae2.apps.settings_help import settings_help
-from videomae2.errors import UserError
+from videomae2.errors import Stopped, UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(tokens)
     except (UserError, CycloptsError) as error:
         return _fail(_one_line(error), 2, debug)
+    except Stopped as stopped:  # a run that was asked to stop saved itself first, and says so
+        return _fail(_one_line(stopped), stopped.exit_code, debug)
     except KeyboardInterrupt:
         return _fail("interrupted", 130, debug)
     except BrokenPipeError:  # whoever read our output, such as `head`, has had enough

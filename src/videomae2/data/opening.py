@@ -52,6 +52,9 @@ def video_stream(container: Any, name: str) -> Any:
         kinds = sorted({other.type for other in container.streams if other is not stream})
         container.close()
         raise DecodeError(name, f"no video stream in it, only {' and '.join(kinds) or 'nothing'}")
+    for other in container.streams:
+        if other.index != stream.index and hasattr(other, "discard"):
+            other.discard = "all"  # sound and subtitles are not even read
     return stream
 
 
