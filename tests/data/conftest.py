@@ -39,9 +39,10 @@ def write_numbered() -> Callable[..., Path]:
         gop: int = 12,
         size: tuple[int, int] = (64, 48),
         rotation: int = 0,
+        movflags: str = "",
         **options: str,
     ) -> Path:
-        with av.open(str(path), "w") as container:
+        with av.open(str(path), "w", options={"movflags": movflags} if movflags else {}) as container:
             stream = container.add_stream(codec, rate=rate, options=options)
             stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
             stream.codec_context.gop_size = gop

@@ -131,6 +131,7 @@ class VideoFile:
                 pass
         except MistimedError:
             self._stream.count()
+        self._stream.check_length()
         return self.num_frames
 
     def timestamps(self) -> Float[np.ndarray, "N"]:

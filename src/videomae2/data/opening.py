@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import av
+import av.stream
 
 from videomae2.errors import UserError
 
@@ -39,7 +40,7 @@ def open_container(source: Source, name: str) -> tuple[Any, Any]:
 
         file = fsspec.open(name, "rb").open()
         return av.open(file, metadata_errors="replace"), file
-    except (OSError, ValueError, ImportError) as error:
+    except (av.error.FFmpegError, OSError, ValueError, ImportError) as error:
         if file is not None:
             file.close()
         raise DecodeError(name, _why_not_open(name, error)) from None
@@ -48,14 +49,31 @@ def open_container(source: Source, name: str) -> tuple[Any, Any]:
 def video_stream(container: Any, name: str) -> Any:
     """The stream FFmpeg finds best; a cover picture is none. DecodeError, and the container is closed."""
     stream = container.streams.best("video")
-    if stream is None or "attached_pic" in str(stream.disposition):
+    if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
         kinds = sorted({other.type for other in container.streams if other is not stream})
         container.close()
         raise DecodeError(name, f"no video stream in it, only {' and '.join(kinds) or 'nothing'}")
+    if stream.codec_context is None:
+        container.close()
+        raise DecodeError(name, "its video is in a codec that FFmpeg does not know, or its header is cut off")
     for other in container.streams:
         if other.index != stream.index and hasattr(other, "discard"):
-            other.discard = "all"  # sound and subtitles are not even read
+            other.discard = av.stream.Discard.all  # sound and subtitles are not even read
     return stream
+
+
+def promised_seconds(container: Any, stream: Any) -> float:
+    """How long the header says the video is; 0 where it does not speak of this stream alone."""
+    if tag := stream.metadata.get("DURATION"):  # Matroska's, such as 00:00:08.000000000
+        try:
+            hours, minutes, seconds = tag.split(":")
+            return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        except ValueError:
+            return 0.0
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    alone = len(container.streams) == 1 and container.duration
+    return container.duration / av.time_base if alone else 0.0
 
 
 def identity(source: Source) -> tuple | None:

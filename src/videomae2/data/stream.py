@@ -90,6 +90,13 @@ class FrameStream:
             raise DecodeError(self.name, "holds no frame that can be decoded")
         self.index = frame_index.remember(opening.identity(self._source), frame_index.counted(total))
 
+    def check_length(self) -> None:
+        """DecodeError where frames at a constant rate fill much less time than the header promises: a truncated file."""
+        covered = self.index.num_frames * self.index.mean_interval
+        promised = opening.promised_seconds(self._container, self.stream)
+        if covered > 0 and self.index.constant_rate and promised - covered > max(1.0, 0.05 * promised):
+            raise DecodeError(self.name, f"ends after {covered:.1f} of {promised:.1f} seconds; the file is truncated")
+
     def packets(self) -> Iterator[Any]:
         """All packets from the beginning, undecoded."""
         self._rewind()
