@@ -31,11 +31,15 @@ def save_result(name: str, result: dict[str, Any]) -> Path:
     record = {"benchmark": name, "date": datetime.now(UTC).date().isoformat(), "machine": describe_machine(), **result}
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(record, indent=2) + "\n")
-    os.replace(temporary, path)
+    temporary.replace(path)
     return path
 
 
 def _cpu_name() -> str:
     info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    names = (
+        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.exists()
+        else []
+    )
     return names[0] if names else platform.processor()

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from machine import save_result
 
-from videomae2.config import flatten, load_settings
+from videomae2.config import load_settings
 from videomae2.data.decode import open_video
 from videomae2.data.manifest import Manifest, read_manifest
 from videomae2.recipes.evaluate import run_evaluation
@@ -29,7 +29,10 @@ PAGES = Path(__file__).parents[1] / "experiments" / "small"
 def main() -> None:
     arguments = _arguments()
     lists = {part: _write_manifest(arguments.data, part, arguments.work) for part in ("train", "test")}
-    result: dict[str, Any] = {"dataset": "UCF101, 10 classes, 160x120, split 1", "videos": {p: len(read_manifest(str(f))) for p, f in lists.items()}}
+    result: dict[str, Any] = {
+        "dataset": "UCF101, 10 classes, 160x120, split 1",
+        "videos": {p: len(read_manifest(str(f))) for p, f in lists.items()},
+    }
     result["baselines"] = baselines(lists["train"], lists["test"])
     pretrained = _timed(result, "pretrain", lambda: _pretrain(lists, arguments))
     for arm, init in (("pretrained", str(pretrained)), ("scratch", "")):
@@ -83,7 +86,9 @@ def _write_manifest(data: Path, part: str, work: Path) -> Path:
     with (data / "annotations" / f"{part}list01.csv").open() as source, path.open("w", newline="") as target:
         writer = csv.writer(target)
         writer.writerow(["path", "label"])
-        writer.writerows([(data / "lowres_all" / f"{row['video']}.mp4").resolve(), row["label"]] for row in csv.DictReader(source))
+        writer.writerows(
+            [(data / "lowres_all" / f"{row['video']}.mp4").resolve(), row["label"]] for row in csv.DictReader(source)
+        )
     return path
 
 
@@ -93,14 +98,23 @@ def _pretrain(lists: dict[str, Path], arguments: argparse.Namespace) -> Path:
 
 
 def _finetune(lists: dict[str, Path], arguments: argparse.Namespace, arm: str, init: str) -> Path:
-    tokens = ["--data.train", str(lists["train"]), "--data.val", str(lists["test"]), "--run.out", str(arguments.work / f"finetune_{arm}")]
+    tokens = [
+        "--data.train",
+        str(lists["train"]),
+        "--data.val",
+        str(lists["test"]),
+        "--run.out",
+        str(arguments.work / f"finetune_{arm}"),
+    ]
     tokens += ["--init", init] if init else ["--optim.layer-decay", "1.0"]
     return run_finetuning(load_settings(FinetuneSettings, PAGES / "ucf101_10_finetune.toml", [*tokens, *arguments.finetune]))
 
 
 def _evaluate(run: Path, test: Path, out: Path) -> dict[str, Any]:
     settings = load_settings(
-        EvaluateSettings, None, ["--weights", str(run), "--data.val", str(test), "--data.test-clips", "2", "--data.test-crops", "3", "--out", str(out)]
+        EvaluateSettings,
+        None,
+        ["--weights", str(run), "--data.val", str(test), "--data.test-clips", "2", "--data.test-crops", "3", "--out", str(out)],
     )
     return run_evaluation(settings).summary()
 

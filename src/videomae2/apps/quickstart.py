@@ -75,7 +75,9 @@ class Quickstart:
             "tested_shuffled", runs["pretrained"], sets["held_out"], "shuffled"
         )
         example = sets["held_out"].parent / "videos" / f"{plan.UNLABELLED + plan.LABELLED:06d}.mp4"
-        predictions = self._stage("predict", f"Predicting {example}", lambda: load(str(runs["pretrained"])).predict(example, top=3))
+        predictions = self._stage(
+            "predict", f"Predicting {example}", lambda: load(str(runs["pretrained"])).predict(example, top=3)
+        )
         say("  " + ", ".join(map(str, predictions)))
         return Outcome(runs, evaluations, example, predictions, self.seconds, self.seed)
 

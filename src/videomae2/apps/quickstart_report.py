@@ -32,7 +32,9 @@ def _blocks(outcome: "Outcome") -> list[Block]:
     best = outcome.evaluations["pretrained"]
     blocks = [*_headline(outcome), *_curves(outcome)]
     blocks += reconstruction_blocks(outcome.runs["pretrain"], [outcome.example])
-    blocks.append(Figure("Confusion matrix", charts.confusion_matrix(best.confusion, best.class_names), "Fine-tuned after pre-training."))
+    blocks.append(
+        Figure("Confusion matrix", charts.confusion_matrix(best.confusion, best.class_names), "Fine-tuned after pre-training.")
+    )
     blocks += [class_table(best.classes, best.class_names), _example(outcome), _times(outcome)]
     return blocks
 
@@ -50,8 +52,8 @@ def _headline(outcome: "Outcome") -> list[Block]:
     rows = [[ARMS[name], f"{100 * value:.1f} %"] for name, value in top1.items()]
     text = (
         f"{summary['held_out_videos']} held-out videos, {summary['views']} views each (one run; seed {outcome.seed}). Pre-training "
-        f"went on from {summary['started_from']}, which ships with the package and was made from other sprites without any "
-        f"label: minutes on a CPU are too short to pre-train from nothing. A still frame says nothing about the class; frames in "
+        f"went on from {summary['started_from']}, which ships with the package and was made from other sprites, without "
+        f"any label: minutes on a CPU are too short to pre-train from nothing. A still frame says nothing about the class; frames in "
         f"shuffled order still tell the axis of a motion but not its direction, so that control can beat chance, not solve the task."
     )
     return [Numbers(items), Note("What is compared", text), Figure("Accuracy", bars), Table("Top-1", ["arm", "top-1"], rows)]
@@ -61,7 +63,9 @@ def _curves(outcome: "Outcome") -> list[Block]:
     lines = {name: read_lines(run / "metrics.jsonl") for name, run in outcome.runs.items()}
     pretraining = charts.curves({"pre-training": series(lines.pop("pretrain"), "loss")}, "step", "loss")
     supervised = charts.curves({ARMS[name]: series(found, "loss") for name, found in lines.items()}, "step", "cross-entropy")
-    caption = "Each point is the mean since the one before. The loss starts low because pre-training goes on from shipped weights."
+    caption = (
+        "Each point is the mean since the one before. The loss starts low because pre-training goes on from shipped weights."
+    )
     return [Figure("Pre-training loss", pretraining, caption), Figure("Training loss with labels", supervised)]
 
 

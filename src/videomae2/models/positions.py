@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from videomae2.geometry import TokenGrid
 
-
 AXIS_BASE = 100.0
 """Of the table by axes: a grid has at most some dozens of steps along an axis, where 10000 leaves most channels constant."""
 
