@@ -40,7 +40,9 @@ WRITTEN = {
 
 
 @pytest.mark.parametrize("name", WRITTEN)
-def test_any_frame_alone_is_the_frame_among_all(name: str, tmp_path: Path, write_numbered: Callable, numbers_of: Callable) -> None:
+def test_any_frame_alone_is_the_frame_among_all(
+    name: str, tmp_path: Path, write_numbered: Callable, numbers_of: Callable
+) -> None:
     path = write_numbered(tmp_path / name, **WRITTEN[name])
     with open_video(path) as video:
         assert video.num_frames == WRITTEN[name].get("num_frames", 60)
@@ -70,7 +72,9 @@ def test_a_row_counts_from_its_own_start(tmp_path: Path, write_numbered: Callabl
     assert numbers_of(read_frames(Row(str(path), start=20, end=40), [0, 5])) == [20, 25]
 
 
-def test_a_clip_from_the_middle_of_a_long_video_costs_a_seek(tmp_path: Path, write_numbered: Callable, numbers_of: Callable) -> None:
+def test_a_clip_from_the_middle_of_a_long_video_costs_a_seek(
+    tmp_path: Path, write_numbered: Callable, numbers_of: Callable
+) -> None:
     path = write_numbered(tmp_path / "long.mp4", num_frames=20_000, gop=250, preset="ultrafast", bf="2", size=(32, 24))
     with open_video(path) as video:
         assert video.num_frames == 20_000
@@ -83,7 +87,9 @@ def test_a_clip_from_the_middle_of_a_long_video_costs_a_seek(tmp_path: Path, wri
         assert video.frames_decoded <= 5 * 250
 
 
-def test_frames_that_nothing_refers_to_are_skipped_on_the_way(tmp_path: Path, write_numbered: Callable, numbers_of: Callable) -> None:
+def test_frames_that_nothing_refers_to_are_skipped_on_the_way(
+    tmp_path: Path, write_numbered: Callable, numbers_of: Callable
+) -> None:
     options = {"x264-params": "b-adapt=0:scenecut=0:b-pyramid=none", "bf": "3"}
     path = write_numbered(tmp_path / "v.mp4", num_frames=240, gop=240, **options)
     with open_video(path) as video:

@@ -32,6 +32,7 @@ class FrameIndex:
     constant_rate: bool = True
     mean_interval: float = 0.0
     """Seconds between frames as the packets say; 0 where nobody looked."""
+    longest_interval: float = 0.0
     seek_shift: int = 0
     """Added to a key time to seek to it: FFmpeg's mov seeks by presentation time and searches by decoding time."""
 
@@ -114,9 +115,8 @@ def from_packets(packets: Iterable[Any], container: Any, stream: Any) -> FrameIn
     if not times or len(set(times)) != len(times) or sorted(set(key_times)) != key_times:
         return None
     seconds = np.sort(np.array(times, dtype=np.int64)) * float(stream.time_base)
-    constant, interval = _rate(seconds, float(stream.time_base))
     keys = np.array(key_times, dtype=np.int64), np.array(key_numbers, dtype=np.int64)
-    return FrameIndex(len(times), "packets", *keys, constant, interval)
+    return FrameIndex(len(times), "packets", *keys, *_rate(seconds, float(stream.time_base)))
 
 
 def shows(packet: Any, stream: Any) -> bool:
@@ -137,9 +137,11 @@ def _key_positions(entries: Any) -> Int64[np.ndarray, "G"]:
     return np.array(found[::-1], dtype=np.int64)
 
 
-def _rate(seconds: np.ndarray, tick: float) -> tuple[bool, float]:
+def _rate(seconds: np.ndarray, tick: float) -> tuple[bool, float, float]:
+    """Whether frames are evenly spaced, up to rounding to ticks, and the mean and longest interval."""
     if len(seconds) < 2:
-        return True, 0.0
+        return True, 0.0, 0.0
     interval = float((seconds[-1] - seconds[0]) / (len(seconds) - 1))
     even = seconds[0] + interval * np.arange(len(seconds))
-    return bool(np.abs(seconds - even).max() <= max(1.5 * tick, 0.02 * interval)), interval
+    constant = bool(np.abs(seconds - even).max() <= max(1.5 * tick, 0.02 * interval))
+    return constant, interval, float(np.diff(seconds).max())
