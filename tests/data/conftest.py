@@ -11,10 +11,10 @@ import pytest
 
 
 def numbered_picture(number: int, width: int = 64, height: int = 48) -> np.ndarray:
-    """A picture of a checkerboard code: 12 bits of `number` as black and white cells."""
-    picture = np.full((height, width, 3), 128, dtype=np.uint8)
+    """A picture of 12 bits of `number` as black and white cells."""
     cells = np.array([number >> bit & 1 for bit in range(12)], dtype=np.uint8).reshape(3, 4) * 255
-    return np.where(True, np.kron(cells, np.ones((height // 3, width // 4), np.uint8))[..., None], picture).astype(np.uint8)
+    picture = np.kron(cells, np.ones((height // 3, width // 4), np.uint8))
+    return np.repeat(picture[..., None], 3, axis=2)
 
 
 def read_numbers(frames: Any) -> list[int]:
@@ -27,10 +27,11 @@ def read_numbers(frames: Any) -> list[int]:
 
 @pytest.fixture(scope="session")
 def write_numbered() -> Callable[..., Path]:
-    """`write_numbered(path, frames, codec=..., times=..., options=...)` writes a video whose frame n shows n."""
+    """`write_numbered(path, codec=..., times=..., bf="3")` writes a video whose frame n shows n."""
 
     def write(
         path: Path,
+        *,
         num_frames: int = 60,
         codec: str = "libx264",
         pix_fmt: str = "yuv420p",

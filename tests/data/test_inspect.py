@@ -68,7 +68,7 @@ def test_show_says_what_a_list_is_read_as(folder: Path) -> None:
     for words in [
         "3 rows, 2 files",
         "columns: path, start, end, label, source; kept: weight",
-        "labels: 2 classes: jump (1), run (1); 1 rows have none",
+        "labels: 2 classes: jump (1), run (1); no label: 1 rows",
         "sources: web (2), disk (1)",
         f"0  {folder}/a.mp4  frames 0 to 9  label 1 (run)  source web",
         f"1  {folder}/a.mp4  frames 10 to the end  label 0 (jump)",

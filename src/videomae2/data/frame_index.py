@@ -5,6 +5,7 @@ the container's own index (mp4, mov, avi: a complete list of samples, read at op
 decoding (mkv, webm, gif, mpeg), or, where packets do not say when they are shown (avi with B-frames), decoding once.
 """
 
+from array import array
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -99,9 +100,7 @@ def from_packets(packets: Iterable[Any], container: Any, stream: Any) -> FrameIn
     """The index from all packets of a stream, undecoded; None where they do not say when they are shown."""
     if container.format.name == "avi":  # its packets carry order of decoding, not times
         return None
-    times: list[int] = []
-    key_times: list[int] = []
-    key_numbers: list[int] = []
+    times, key_times, key_numbers = array("q"), array("q"), array("q")
     for packet in packets:
         if not key_times and not packet.is_keyframe:
             continue
@@ -112,11 +111,11 @@ def from_packets(packets: Iterable[Any], container: Any, stream: Any) -> FrameIn
             key_numbers.append(len(times))
         if shows(packet, stream):
             times.append(packet.pts)
-    if not times or len(set(times)) != len(times) or sorted(set(key_times)) != key_times:
+    shown, keys = np.unique(np.array(times, dtype=np.int64)), np.array(key_times, dtype=np.int64)
+    if len(times) == 0 or len(shown) != len(times) or (np.diff(keys) <= 0).any():
         return None
-    seconds = np.sort(np.array(times, dtype=np.int64)) * float(stream.time_base)
-    keys = np.array(key_times, dtype=np.int64), np.array(key_numbers, dtype=np.int64)
-    return FrameIndex(len(times), "packets", *keys, *_rate(seconds, float(stream.time_base)))
+    constant, mean, longest = _rate(shown * float(stream.time_base), float(stream.time_base))
+    return FrameIndex(len(shown), "packets", keys, np.array(key_numbers, dtype=np.int64), constant, mean, longest)
 
 
 def shows(packet: Any, stream: Any) -> bool:

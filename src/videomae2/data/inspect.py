@@ -106,7 +106,7 @@ def _labels_line(manifest: Manifest) -> str:
     names = manifest.class_names
     shown = ", ".join(f"{names[c] if names else c} ({counts[c]})" for c in range(min(len(counts), 12)))
     more = f", and {len(counts) - 12} more" if len(counts) > 12 else ""
-    missing = f"; {len(labels) - len(labelled)} rows have none" if len(labelled) < len(labels) else ""
+    missing = f"; no label: {len(labels) - len(labelled)} rows" if len(labelled) < len(labels) else ""
     return f"labels: {manifest.num_classes} classes: {shown}{more}{missing}"
 
 
