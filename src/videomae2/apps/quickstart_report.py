@@ -50,11 +50,13 @@ def _headline(outcome: "Outcome") -> list[Block]:
     ]
     bars = charts.bars({name.replace(", ", ",\n"): 100 * value for name, value in top1.items()}, "top-1, %", {"chance": chance})
     rows = [[ARMS[name], f"{100 * value:.1f} %"] for name, value in top1.items()]
+    videos = summary["videos"]
     text = (
-        f"{summary['held_out_videos']} held-out videos, {summary['views']} views each (one run; seed {outcome.seed}). Pre-training "
-        f"went on from {summary['started_from']}, which ships with the package and was made from other sprites, without "
-        f"any label: minutes on a CPU are too short to pre-train from nothing. A still frame says nothing about the class; frames in "
-        f"shuffled order still tell the axis of a motion but not its direction, so that control can beat chance, not solve the task."
+        f"One network, {videos['unlabelled']} videos without labels to pre-train on, {videos['labelled']} with labels to "
+        f"fine-tune on, {videos['held_out']} to test on, {summary['views']} views each; one run, seed {outcome.seed}. Every arm "
+        f"is fine-tuned for as many steps on the same labels. A still frame says nothing about the class, and neither does the "
+        f"set of frames beyond the axis of the motion: slow sprites cross the picture once, fast ones three times, through the "
+        f"same places. So whoever sees the frames in shuffled order can only guess."
     )
     return [Numbers(items), Note("What is compared", text), Figure("Accuracy", bars), Table("Top-1", ["arm", "top-1"], rows)]
 
