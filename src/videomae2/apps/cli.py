@@ -18,6 +18,9 @@ from videomae2.errors import Stopped, UserError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (`sys.argv` by default) and return its exit code; never raises for a user's mistake."""
+    # Before torch loads: threads that wait by spinning stall a training step a hundredfold where loader processes or other
+    # programs want the same cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     tokens = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in tokens
     tokens = [token for token in tokens if token != "--debug"]
