@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
+import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
@@ -49,14 +50,22 @@ def write_sprites(
     if (out / "manifest.csv").exists():
         raise UserError(f"{out} already holds a manifest; give another folder, or remove this one")
     (out / "videos").mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        jobs = range(first, first + num_videos)
-        rows = list(pool.map(lambda number: _write_video(out, settings, seed, number), jobs))
+    rows = _write_videos(out, settings, seed, range(first, first + num_videos), max(1, workers))
     _replace(out / "boxes.json", json.dumps({row["path"]: row["objects"] for row in rows}))
     _replace(out / "segments.json", json.dumps(_activitynet(rows, settings)))
     _replace(out / "classes.json", json.dumps(settings.classes))
     _replace(out / "manifest.csv", _table(rows))
     return out / "manifest.csv"
+
+
+def _write_videos(out: Path, settings: SpriteSettings, seed: int, numbers: range, workers: int) -> list[dict]:
+    """Each worker draws with one torch thread: pictures are too small to share, and waiting threads took most of the time."""
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(lambda number: _write_video(out, settings, seed, number), numbers))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _write_video(out: Path, settings: SpriteSettings, seed: int, number: int) -> dict:
