@@ -64,7 +64,7 @@ def pretraining(manifest: Path, out: Path, seed: int) -> PretrainSettings:
 
 
 def finetuning(manifest: Path, out: Path, seed: int, init: str, frame_order: str = "as_filmed") -> FinetuneSettings:
-    """Supervised training; every arm of the comparison has this budget, from scratch (`init` empty) or not."""
+    """Supervised training; every arm of the comparison has this budget and these settings."""
     return FinetuneSettings(
         model=MODEL,
         data=replace(PLAIN, train=str(manifest), frame_order=frame_order),  # type: ignore[arg-type]
