@@ -22,14 +22,19 @@ from videomae2.recipes.progress import say
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the quickstart found; `top1` names each arm of the comparison, shares are in [0, 1]."""
+    """What the quickstart found; `top1` names each arm of the comparison, `shown` some videos; shares are in [0, 1]."""
 
     runs: dict[str, Path]
     evaluations: dict[str, Evaluation]
-    example: Path
+    shown: list[Path]
     predictions: list[Any]
     seconds: dict[str, float]
     seed: int
+
+    @property
+    def example(self) -> Path:
+        """The video that was predicted."""
+        return self.shown[0]
 
     @property
     def top1(self) -> dict[str, float]:
@@ -76,12 +81,13 @@ class Quickstart:
         evaluations["pretrained, tested shuffled"] = self._evaluate(
             "tested_shuffled", runs["pretrained"], sets["held_out"], "shuffled"
         )
-        example = sets["held_out"].parent / "videos" / f"{plan.UNLABELLED + plan.LABELLED:06d}.mp4"
+        shown = sorted((sets["held_out"].parent / "videos").iterdir())[:3]
+        example = shown[0]
         predictions = self._stage(
             "predict", f"Predicting {example}", lambda: load(str(runs["pretrained"])).predict(example, top=3)
         )
         say("  " + ", ".join(map(str, predictions)))
-        return Outcome(runs, evaluations, example, predictions, self.seconds, self.seed)
+        return Outcome(runs, evaluations, shown, predictions, self.seconds, self.seed)
 
     def _untrained(self) -> str:
         """The weights that pre-training started from, so that the arm from scratch differs in nothing else.

@@ -31,7 +31,7 @@ def write_quickstart_report(outcome: "Outcome", path: Path) -> Path:
 def _blocks(outcome: "Outcome") -> list[Block]:
     best = outcome.evaluations["pretrained"]
     blocks = [*_headline(outcome), *_curves(outcome)]
-    blocks += reconstruction_blocks(outcome.runs["pretrain"], [outcome.example])
+    blocks += reconstruction_blocks(outcome.runs["pretrain"], outcome.shown)
     blocks.append(
         Figure("Confusion matrix", charts.confusion_matrix(best.confusion, best.class_names), "Fine-tuned after pre-training.")
     )

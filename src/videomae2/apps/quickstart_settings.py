@@ -17,13 +17,13 @@ from videomae2.settings import (
 
 SPRITES = SpriteSettings(
     size=32,
-    num_frames=16,
+    num_frames=20,
     classes=("left", "right", "up", "down", "left_fast", "right_fast", "up_fast", "down_fast"),
     sizes=(0.5, 0.9),
     beat=(16.0, 16.0),
     contrast=0.35,
 )
-"""Slow ones cross the frame once in a clip, fast ones three times: the same set of places, visited in another order."""
+"""Slow ones cross the frame once in a clip of 16, fast ones three times: the same set of places in another order."""
 UNLABELLED, LABELLED, HELD_OUT = 4000, 64, 400
 """Videos to pre-train on, to fine-tune on, and to evaluate on."""
 PRETRAINING_STEPS, FINETUNING_STEPS = 3500, 200
@@ -48,7 +48,7 @@ MASK = MaskSettings(encoder="frame", encoder_ratio=0.5, decoder="running_cell", 
 """Whole tubelet steps are hidden: what is left of the background can be copied, what moves has to be followed."""
 RUN = RunSettings(precision="fp32", checkpoint_every="50%", log_every=20, tensorboard=False)
 PLAIN = DataSettings(
-    stride=1, repeated_views=1, crop="center", flip=False, rand_augment="", erasing=0.0, test_clips=1, test_crops=3, workers=1
+    stride=1, repeated_views=1, crop="center", flip=False, rand_augment="", erasing=0.0, test_clips=3, test_crops=1, workers=1
 )
 
 
@@ -86,7 +86,7 @@ def finetuning(manifest: Path, out: Path, seed: int, init: str, frame_order: str
 
 
 def evaluation(weights: Path, manifest: Path, out: Path, frame_order: str = "as_filmed") -> EvaluateSettings:
-    """Three crops of each held-out video."""
+    """Three clips of each held-out video."""
     return EvaluateSettings(
         weights=str(weights),
         data=replace(PLAIN, val=str(manifest), frame_order=frame_order),  # type: ignore[arg-type]
