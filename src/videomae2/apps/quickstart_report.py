@@ -1,18 +1,15 @@
 """report.html of the quickstart: what pre-training was worth, how each run went, what the network rebuilds and confuses."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from videomae2 import visualize
 from videomae2.apps import charts
 from videomae2.apps.evaluation_report import class_table
 from videomae2.apps.page import Block, Figure, Note, Numbers, Page, Table, write_page
+from videomae2.apps.quickstart_outcome import Outcome
 from videomae2.apps.report import reconstruction_blocks, series
 from videomae2.apps.views import load_video
 from videomae2.engine.log import read_lines
-
-if TYPE_CHECKING:
-    from videomae2.apps.quickstart import Outcome
 
 ARMS = {
     "pretrained": "pre-trained, then fine-tuned",
@@ -22,13 +19,13 @@ ARMS = {
 }
 
 
-def write_quickstart_report(outcome: "Outcome", path: Path) -> Path:
+def write_quickstart_report(outcome: Outcome, path: Path) -> Path:
     """Write the page; its path comes back."""
     subtitle = "Sprites that differ only in how they move: pre-train, fine-tune, evaluate, and compare"
     return write_page(Page("VideoMAE V2 quickstart", subtitle, _blocks(outcome)), path)
 
 
-def _blocks(outcome: "Outcome") -> list[Block]:
+def _blocks(outcome: Outcome) -> list[Block]:
     best = outcome.evaluations["pretrained"]
     blocks = [*_headline(outcome), *_curves(outcome)]
     blocks += reconstruction_blocks(outcome.runs["pretrain"], outcome.shown)
@@ -39,7 +36,7 @@ def _blocks(outcome: "Outcome") -> list[Block]:
     return blocks
 
 
-def _headline(outcome: "Outcome") -> list[Block]:
+def _headline(outcome: Outcome) -> list[Block]:
     top1, summary = outcome.top1, outcome.summary()
     chance = 100 * summary["chance"]
     items = [
@@ -61,7 +58,7 @@ def _headline(outcome: "Outcome") -> list[Block]:
     return [Numbers(items), Note("What is compared", text), Figure("Accuracy", bars), Table("Top-1", ["arm", "top-1"], rows)]
 
 
-def _curves(outcome: "Outcome") -> list[Block]:
+def _curves(outcome: Outcome) -> list[Block]:
     lines = {name: read_lines(run / "metrics.jsonl") for name, run in outcome.runs.items()}
     pretraining = charts.curves({"pre-training": series(lines.pop("pretrain"), "loss")}, "step", "loss")
     supervised = charts.curves({ARMS[name]: series(found, "loss") for name, found in lines.items()}, "step", "cross-entropy")
@@ -71,12 +68,12 @@ def _curves(outcome: "Outcome") -> list[Block]:
     return [Figure("Pre-training loss", pretraining, caption), Figure("Training loss with labels", supervised)]
 
 
-def _example(outcome: "Outcome") -> Figure:
+def _example(outcome: Outcome) -> Figure:
     frames = visualize.enlarge(load_video(outcome.example, num_frames=16, stride=1, size=64), 96)
     best = ", ".join(map(str, outcome.predictions))
     return Figure(f"Prediction for {outcome.example.name}", charts.picture_png(visualize.strip(frames, 8)), best)
 
 
-def _times(outcome: "Outcome") -> Table:
+def _times(outcome: Outcome) -> Table:
     rows = [[name.replace("_", " "), f"{seconds:.0f} s"] for name, seconds in outcome.seconds.items()]
     return Table("Time", ["stage", "wall time"], rows, "On this machine.", folded=True)
