@@ -1,8 +1,12 @@
-"""The one exception a user's mistake raises; the command line prints it as a single line and exits with 2."""
+"""The exceptions that end a command in one line: a user's mistake (exit code 2), a fault of ours, a stop that was asked for."""
 
 
 class UserError(ValueError):
     """A mistake the caller can mend. The message says what came, what was expected, and what to try."""
+
+
+class RowError(RuntimeError):
+    """This package's own code failed on a manifest row that the message names: a fault to report, not a broken video."""
 
 
 class Stopped(KeyboardInterrupt):

@@ -16,7 +16,7 @@ from videomae2.data import sampling
 from videomae2.data.dataset import EvaluationClips, TrainingClips
 from videomae2.data.loader import evaluation_batches, training_batches
 from videomae2.data.manifest import Manifest, read_manifest
-from videomae2.errors import UserError
+from videomae2.errors import RowError, UserError
 from videomae2.records import Clip, Failure
 from videomae2.settings import DataSettings, FinetuneSettings
 
@@ -257,3 +257,32 @@ def test_impossible_settings_are_refused(folder: Path) -> None:
         TrainingClips(unlabelled, replace(PLAIN, repeated_views=0), 8, 32)
     with pytest.raises(UserError, match=r"0 test clips x 3 test crops"):
         EvaluationClips(unlabelled, PLAIN, 8, 32, (0, 3))
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(5, "Input/output error"), av.error.InvalidDataError(1, "odd bytes")])
+def test_what_a_strange_file_provokes_is_its_own_failure(folder: Path, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def provoke(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(module.VideoFile, "read", provoke)
+    found = EvaluationClips(read_manifest(folder / "a.mp4"), PLAIN, 4, 32, (1, 1))[0]
+    assert isinstance(found, Failure)
+    assert type(error).__name__ in found.reason and "\n" not in found.reason
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("kind", [TypeError, AttributeError, IndexError, AssertionError, KeyError])
+def test_a_fault_of_ours_is_not_taken_for_a_broken_video(
+    folder: Path, kind: type[Exception], workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise kind("our own mistake")
+
+    monkeypatch.setattr(sampling, "pretrain_indices", fail)
+    clips = TrainingClips(read_manifest(folder / "a.mp4"), PLAIN, 4, 32)
+    with pytest.raises(RowError, match=rf"row 0, .*a\.mp4: {kind.__name__}: .*our own mistake.*the program failed here"):
+        next(training_batches(clips, batch_size=1, seed=0, workers=workers))
+    monkeypatch.setattr(module, "view_crops", fail)
+    views = EvaluationClips(read_manifest(folder / "a.mp4"), PLAIN, 4, 32, (1, 1))
+    with pytest.raises(RowError, match=r"row 0, "):
+        next(evaluation_batches(views, batch_size=1, workers=workers))

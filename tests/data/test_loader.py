@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from videomae2.data.loader import TrainingOrder, batches_per_epoch, epoch_order, evaluation_batches, training_batches
-from videomae2.errors import UserError
+from videomae2.errors import RowError, UserError
 from videomae2.records import Clip, ClipBatch, Failure
 
 
@@ -210,3 +210,25 @@ def test_workers_outlive_a_stop_meant_for_the_whole_group() -> None:
 def test_a_killed_worker_is_one_clear_line() -> None:
     with pytest.raises(UserError, match=r"a loader process died.*try fewer --data.workers"):
         next(training_batches(Dying(), batch_size=2, seed=0, workers=1))
+
+
+class Faulty(Training):
+    error: Exception = RowError("row 3, 3.mp4: TypeError: no number came")
+
+    def __getitem__(self, place: tuple[int, int]) -> list[Clip] | list[Failure]:
+        raise self.error
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("error", [RowError("row 3, 3.mp4: TypeError: no number came"), UserError("stride is 0; try 4")])
+def test_an_error_of_ours_ends_the_run_with_its_own_line(workers: int, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Faulty, "error", error)
+    with pytest.raises(type(error)) as caught:
+        next(training_batches(Faulty(), batch_size=2, seed=0, workers=workers))
+    assert str(caught.value) == str(error)
+    assert "__getitem__" in str(caught.value.__cause__), "the traceback of the worker comes along, for --debug"
+
+
+def test_more_workers_than_cores_is_no_warning(recwarn: pytest.WarningsRecorder) -> None:
+    next(training_batches(Training(), batch_size=2, seed=0, workers=3))
+    assert not [each for each in recwarn if "DataLoader" in str(each.message)]

@@ -1,5 +1,6 @@
 """From a manifest row to clips: sample, decode once, transform every view; a broken row becomes a record, never a crash."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -13,8 +14,9 @@ from videomae2.data import sampling
 from videomae2.data.decode import DecodeError, VideoFile
 from videomae2.data.frames import FrameFolder, open_row
 from videomae2.data.manifest import Manifest
+from videomae2.data.opening import UNREADABLE, why_unreadable
 from videomae2.data.transforms import TrainingTransform, view_crops
-from videomae2.errors import UserError
+from videomae2.errors import RowError, UserError
 from videomae2.records import Clip, Failure
 from videomae2.settings import DataSettings
 
@@ -61,12 +63,13 @@ class TrainingClips:
         epoch, asked = place
         failures: list[Failure] = []
         for row in self._candidates(epoch, asked):
-            window = self._read(epoch, row)
-            if isinstance(window, Failure):
-                failures.append(window)
-                continue
-            frames = window.frames[window.places]
-            clips = [self._view(frames, epoch, row, view) for view in range(self.data.repeated_views)]
+            with _named(self.manifest, row):
+                window = self._read(epoch, row)
+                if isinstance(window, Failure):
+                    failures.append(window)
+                    continue
+                frames = window.frames[window.places]
+                clips = [self._view(frames, epoch, row, view) for view in range(self.data.repeated_views)]
             return [replace(clips[0], failures=tuple(failures)), *clips[1:]]
         return failures
 
@@ -131,6 +134,10 @@ class EvaluationClips:
 
     def __getitem__(self, row: int) -> list[Clip] | Failure:
         """The views of one row, or why there are none."""
+        with _named(self.manifest, row):
+            return self._views(row)
+
+    def _views(self, row: int) -> list[Clip] | Failure:
         read = _read_row(self.manifest, row, self.data, self._windows)
         if isinstance(read, Failure):
             return read
@@ -183,14 +190,26 @@ def _read_row(manifest: Manifest, number: int, data: DataSettings, draw: Callabl
                 indices = first + draw(last - first, stride)
             wanted, places = np.unique(indices, return_inverse=True)
             return _Window(video.read(wanted), torch.from_numpy(places))
-    except DecodeError as error:
-        return Failure(number, row.path, error.reason)
-    except Exception as error:  # whatever a strange file provokes is that file's failure, not the run's
-        return Failure(number, row.path, " ".join(f"{type(error).__name__}: {error}".split()))
+    except UNREADABLE as error:
+        return Failure(number, row.path, why_unreadable(error))
+
+
+@contextlib.contextmanager
+def _named(manifest: Manifest, number: int) -> Iterator[None]:
+    """Inside, a fault of our own code gets the row's name; it ends the run, where an unreadable video does not."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise RowError(f"row {number}, {manifest.row(number).path}: {what}; the program failed here, not the video") from error
 
 
 def _ticks(video: VideoFile | FrameFolder, first: int, last: int, target_fps: float) -> np.ndarray:
     """Frame numbers on show at each tick of `target_fps` within a stretch; by timestamps where the rate varies."""
+    if video.constant_rate and video.fps <= 0:
+        raise DecodeError(video.name, "says no frame rate, so its frames cannot be taken by time; set data.target_fps 0")
     if video.constant_rate:
         return first + sampling.by_time(last - first, video.fps, target_fps)
     return first + sampling.by_timestamps(video.timestamps()[first:last], target_fps)

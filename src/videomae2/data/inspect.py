@@ -13,6 +13,7 @@ from videomae2.data.columns import ROW_COLUMNS
 from videomae2.data.decode import DecodeError, VideoFile
 from videomae2.data.frames import open_row
 from videomae2.data.manifest import Manifest, Row, read_manifest
+from videomae2.data.opening import UNREADABLE, why_unreadable
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,10 @@ def inspect_row(row: Row) -> FileReport:
                 found = video.num_frames
                 for number in range(row.start, found):
                     video.read([number])
-    except DecodeError as error:
-        within = Path(error.path).name + ": " if row.pattern and error.path != row.path else ""
-        return FileReport(row.path, 0, within + error.reason)
-    except Exception as error:  # whatever a strange file provokes is that file's fault, and the check goes on
-        return FileReport(row.path, 0, " ".join(f"{type(error).__name__}: {error}".split()))
+    except UNREADABLE as error:
+        picture = isinstance(error, DecodeError) and row.pattern and error.path != row.path
+        within = f"{Path(error.path).name}: " if picture else ""  # type: ignore[union-attr]
+        return FileReport(row.path, 0, within + why_unreadable(error))
     if row.start >= found:
         return FileReport(row.path, found, f"a row starts at frame {row.start}, but it has {found} frames, numbered from 0")
     return FileReport(row.path, found)

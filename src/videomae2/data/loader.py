@@ -2,7 +2,7 @@
 
 import logging
 import math
-import signal
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from videomae2 import chance
+from videomae2.data.worker import Fault, Guarded, GuardedCollate, prepare_worker
 from videomae2.errors import UserError
 from videomae2.records import Clip, ClipBatch, Failure
 
@@ -19,8 +20,6 @@ _log = logging.getLogger(__name__)
 
 ASKED_BEFORE_JUDGING = 20
 """Rows asked for before the share of broken ones can stop a run; nothing but broken rows stops it at once."""
-GRACE_SECONDS = 60
-"""How long a worker outlives SIGTERM: a cluster sends it to the whole group, and the run still has to be saved."""
 
 
 @runtime_checkable
@@ -182,18 +181,20 @@ class _BrokenShare:
 
 
 def _parcels(dataset: Any, order: Any, collate: Callable[[list[Any]], _Parcel], workers: int, pin: bool) -> Iterator[_Parcel]:
-    loader = DataLoader(
-        dataset,
-        batch_sampler=order,
-        collate_fn=collate,
-        num_workers=workers,
-        pin_memory=pin,
-        prefetch_factor=2 if workers else None,
-        worker_init_fn=_prepare_worker if workers else None,
-        # given one, the loader does not draw its workers' seed from the global generator
-        generator=chance.torch_generator(chance.key(0, "loader")),
-    )
-    iterator = iter(loader)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores is a user's choice
+        loader: DataLoader[Any] = DataLoader(
+            Guarded(dataset),  # type: ignore[arg-type]
+            batch_sampler=order,
+            collate_fn=GuardedCollate(collate),
+            num_workers=workers,
+            pin_memory=pin,
+            prefetch_factor=2 if workers else None,
+            worker_init_fn=prepare_worker if workers else None,
+            # given one, the loader does not draw its workers' seed from the global generator
+            generator=chance.torch_generator(chance.key(0, "loader")),
+        )
+        iterator = iter(loader)
     try:
         while True:
             try:
@@ -207,19 +208,13 @@ def _parcels(dataset: Any, order: Any, collate: Callable[[list[Any]], _Parcel], 
                     "a loader process died, most often for want of memory (or of /dev/shm in a container); try fewer "
                     f"--data.workers or a smaller batch ({str(error).splitlines()[0]})"
                 ) from error
+            if isinstance(parcel, Fault):
+                raise parcel.kind(parcel.message) from RuntimeError(parcel.trace)
             yield parcel
     finally:
         shut_down = getattr(iterator, "_shutdown_workers", None)
         if shut_down is not None:
             shut_down()
-
-
-def _prepare_worker(_: int) -> None:
-    """One thread each; interrupts are the main process's business, and a stop waits until it has saved the run."""
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE_SECONDS))
 
 
 def _collate_training(items: list[list[Clip] | list[Failure]]) -> _Parcel:

@@ -22,6 +22,15 @@ class DecodeError(UserError):
         return type(self), (self.path, self.reason)
 
 
+UNREADABLE = (DecodeError, av.error.FFmpegError, OSError, EOFError, MemoryError, UnicodeError)
+"""What a strange file provokes. Anything else (TypeError, IndexError ...) is a fault of ours, which must not pass for one."""
+
+
+def why_unreadable(error: Exception) -> str:
+    """The reason of one of `UNREADABLE`, on one line."""
+    return error.reason if isinstance(error, DecodeError) else f"{type(error).__name__}: {plain(error)}"
+
+
 def name_of(source: Source) -> str:
     """The path or URL, for messages."""
     return str(source) if isinstance(source, str | Path) else str(getattr(source, "name", "<stream>"))
