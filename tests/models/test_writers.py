@@ -65,3 +65,12 @@ def test_writing_refuses_what_the_layout_cannot_hold(tmp_path):
         with pytest.raises(UserError, match=f"cannot express .*{words}"):
             write_transformers(tmp_path / "t", autoencoder(1, settings), settings, "pretrain")
     assert not (tmp_path / "t").exists() and not (tmp_path / "b.bin").exists()
+
+
+def test_what_is_written_may_be_read_by_whoever_may_read_other_new_files(tmp_path):
+    (tmp_path / "plain").touch()
+    for file in (
+        save_safetensors(tmp_path / "a.safetensors", classifier(), TINY, "classifier"),
+        write_released(tmp_path / "a.pth", classifier(), TINY, "classifier"),
+    ):
+        assert file.stat().st_mode == (tmp_path / "plain").stat().st_mode

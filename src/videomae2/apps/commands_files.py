@@ -82,11 +82,12 @@ def show_weights(file: str, /) -> None:
     Parameters
     ----------
     file
-        A .safetensors, .pth or .bin file, a run's folder, or a hub name.
+        A .safetensors, .pth or .bin file, a run's folder (finished or not), or a hub name.
     """
     from videomae2.models.weights import describe
+    from videomae2.recipes.source import read_weights
 
-    print(describe(file))
+    print(describe(read_weights(file)))
 
 
 def convert_weights(
@@ -97,7 +98,7 @@ def convert_weights(
     Parameters
     ----------
     source
-        A .safetensors, .pth or .bin file, a run's folder, or a hub name.
+        A .safetensors, .pth or .bin file, a run's folder (finished or not), or a hub name.
     target
         The file (released, ours) or folder (transformers) to write.
     layout
@@ -106,8 +107,9 @@ def convert_weights(
         A JSON list of old class numbers, one for each new class, to slice the head.
     """
     from videomae2.models.weights import convert
+    from videomae2.recipes.source import read_weights
 
-    checkpoint = convert(source, target, layout, label_map=label_map)
+    checkpoint = convert(read_weights(source), target, layout, label_map=label_map)
     print(f"wrote {target} in the {layout} layout: {checkpoint.sketch}, {len(checkpoint.state)} tensors")
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from videomae2.errors import UserError
 from videomae2.models.checkpoint import FIRST_TOKEN, Checkpoint, slice_head
+from videomae2.models.key_groups import folded_blocks, grouped
 from videomae2.models.positions import interpolate
 from videomae2.models.sizes import encoder_config
 
@@ -18,7 +19,7 @@ _TRUNK = ("encoder.patch_embed.", "encoder.blocks.", "encoder.pos_embed")
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of every tensor: names, and for those that changed or did not fit, how."""
+    """What became of every tensor: names, and for those that changed or did not fit, how. As text, every name in few words."""
 
     source: str
     layout: str
@@ -42,10 +43,14 @@ class LoadReport:
         head = f"{self.source} ({self.layout} layout): {len(self.matched)} tensors matched, " + ", ".join(
             f"{len(getattr(self, part))} {part}" for part in ("missing", "unexpected", "mismatched", "resized")
         )
+        there = (*self.matched, *(item.split(" ")[0] for item in self.mismatched))
         lines = [head]
-        for part in ("missing", "unexpected", "mismatched", "resized", "notes"):
-            lines += [f"  {part.removesuffix('s') if part == 'notes' else part}: {item}" for item in _folded(getattr(self, part))]
-        return "\n".join(lines)
+        for part in ("missing", "unexpected"):
+            names = getattr(self, part)
+            lines += [f"  {part}: {', '.join(grouped(names, there))}"] if names else []
+        for part in ("mismatched", "resized"):
+            lines += [f"  {part}: {item}" for item in folded_blocks(getattr(self, part))]
+        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
 
 def load_into(
@@ -145,17 +150,6 @@ def _with_resized_positions(
 
 def _first(names: Sequence[str]) -> str:
     return ", ".join(names[:2]) + (" ..." if len(names) > 2 else "")
-
-
-def _folded(items: Sequence[str]) -> list[str]:
-    """Items by name; where more than four share a first word (a whole decoder), one line for all of them."""
-    groups: dict[str, list[str]] = {}
-    for item in items:
-        groups.setdefault(item.split(".")[0], []).append(item)
-    lines = []
-    for word, group in groups.items():
-        lines += group if len(group) <= 4 else [*group[:2], f"... and {len(group) - 2} more of {word}.*"]
-    return lines
 
 
 def _type(tensor: Tensor) -> str:

@@ -18,9 +18,9 @@ __all__ = [
 WRITERS = {"ours": save_safetensors, "released": write_released, "transformers": write_transformers}
 
 
-def describe(name: str | Path) -> str:
+def describe(weights: Checkpoint | str | Path) -> str:
     """What `videomae2 weights show` prints: network, kind, layout, types, classes, what is not there, every tensor."""
-    checkpoint = read_checkpoint(name)
+    checkpoint = weights if isinstance(weights, Checkpoint) else read_checkpoint(weights)
     sizes = sum(tensor.numel() for tensor in checkpoint.state.values())
     types = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in checkpoint.state.values()})
     lines = [
@@ -38,7 +38,7 @@ def describe(name: str | Path) -> str:
 
 
 def convert(
-    source: str | Path,
+    source: Checkpoint | str | Path,
     target: str | Path,
     layout: str = "ours",
     *,
@@ -52,9 +52,12 @@ def convert(
         raise UserError(
             f"{target} does not end with {suffix}, as the {layout} layout does; try {Path(target).with_suffix(suffix)}"
         )
-    checkpoint = read_checkpoint(source, label_map)
+    checkpoint = source if isinstance(source, Checkpoint) else read_checkpoint(source)
+    checkpoint = checkpoint if label_map is None else slice_head(checkpoint, label_map)
     if checkpoint.settings is None and layout == "transformers":
-        raise UserError(f"{source} does not say which network it is ({'; '.join(checkpoint.notes)}), and config.json must")
+        raise UserError(
+            f"{checkpoint.source} does not say which network it is ({'; '.join(checkpoint.notes)}), and config.json must"
+        )
     write = WRITERS[layout]
     write(
         target, checkpoint.state, checkpoint.settings, checkpoint.kind,  # type: ignore[arg-type]

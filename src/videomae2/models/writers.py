@@ -194,9 +194,17 @@ def _replace(path: Path, write: Callable[[Path], object]) -> Path:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
+        temporary.chmod(_common_mode())  # safetensors writes files that nobody else may read
         temporary.replace(path)
     except OSError as error:
         raise UserError(f"{path} could not be written ({error.strerror or error}); free space or choose another place") from error
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def _common_mode() -> int:
+    """The permissions that any new file gets here."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
