@@ -14,7 +14,7 @@ from videomae2.errors import UserError
 from videomae2.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
 
 SETTINGS = {"pretrain": PretrainSettings, "finetune": FinetuneSettings, "evaluate": EvaluateSettings}
-COMMANDS = [*SETTINGS, "predict", "reconstruct", "sprites", "quickstart"]
+COMMANDS = [*SETTINGS, "predict", "reconstruct", "cost", "sprites", "quickstart"]
 GROUPS = {"weights": ["show", "convert"], "data": ["show", "check"]}
 Run = Callable[..., tuple[int, str, str]]
 
@@ -62,7 +62,9 @@ def test_help_of_a_training_command_lists_its_settings(run: Run, command: str) -
     assert ("--mask.encoder_ratio  [0.9]" in out) == (command == "pretrain")
 
 
-@pytest.mark.parametrize("tokens", [["--help"], ["pretrain", "--help"], ["predict", "--help"], ["finetune", "--print-config"]])
+@pytest.mark.parametrize(
+    "tokens", [["--help"], ["pretrain", "--help"], ["predict", "--help"], ["finetune", "--print-config"], ["cost"]]
+)
 def test_help_and_print_config_import_nothing_heavy(tokens: list[str]) -> None:
     code = (
         "import sys; from videomae2.apps.cli import main; code = main(sys.argv[1:]);"

@@ -11,7 +11,7 @@ from importlib import metadata
 
 from cyclopts import App, CycloptsError
 
-from videomae2.apps import commands_files, commands_train
+from videomae2.apps import commands_cost, commands_files, commands_train
 from videomae2.apps.settings_help import settings_help
 from videomae2.errors import Stopped, UserError
 
@@ -65,6 +65,7 @@ def build_app() -> App:
     data.command(commands_files.check_data, name="check")
     app.command(weights)
     app.command(data)
+    app.command(commands_cost.cost)
     app.command(commands_files.sprites)
     app.command(commands_files.quickstart)
     return app
