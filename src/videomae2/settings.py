@@ -49,6 +49,11 @@ class DataSettings:
     """As `train`; what `evaluate` and the periodic evaluation read. Empty: no evaluation."""
     root: str = ""
     """Folder that relative paths in a manifest start from; empty: the manifest's own folder."""
+    list_format: Literal["auto", "pretrain", "video", "frames"] = "auto"
+    """What two numbers after each path of a released list are. pretrain: first frame and count; video: count and label;
+    frames: as video, of folders of raw frames; auto: told from the numbers, refused where both would do."""
+    frame_pattern: str = "img_{:05}.jpg"
+    """How the raw frames of a released list are named, where it lists folders; a table has a column `pattern`."""
     sampling: Literal["dense", "segments"] = "dense"
     """dense: one window of `num_frames` x `stride`; segments: one frame from each of `num_frames` equal parts (TSN)."""
     stride: int = 4

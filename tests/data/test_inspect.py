@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from videomae2.apps import cli
 from videomae2.data.inspect import check, show
 from videomae2.errors import UserError
 
@@ -84,3 +85,19 @@ def test_check_of_the_real_videos(shared_data: Path, capfd: pytest.CaptureFixtur
     assert code == 1 and lines[-1] == "56 files, 55 readable, 1 broken"
     assert len(lines) == 2 and "decord_corrupted.mp4: corrupt after frame" in lines[0]
     assert capfd.readouterr().err == ""
+
+
+def test_show_marks_what_is_not_there(folder: Path) -> None:
+    (folder / "list.txt").write_text("a.mp4\nmissing.mp4\n")
+    shown = show(folder / "list.txt").splitlines()[-2:]
+    assert shown == [f"  0  {folder}/a.mp4", f"  1  {folder}/missing.mp4  (not there)"]
+
+
+def test_the_meaning_of_two_numbers_is_said_on_the_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "list.txt").write_text("a.mp4 2 10\nb.mkv 4 9\n")
+    assert cli.main(["data", "show", str(folder / "list.txt")]) == 2
+    assert "data show and data check, --list-format" in capsys.readouterr().err
+    assert cli.main(["data", "show", str(folder / "list.txt"), "--list-format", "pretrain"]) == 0
+    assert "b.mkv  frames 4 to 12" in capsys.readouterr().out
+    assert cli.main(["data", "check", str(folder / "list.txt"), "--list-format", "video"]) == 0
+    assert capsys.readouterr().out == "2 files, 2 readable, 0 broken\n"

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from videomae2.data.manifest import Manifest, Row, read_manifest, write_manifest
+from videomae2.data.manifest import Manifest, Row, read_listed, read_manifest, write_manifest
 from videomae2.errors import UserError
+from videomae2.settings import DataSettings
 
 
 def write(folder: Path, name: str, text: str) -> Path:
@@ -101,10 +102,19 @@ def test_released_lists_with_quotes_commas_and_spaces(tmp_path: Path) -> None:
 
 def test_lists_that_may_mean_two_things_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "list.txt", "a 48 3\nb 30 9\n")
-    with pytest.raises(UserError, match=r"`start total` or `total label`; write a CSV .*path,start,end.*list_format 'pretrain'"):
+    with pytest.raises(UserError, match=r"`start total` or `total label`; write a CSV .*path,start,end.*--data.list_format"):
         read_manifest(path)
     assert read_manifest(path, list_format="pretrain").row(1).end == 39
     assert read_manifest(path, list_format="frames").row(1).label == 9
+    assert read_listed(str(path), DataSettings(list_format="pretrain")).row(1).end == 39
+    frames = read_listed(str(path), DataSettings(list_format="frames", frame_pattern="{}.png")).row(0)
+    assert (frames.pattern, frames.end, frames.label) == ("{}.png", 49, 3)
+
+
+def test_a_file_of_bytes_is_no_list(tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").write_bytes(b"\x7fELF\0\0clip.mp4 3\n")
+    with pytest.raises(UserError, match=r"weights.bin is neither a video by its name nor a text"):
+        read_manifest(tmp_path / "weights.bin")
 
 
 @pytest.mark.parametrize(

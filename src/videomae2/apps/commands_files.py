@@ -6,6 +6,10 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from videomae2.errors import UserError
+from videomae2.settings import DataSettings
+
+ListFormat = Literal["auto", "pretrain", "video", "frames"]
+FRAME_PATTERN = DataSettings.frame_pattern
 
 
 def predict(
@@ -113,7 +117,9 @@ def convert_weights(
     print(f"wrote {target} in the {layout} layout: {checkpoint.sketch}, {len(checkpoint.state)} tensors")
 
 
-def show_data(path: str, /, *, root: str = "", rows: int = 10) -> None:
+def show_data(
+    path: str, /, *, root: str = "", rows: int = 10, list_format: ListFormat = "auto", frame_pattern: str = FRAME_PATTERN
+) -> None:
     """Show what a manifest, file list or folder is read as: counts, classes, first rows.
 
     Parameters
@@ -124,13 +130,19 @@ def show_data(path: str, /, *, root: str = "", rows: int = 10) -> None:
         Folder that relative paths start from.
     rows
         How many rows to print.
+    list_format
+        What two numbers after each path of a released list are: pretrain (start total), video or frames (total label).
+    frame_pattern
+        How raw frames are named, where a released list names folders.
     """
     from videomae2.data.inspect import show
 
-    print(show(path, root=root, rows=rows))
+    print(show(path, DataSettings(root=root, list_format=list_format, frame_pattern=frame_pattern), rows))
 
 
-def check_data(path: str, /, *, root: str = "", workers: int = 2) -> int:
+def check_data(
+    path: str, /, *, root: str = "", workers: int = 2, list_format: ListFormat = "auto", frame_pattern: str = FRAME_PATTERN
+) -> int:
     """Decode every file and name the broken ones; the last line reads `N files, N readable, N broken`.
 
     Parameters
@@ -141,10 +153,14 @@ def check_data(path: str, /, *, root: str = "", workers: int = 2) -> int:
         Folder that relative paths start from.
     workers
         Threads that decode.
+    list_format
+        What two numbers after each path of a released list are: pretrain (start total), video or frames (total label).
+    frame_pattern
+        How raw frames are named, where a released list names folders.
     """
     from videomae2.data.inspect import check
 
-    return check(path, root=root, workers=workers)
+    return check(path, DataSettings(root=root, list_format=list_format, frame_pattern=frame_pattern), workers)
 
 
 def sprites(

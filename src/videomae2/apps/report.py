@@ -10,7 +10,7 @@ from videomae2 import config
 from videomae2.apps import charts
 from videomae2.apps.load import load
 from videomae2.apps.page import Block, Figure, Note, Numbers, Page, Table, write_page
-from videomae2.data.manifest import read_manifest
+from videomae2.data.manifest import read_listed
 from videomae2.engine.log import read_lines
 from videomae2.errors import UserError
 from videomae2.recipes.outcome import WEIGHTS
@@ -104,7 +104,7 @@ def reconstruction_blocks(weights: str | Path, videos: Sequence[str | Path], see
 
 def some_videos(settings: Settings) -> list[str]:
     """Paths of a few videos, evenly spread: of the validation manifest if there is one, else of the training manifest."""
-    manifest = read_manifest(settings.data.val or settings.data.train, settings.data.root)
+    manifest = read_listed(settings.data.val or settings.data.train, settings.data)
     count = min(SHOWN_VIDEOS, len(manifest))
     rows = [manifest.row(number * len(manifest) // count) for number in range(count)]
     return [row.path for row in rows if not row.pattern]

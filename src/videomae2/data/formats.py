@@ -30,8 +30,9 @@ import pyarrow.compute as pc
 
 from videomae2.data.columns import CLASSES, INTEGERS, conform, map_arrow, one_line, stored_names
 from videomae2.errors import UserError
+from videomae2.settings import DataSettings
 
-PATTERN = "img_{:05}.jpg"
+PATTERN = DataSettings.frame_pattern
 _CONTAINERS = "mp4 avi mov mkv webm m4v mpg mpeg gif wmv flv ts mts m2ts 3gp ogv ogg asf vob mxf h264 hevc ivf"
 SUFFIXES = tuple("." + name for name in _CONTAINERS.split())
 ListFormat = Literal["auto", "pretrain", "video", "frames"]
@@ -64,6 +65,7 @@ def read(path: Path, class_names: list[str] | None, list_format: ListFormat, pat
     elif suffix == ".parquet":
         table, mapped = _parquet(path), ""
     else:
+        _must_be_text(path)
         first = _first_line(path)
         cells = [cell.strip().lower() for cell in next(csv.reader([first]))]
         named = "path" in cells
@@ -170,6 +172,12 @@ def _names_beside(table: pa.Table, where: str) -> list[str]:
     return [name for _, name in known] if [label for label, _ in known] == list(range(len(known))) else []
 
 
+def _must_be_text(path: Path) -> None:
+    with path.open("rb") as file:
+        if b"\0" in file.read(4096):
+            raise UserError(f"{path} is neither a video by its name nor a text; give a .csv, .arrow, .parquet or list file")
+
+
 def _first_line(path: Path) -> str:
     with path.open(encoding="utf-8-sig", errors="replace") as lines:
         return next((line.strip() for line in lines if line.strip()), "")
@@ -214,7 +222,8 @@ def _is_pretrain(tails: np.ndarray, list_format: ListFormat, path: Path) -> bool
         return False
     raise UserError(
         f"{path} has two numbers after each path, and they may be `start total` or `total label`; write a CSV whose first line "
-        "is path,start,end or path,label, or read it with list_format 'pretrain' (start total), 'video' or 'frames' (total label)"
+        "is path,start,end or path,label, or say which they are: --data.list_format pretrain (start total), video or frames "
+        "(total label); with data show and data check, --list-format"
     )
 
 

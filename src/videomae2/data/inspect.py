@@ -12,8 +12,12 @@ import pyarrow.compute as pc
 from videomae2.data.columns import ROW_COLUMNS
 from videomae2.data.decode import DecodeError, VideoFile
 from videomae2.data.frames import open_row
-from videomae2.data.manifest import Manifest, Row, read_manifest
+from videomae2.data.manifest import Manifest, Row, read_listed
 from videomae2.data.opening import UNREADABLE, why_unreadable
+from videomae2.settings import DataSettings
+
+AS_LISTED = DataSettings()
+"""No root of its own, and the meaning of a list told from its numbers."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +29,9 @@ class FileReport:
     reason: str = ""
 
 
-def show(path: str | Path, root: str = "", rows: int = 10) -> str:
+def show(path: str | Path, data: DataSettings = AS_LISTED, rows: int = 10) -> str:
     """Several lines: rows, files, columns, sources, classes, and the first rows as they are read. UserError as read_manifest."""
-    manifest = read_manifest(path, root)
+    manifest = read_listed(str(path), data)
     table = manifest.table
     kept = [name for name in table.column_names if name not in ROW_COLUMNS]
     known = [name for name in ROW_COLUMNS if name in table.column_names]
@@ -47,10 +51,10 @@ def show(path: str | Path, root: str = "", rows: int = 10) -> str:
     return "\n".join(lines)
 
 
-def check(path: str | Path, root: str = "", workers: int = 2, write: Callable[[str], object] = print) -> int:
+def check(path: str | Path, data: DataSettings = AS_LISTED, workers: int = 2, write: Callable[[str], object] = print) -> int:
     """Decode every file, `write` a line for each broken one and last `N files, N readable, N broken`; 1 if any is broken."""
     total = broken = 0
-    for report in reports(read_manifest(path, root), workers):
+    for report in reports(read_listed(str(path), data), workers):
         total += 1
         if report.reason:
             broken += 1
@@ -118,4 +122,4 @@ def _describe(row: Row, manifest: Manifest) -> str:
         name = f" ({manifest.class_names[row.label]})" if row.label < len(manifest.class_names) else ""
         parts.append(f"label {row.label}{name}")
     parts += [f"{name} {value}" for name in ("source", "stride", "pattern") if (value := getattr(row, name))]
-    return "  ".join(parts)
+    return "  ".join(parts if "://" in row.path or Path(row.path).exists() else [*parts, "(not there)"])

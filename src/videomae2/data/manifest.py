@@ -19,6 +19,7 @@ from jaxtyping import Int64
 from videomae2.data import formats
 from videomae2.data.columns import CLASSES, INTEGERS, ROW_COLUMNS, TEXTS, conform, map_arrow, one_piece, stored_names
 from videomae2.errors import UserError
+from videomae2.settings import DataSettings
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,11 @@ def read_manifest(
         mapped_from=listing.mapped_from,
         where=str(path),
     )
+
+
+def read_listed(path: str, data: DataSettings) -> Manifest:
+    """Read `path`, which is `data.train` or `data.val`, as the data settings say. UserError as `read_manifest`."""
+    return read_manifest(path, data.root, list_format=data.list_format, pattern=data.frame_pattern)
 
 
 def write_manifest(path: str | Path, table: "pa.Table | Manifest | dict", class_names: list[str] | None = None) -> Path:

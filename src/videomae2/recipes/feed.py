@@ -8,7 +8,7 @@ import torch
 
 from videomae2.data.dataset import EvaluationClips, TrainingClips
 from videomae2.data.loader import batches_per_epoch, evaluation_batches, training_batches
-from videomae2.data.manifest import Manifest, read_manifest
+from videomae2.data.manifest import Manifest, read_listed
 from videomae2.engine import distributed
 from videomae2.engine.device import choose_device
 from videomae2.engine.schedule import Plan, make_plan
@@ -97,7 +97,7 @@ def training_feed(
     # What needs no data is refused first: a grid that does not divide, a device that is not here.
     token_grid(model)
     choose_device(run.device)
-    manifest = read_manifest(data.train, data.root)
+    manifest = read_listed(data.train, data)
     clips = TrainingClips(manifest, data, model.num_frames, model.size, run.seed, kind)
     _must_be_readable(clips, data.train)
     return TrainingFeed(clips, data, optim, run)
@@ -122,7 +122,7 @@ def evaluation_feed(
         raise UserError("no videos to evaluate were given; name a manifest, a list or a folder with --data.val")
     if min(views) < 1:
         raise UserError(f"{views[0]} clips x {views[1]} crops came, but a video needs at least one view; try 1 and 1")
-    manifest = read_manifest(data.val, data.root)
+    manifest = read_listed(data.val, data)
     return EvaluationFeed(manifest, data, model, views, batch_size, choose_device(device).type == "cuda")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from videomae2 import config
-from videomae2.data.manifest import read_manifest
+from videomae2.data.manifest import read_listed
 from videomae2.engine import checkpoint as engine
 from videomae2.errors import UserError
 from videomae2.models.weights import Checkpoint, read_checkpoint, slice_head
@@ -67,7 +67,7 @@ def _from_run(folder: Path, path: Path, use_ema: bool) -> Checkpoint:
 def _names(settings: Settings, num_classes: int | None) -> tuple[str, ...]:
     """The classes' names as the run's manifest gives them; none where it is gone."""
     try:
-        names = tuple(read_manifest(settings.data.train, settings.data.root).class_names) if num_classes else ()
+        names = tuple(read_listed(settings.data.train, settings.data).class_names) if num_classes else ()
     except UserError:
         return ()
     return names if len(names) == num_classes else ()
