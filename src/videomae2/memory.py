@@ -100,19 +100,8 @@ def training_memory(network: Network, counts: TokenCounts, execution: Execution,
     total = sum(stage.parameters for stage in stages)
     parameters = _FLOAT * -(-total // execution.share)
     communication = _communication(network, total, execution)
-    clips = _clips(network, execution, clip_bytes)
-    buffers = _position_tables(network)
-    kept = sum(stage.activations + stage.weight_copies for stage in stages)
-    # A checkpointed block keeps no weight copies, but autocast's cache holds them until the forward ends.
-    cached = 2 * total - sum(stage.weight_copies for stage in stages) if execution.precision == "bf16" else 0
-    moments = [(kept, max(cached, 0) + stages[-1].working)]
-    gradients = 0
-    for stage in reversed(stages):
-        gradients += _FLOAT * -(-stage.parameters // execution.share)
-        moments.append((kept + gradients, stage.working))
-        kept -= stage.activations + stage.weight_copies
-    moments.append((gradients, 0))  # the optimizer's step
-    peak, working = max((held + extra, extra) for held, extra in moments)
+    clips, buffers = _clips(network, execution, clip_bytes), _position_tables(network)
+    most, working = _highest_moment(stages, execution)
     return Memory(
         parameters=parameters,
         gradients=parameters,
@@ -123,7 +112,7 @@ def training_memory(network: Network, counts: TokenCounts, execution: Execution,
         activations=sum(stage.activations for stage in stages),
         weight_copies=sum(stage.weight_copies for stage in stages),
         working=working,
-        peak=3 * parameters + communication + buffers + clips + peak,
+        peak=3 * parameters + communication + buffers + clips + most,
     )
 
 
@@ -172,6 +161,20 @@ def training_stages(network: Network, counts: TokenCounts, execution: Execution)
         decoder.norm_parameters + network.output_matrix + values,
     )
     return [embed, *blocks, bridge, *full, last, output]
+
+
+def _highest_moment(stages: list[Stage], execution: Execution) -> tuple[int, int]:
+    """Most bytes of activations, weight copies, gradients and working memory at once; and how many of them are working."""
+    kept = sum(stage.activations + stage.weight_copies for stage in stages)
+    # Autocast's cache holds every weight's copy until the forward ends; a checkpointed block's graph keeps none.
+    copied = _copies(sum(stage.parameters for stage in stages), execution) - sum(stage.weight_copies for stage in stages)
+    moments = [(kept, copied + stages[-1].working)]
+    gradients = 0
+    for stage in reversed(stages):
+        gradients += _FLOAT * -(-stage.parameters // execution.share)
+        moments.append((kept + gradients, stage.working))
+        kept -= stage.activations + stage.weight_copies
+    return max((held + working, working) for held, working in moments)
 
 
 def _block(tower: Tower, tokens: int, queries: int | None, execution: Execution) -> Stage:
