@@ -250,7 +250,7 @@ def test_a_dataset_travels_to_a_process_that_does_not_fork(folder: Path) -> None
 
 def test_impossible_settings_are_refused(folder: Path) -> None:
     unlabelled = manifest(folder, "a.mp4", "b.mp4", header="path")
-    with pytest.raises(UserError, match=r"2 of 2 rows have no label.*a.mp4.*pre-train instead"):
+    with pytest.raises(UserError, match=r"2 of 2 rows have no label.*a.mp4.*fine-tuning needs one"):
         TrainingClips(unlabelled, PLAIN, 8, 32, kind="finetune")
     assert TrainingClips(unlabelled, PLAIN, 8, 32)[(0, 0)][0].label == -1
     with pytest.raises(UserError, match=r"repeated_views is 0"):

@@ -37,6 +37,8 @@ def test_half_precision_is_bf16():
 
 
 def test_devices():
+    with pytest.raises(UserError, match="device is 'gpu', but it takes one of auto, cpu, cuda"):
+        choose_device("gpu")
     assert choose_device("cpu") == torch.device("cpu")
     if torch.cuda.is_available():
         assert choose_device("auto").type == choose_device("cuda").type == "cuda"

@@ -41,7 +41,7 @@ def test_the_same_settings_resume_and_harmless_ones_may_differ(tmp_path):
         (replace(SETTINGS, run=RunSettings(seed=3)), "run.seed is 0 there and 3 here"),
         (replace(SETTINGS, run=RunSettings(precision="fp32")), "run.precision is 'bf16' there and 'fp32' here"),
         (replace(SETTINGS, data=DataSettings()), "and . more"),
-        (FinetuneSettings(), "a run of PretrainSettings, not of FinetuneSettings"),
+        (FinetuneSettings(), "a run of pretrain, not of finetune"),
     ],
 )
 def test_another_run_is_refused_and_untouched(tmp_path, other, named):

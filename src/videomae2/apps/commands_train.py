@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar
 from cyclopts import Parameter
 
 from videomae2.config import load_settings, to_toml
+from videomae2.limits import check_limits
 from videomae2.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
 
 Settings = TypeVar("Settings")
@@ -69,7 +70,9 @@ def evaluate(*tokens: Tokens, print_config: Flag = False) -> None:
 def settings_from(cls: type[Settings], tokens: Sequence[str]) -> Settings:
     """The page named by the first token, if it is no option, changed by the options after it."""
     has_page = bool(tokens) and not tokens[0].startswith("-")
-    return load_settings(cls, Path(tokens[0]) if has_page else None, tokens[1:] if has_page else tokens)
+    settings = load_settings(cls, Path(tokens[0]) if has_page else None, tokens[1:] if has_page else tokens)
+    check_limits(settings)
+    return settings
 
 
 def _print(settings: Any) -> None:

@@ -45,7 +45,7 @@ class TrainingClips:
         if data.repeated_views < 1:
             raise UserError(f"repeated_views is {data.repeated_views}, but each video gives at least 1 view; try 1")
         if kind == "finetune":
-            _must_be_labelled(manifest)
+            manifest.must_be_labelled("fine-tuning")
         self.manifest = manifest
         self.data = data
         self.num_frames = num_frames
@@ -213,13 +213,3 @@ def _ticks(video: VideoFile | FrameFolder, first: int, last: int, target_fps: fl
     if video.constant_rate:
         return first + sampling.by_time(last - first, video.fps, target_fps)
     return first + sampling.by_timestamps(video.timestamps()[first:last], target_fps)
-
-
-def _must_be_labelled(manifest: Manifest) -> None:
-    labels = np.asarray(manifest.labels())
-    missing = np.flatnonzero(labels < 0)
-    if len(missing):
-        raise UserError(
-            f"{len(missing)} of {len(labels)} rows have no label (first: {manifest.row(int(missing[0])).path}), but "
-            "fine-tuning needs one for each; add a label column or class folders, or pre-train instead"
-        )

@@ -83,6 +83,15 @@ class Manifest:
         column = self._numbers.get("label")
         return np.full(len(self), -1, dtype=np.int64) if column is None else column.astype(np.int64, copy=False)
 
+    def must_be_labelled(self, purpose: str) -> None:
+        """UserError where a row has no label, which `purpose` needs."""
+        missing = np.flatnonzero(self.labels() < 0)
+        if len(missing):
+            raise UserError(
+                f"{len(missing)} of {len(self)} rows have no label (first: {self.row(int(missing[0])).path}), but {purpose} "
+                "needs one for each; add a label column or class folders"
+            )
+
     def subset(self, rows: Any) -> "Manifest":
         """The manifest of these row numbers, in this order, with the same classes."""
         chosen = self.table.take(pa.array(np.asarray(rows, dtype=np.int64)))

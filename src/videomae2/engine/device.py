@@ -10,6 +10,8 @@ from videomae2.errors import UserError
 
 def choose_device(name: str = "auto") -> torch.device:
     """The device that "auto", "cpu" or "cuda" means here, with its number. UserError if there is no such device."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise UserError(f"device is {name!r}, but it takes one of auto, cpu, cuda")
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("run.device is 'cuda', but torch sees no CUDA device; use --device cpu, or auto")
     if name == "cuda" or (name == "auto" and torch.cuda.is_available()):

@@ -117,13 +117,19 @@ def _refuse_another_run(folder: RunFolder, settings: Any) -> None:
     text = folder.config.read_text(encoding="utf-8")
     kind = next((line.removeprefix(_KIND) for line in text.splitlines() if line.startswith(_KIND)), "")
     if kind and kind != type(settings).__name__:
-        raise UserError(f"{folder} holds a run of {kind}, not of {type(settings).__name__}; give another --out")
+        asked = _command(type(settings).__name__)
+        raise UserError(f"{folder} holds a run of {_command(kind)}, not of {asked}; give another --out")
     there = config.from_toml(type(settings), text, str(folder.config))
     changed = [each for each in config.differences(there, settings) if each.key not in CHANGES_NOTHING]
     if changed:
         named = "; ".join(f"{each.key} is {each.first!r} there and {each.second!r} here" for each in changed[:3])
         more = f"; and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise UserError(f"{folder} holds another run: {named}{more}; give another --out, or the same settings to resume it")
+
+
+def _command(kind: str) -> str:
+    """The command whose settings these are."""
+    return kind.removesuffix("Settings").lower()
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from videomae2.engine.run import write_atomically
 from videomae2.errors import UserError
 from videomae2.heads.classify import Classifier
 from videomae2.heads.scoring import gather_scores, score_views
+from videomae2.limits import check_limits
 from videomae2.metrics import Accuracy, ClassScore, ViewScores, ranking
 from videomae2.recipes.feed import EvaluationFeed, evaluation_feed
 from videomae2.recipes.progress import row_progress, say
@@ -103,6 +104,7 @@ def run_evaluation(settings: EvaluateSettings) -> Evaluation:
 
     With `settings.out`, writes summary.json, per_class.csv, confusion.csv and scores.jsonl (one line a manifest row) there.
     """
+    check_limits(settings)
     if not settings.weights:
         raise UserError("no weights to evaluate were given; name a run, a file or a hub name with --weights")
     loaded = read_classifier(settings.weights, settings.use_ema, choose_device(settings.device))

@@ -74,6 +74,7 @@ class EvaluationFeed:
 
         A folder of class folders that lacks one class numbers all later ones differently; by name they are the same.
         """
+        self.manifest.must_be_labelled("measuring accuracy")
         labels = torch.tensor(self.manifest.labels())
         own = tuple(self.manifest.class_names)
         if not own or not class_names or own == class_names or _is_numbers(own) or _is_numbers(class_names):
@@ -84,8 +85,7 @@ class EvaluationFeed:
                 f"the videos to evaluate have class {unknown[0]!r}, which the model was not trained on (its classes: "
                 f"{', '.join(class_names[:5])}{', ...' if len(class_names) > 5 else ''}); give videos of these classes"
             )
-        moved = torch.tensor([class_names.index(name) for name in own])
-        return torch.where(labels >= 0, moved[labels.clamp(min=0)], labels)
+        return torch.tensor([class_names.index(name) for name in own])[labels]
 
 
 def training_feed(

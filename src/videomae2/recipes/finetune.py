@@ -14,6 +14,7 @@ from videomae2.engine.run import RunFolder
 from videomae2.errors import UserError
 from videomae2.heads.classify import Classifier, build_classifier
 from videomae2.heads.scoring import gather_scores, score_views
+from videomae2.limits import check_limits
 from videomae2.losses import soft_cross_entropy
 from videomae2.metrics import ViewScores
 from videomae2.recipes.feed import EvaluationFeed, TrainingFeed, held_out_feed, training_feed
@@ -82,6 +83,7 @@ def run_finetuning(settings: FinetuneSettings) -> Path:
     The folder ends with `model.safetensors`, which names its classes. UserError for anything in the settings, the data or
     the initial weights that cannot work, before the folder is touched.
     """
+    check_limits(settings)
     feed = training_feed(settings.data, settings.model, settings.optim, settings.run, "finetune")
     plan = feed.plan()
     num_classes, class_names = classes_of(feed, settings.num_classes)

@@ -13,6 +13,7 @@ from videomae2.engine import distributed
 from videomae2.engine.loop import train
 from videomae2.engine.run import RunFolder
 from videomae2.errors import UserError
+from videomae2.limits import check_limits
 from videomae2.losses import masked_mse
 from videomae2.masking import count_tokens, draw_split
 from videomae2.models.autoencoder import Autoencoder
@@ -99,6 +100,7 @@ def run_pretraining(settings: PretrainSettings) -> Path:
     The folder ends with `model.safetensors` (averaged weights where an average was kept). UserError for anything in the
     settings, the data or the initial weights that cannot work, before the folder is touched.
     """
+    check_limits(settings)
     feed = training_feed(settings.data, settings.model, settings.optim, settings.run, "pretrain")
     plan = feed.plan()
     generator = chance.torch_generator(chance.key(settings.run.seed, "initial weights"))
