@@ -1,5 +1,6 @@
 """A few tiny videos of two motions, and settings small enough to train on them in a second."""
 
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -57,6 +58,14 @@ def pretrain_settings(videos: Path, out: Path, **changes) -> PretrainSettings:
     data = replace(DATA, train=str(videos), val=str(videos), repeated_views=2, crop="multi_scale", flip=False)
     mask = MaskSettings(encoder_ratio=0.75)
     return replace(PretrainSettings(MODEL, data, mask, optim=OPTIM, run=replace(RUN, out=str(out))), **changes)
+
+
+def as_before_its_end(run: Path, copy: Path) -> Path:
+    """A copy of a finished run as it was before it wrote its weights."""
+    shutil.copytree(run, copy)
+    for name in ("model.safetensors", "model_without_ema.safetensors", "finished.json"):
+        (copy / name).unlink()
+    return copy
 
 
 def finetune_settings(videos: Path, out: Path, init: str = "", **changes) -> FinetuneSettings:

@@ -10,7 +10,7 @@ import pytest
 
 from videomae2.apps import cli, commands_train, jobs
 from videomae2.config import from_toml, to_toml
-from videomae2.errors import UserError
+from videomae2.errors import Stopped, UserError
 from videomae2.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
 
 SETTINGS = {"pretrain": PretrainSettings, "finetune": FinetuneSettings, "evaluate": EvaluateSettings}
@@ -114,7 +114,7 @@ def test_page_and_overrides_reach_the_command(monkeypatch: pytest.MonkeyPatch, t
     code, _, err = run(
         "pretrain", str(page), "--data.train", "clips.csv", "--optim.lr", "1e-4", "--out", "runs/x", "--seed", "-1"
     )
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "report: runs/x/report.html\n")
     (settings,) = seen
     assert (settings.data.train, settings.optim.base_lr, settings.run.out, settings.run.seed) == ("clips.csv", 1e-4, "runs/x", -1)
 
@@ -126,7 +126,7 @@ def test_page_and_overrides_reach_the_command(monkeypatch: pytest.MonkeyPatch, t
         (["pretrain", "--optim.bse_lr", "3"], "unknown setting optim.bse_lr; did you mean optim.base_lr?"),
         (["pretrain", "nowhere.toml"], "the settings page nowhere.toml does not exist"),
         (["pretrain", "a.toml", "b.toml"], "a.toml does not exist"),
-        (["predict", "clip.mp4"], "--weights requires an argument"),
+        (["predict", "clip.mp4"], "videomae2 predict needs --weights; videomae2 predict --help says more"),
         (["predict", "--weights", "w"], "predict needs at least one video file"),
         (["weights", "convert", "a", "b", "--layout", "theirs"], "theirs"),
         (["data", "show", "--bogus"], "Unknown option: --bogus"),
@@ -165,6 +165,12 @@ def test_what_a_command_raises_becomes_one_line(
     assert debugged[0] == code
     assert "Traceback" in debugged[2]
     assert debugged[2].endswith(text)
+
+
+def test_a_run_that_was_asked_to_stop_is_no_error(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    monkeypatch.setattr(cli.commands_files, "quickstart", raising(Stopped("stopped after step 3, saved", 15)))
+    monkeypatch.setattr(cli.commands_files.quickstart, "__name__", "quickstart")
+    assert run("quickstart") == (143, "", "stopped after step 3, saved\n")
 
 
 def test_an_exit_asked_for_by_the_engine_passes_through(monkeypatch: pytest.MonkeyPatch) -> None:

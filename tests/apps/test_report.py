@@ -12,7 +12,7 @@ import torch
 from videomae2.apps import charts
 from videomae2.apps.evaluation_report import evaluation_blocks, write_evaluation_report
 from videomae2.apps.jobs import evaluate
-from videomae2.apps.page import Figure, Note, Numbers, Page, Table, render, write_page
+from videomae2.apps.page import Figure, Note, Numbers, Page, Table, count, render, write_page
 from videomae2.apps.report import curve_blocks, failure_blocks, series, write_run_report
 from videomae2.errors import UserError
 from videomae2.settings import EvaluateSettings
@@ -57,7 +57,8 @@ def test_an_evaluation_report_shows_tables_and_failures(runs, tmp_path):
     settings = EvaluateSettings(str(runs.finetuned), replace(DATA, val=str(manifest)), device="cpu", out=str(tmp_path / "out"))
     evaluation = evaluate(settings)
     html = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    for expected in ("Confusion matrix", "Per class", "1 videos failed and count as wrong", "none.mp4", "<td>left</td>"):
+    failed, left = "Failed, counted as wrong: 1 video<", '<td class="text">left</td>'
+    for expected in ("Confusion matrix", "Per class", failed, "none.mp4", left):
         assert expected in html
     assert html == write_evaluation_report(evaluation, tmp_path / "again").read_text(encoding="utf-8")
     assert any(isinstance(block, Table) and block.folded for block in evaluation_blocks(evaluation, folded=True))
@@ -122,3 +123,9 @@ def test_the_log_of_a_run_is_read_as_it_is_written(runs):
     lines = [json.loads(line) for line in (runs.finetuned / "metrics.jsonl").read_text().splitlines()]
     steps, losses = series(lines, "loss")
     assert steps == [1, 2] and all(loss > 0 for loss in losses)
+
+
+def test_columns_of_numbers_stand_right_and_text_left():
+    table = Table("t", ["name", "count", "share", "why"], [["7", "1,234", "12.5 %", "no"], ["b", "0", "n/a", "3 of 4"]])
+    assert table.sides == ["text", "number", "number", "text"]
+    assert (count(1, "video"), count(2000, "video")) == ("1 video", "2,000 videos")

@@ -1,6 +1,5 @@
 """`weights show` and `weights convert` on what users have: a run, finished or not, and files."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -8,15 +7,13 @@ import pytest
 from videomae2.apps import cli
 from videomae2.apps.load import load
 
+from ..small_runs import as_before_its_end
+
 
 @pytest.fixture
 def unfinished(runs, tmp_path) -> Path:
     """The fine-tuning run as it was before its end."""
-    folder = tmp_path / "run"
-    shutil.copytree(runs.finetuned, folder)
-    for name in ("model.safetensors", "model_without_ema.safetensors", "finished.json"):
-        (folder / name).unlink()
-    return folder
+    return as_before_its_end(runs.finetuned, tmp_path / "run")
 
 
 def test_show_reads_a_run_finished_or_not(runs, unfinished, capsys):

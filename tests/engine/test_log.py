@@ -88,3 +88,13 @@ def test_a_run_prints_its_plan_and_keeps_it(tmp_path, capsys):
     assert "# optimizer steps: 14" in (tmp_path / "config.toml").read_text()
     toy_run(tmp_path, run=replace(RUN, evaluate_every=0))
     assert "finished after step 14; nothing is left to do" in capsys.readouterr().err
+
+
+def test_the_first_videos_that_cannot_be_read_are_said(folder, capsys):
+    with log_of(folder) as log:
+        log.failures([Failure(row, f"{row}.mp4", "no frames") for row in range(8)])
+        log.failures([Failure(0, "0.mp4", "no frames"), Failure(9, "9.mp4", "no frames")])
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "row 0, 0.mp4, could not be read and is replaced: no frames"
+    assert len(said) == 6 and said[-1] == f"more videos could not be read: see {folder.failures}"
+    assert len(read_lines(folder.failures)) == 9

@@ -47,6 +47,7 @@ def test_a_broken_video_counts_as_wrong_and_is_named(constant, tmp_path):
     assert (evaluation.accuracy.evaluated, evaluation.accuracy.failed, evaluation.accuracy.listed) == (2, 1, 3)
     assert evaluation.accuracy.top1 == pytest.approx(1 / 3)
     assert "2 evaluated, 1 failed, 3 listed" in str(evaluation)
+    assert f"row 1, {videos}/left/broken.mp4, could not be read: not a video" in str(evaluation)
     lines = [json.loads(line) for line in (tmp_path / "out" / "scores.jsonl").read_text().splitlines()]
     assert [line["row"] for line in lines] == [0, 1, 2]
     broken = next(line for line in lines if line["path"].endswith("broken.mp4"))
@@ -107,7 +108,10 @@ def test_a_network_without_a_head_says_to_fine_tune(runs):
 
 def test_other_sampling_than_in_training_is_said(runs, capsys):
     run_evaluation(settings(runs.finetuned, runs.videos, data=replace(DATA, val=str(runs.videos), stride=2)))
-    assert "note: data.stride is 2 here, but was 1 when these weights were trained" in capsys.readouterr().err
+    assert (
+        "note: data.stride is 2 here, but was 1 when these weights were trained; --data.stride 1 repeats that"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(("changes", "message"), [({"weights": ""}, "--weights"), ({"data": DATA}, r"--data\.val")])

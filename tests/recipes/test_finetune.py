@@ -122,3 +122,16 @@ def test_more_classes_than_the_manifest_shows_can_be_asked_for(runs, tmp_path):
     assert read_checkpoint(tmp_path / "run").num_classes == 5
     last = read_lines(tmp_path / "run" / "metrics.jsonl")[-1]["evaluation"]
     assert last["top5"] == 1.0
+
+
+def test_a_held_out_video_that_cannot_be_read_is_named_once(runs, tmp_path, capsys):
+    videos = tmp_path / "videos"
+    write_video(videos / "left" / "0.mp4", -2)
+    write_video(videos / "right" / "0.mp4", 2)
+    (videos / "right" / "1.mp4").write_bytes(b"no video")
+    settings = finetune_settings(runs.videos, tmp_path / "run")
+    settings = replace(settings, data=replace(settings.data, val=str(videos)), run=replace(settings.run, evaluate_every=1))
+    run_finetuning(settings)
+    said = capsys.readouterr().err
+    assert said.count("could not be read and counts as wrong") == 1
+    assert f"held-out row 2, {videos}/right/1.mp4, could not be read" in said

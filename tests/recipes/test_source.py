@@ -11,17 +11,13 @@ from videomae2.errors import UserError
 from videomae2.recipes.source import read_weights, run_settings
 from videomae2.settings import FinetuneSettings, PretrainSettings
 
-from ..small_runs import MODEL
+from ..small_runs import MODEL, as_before_its_end
 
 
 @pytest.fixture
 def unfinished(runs, tmp_path) -> Path:
     """The fine-tuning run as it was before its end."""
-    folder = tmp_path / "run"
-    shutil.copytree(runs.finetuned, folder)
-    for name in ("model.safetensors", "model_without_ema.safetensors", "finished.json"):
-        (folder / name).unlink()
-    return folder
+    return as_before_its_end(runs.finetuned, tmp_path / "run")
 
 
 @pytest.mark.parametrize(("use_ema", "file"), [(True, "model.safetensors"), (False, "model_without_ema.safetensors")])

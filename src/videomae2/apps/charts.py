@@ -10,6 +10,8 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 COLOURS = ("#2563a8", "#d1662b", "#3b8f5a", "#8a4fa3", "#b03a48", "#6b7280")
+NOISY = 60
+"""Lines with more points than this are also drawn smoothed."""
 Curve = tuple[Sequence[float | int], Sequence[float | int]]
 """x values and y values of one line."""
 
@@ -18,7 +20,7 @@ def curves(lines: Mapping[str, Curve], x_name: str, y_name: str, log_y: bool = F
     """Lines over a common axis. Lines with many points are also drawn smoothed, over their own pale trace."""
     figure, axes = _canvas(8.6, 3.6)
     for (name, (x, y)), colour in zip(lines.items(), _cycle(len(lines)), strict=True):
-        noisy = len(y) > 60
+        noisy = len(y) > NOISY
         axes.plot(x, y, color=colour, alpha=0.25 if noisy else 1.0, linewidth=1.6, label=None if noisy else name)
         if noisy:
             axes.plot(x, smooth(y, window=max(5, len(y) // 40)), color=colour, linewidth=1.8, label=name)
@@ -101,6 +103,7 @@ def _canvas(width: float, height: float) -> tuple[Any, Any]:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(visible=True, color="#e3e7ec", linewidth=0.8)
     axes.set_axisbelow(True)
+    axes.ticklabel_format(axis="both", useOffset=False)
     return figure, axes
 
 

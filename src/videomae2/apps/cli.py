@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 from importlib import metadata
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, MissingArgumentError
 
 from videomae2.apps import commands_cost, commands_files, commands_train
 from videomae2.apps.settings_help import settings_help
@@ -29,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UserError, CycloptsError) as error:
         return _fail(_one_line(error), 2, debug)
     except Stopped as stopped:  # a run that was asked to stop saved itself first, and says so
-        return _fail(_one_line(stopped), stopped.exit_code, debug)
+        print(_one_line(stopped), file=sys.stderr)
+        return stopped.exit_code
     except KeyboardInterrupt:
         return _fail("interrupted", 130, debug)
     except BrokenPipeError:  # whoever read our output, such as `head`, has had enough
@@ -86,6 +87,9 @@ def _fail(message: str, code: int, debug: bool) -> int:
 
 
 def _one_line(error: BaseException) -> str:
+    if isinstance(error, MissingArgumentError) and error.argument is not None and error.command_chain:
+        command = f"videomae2 {' '.join(error.command_chain)}"
+        return f"{command} needs {error.argument.name}; {command} --help says more"
     return " ".join(str(error).split())
 
 

@@ -1,5 +1,6 @@
 """The commands that take a page of settings: pretrain, finetune, evaluate. Torch is imported only when one runs."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,12 +28,7 @@ def pretrain(*tokens: Tokens, print_config: Flag = False) -> None:
     print_config
         Print the resolved settings as a TOML page and stop.
     """
-    settings = settings_from(PretrainSettings, tokens)
-    if print_config:
-        return _print(settings)
-    from videomae2.apps import jobs
-
-    print(jobs.pretrain(settings))
+    _run("pretrain", tokens, print_config)
 
 
 def finetune(*tokens: Tokens, print_config: Flag = False) -> None:
@@ -43,12 +39,7 @@ def finetune(*tokens: Tokens, print_config: Flag = False) -> None:
     print_config
         Print the resolved settings as a TOML page and stop.
     """
-    settings = settings_from(FinetuneSettings, tokens)
-    if print_config:
-        return _print(settings)
-    from videomae2.apps import jobs
-
-    print(jobs.finetune(settings))
+    _run("finetune", tokens, print_config)
 
 
 def evaluate(*tokens: Tokens, print_config: Flag = False) -> None:
@@ -59,12 +50,19 @@ def evaluate(*tokens: Tokens, print_config: Flag = False) -> None:
     print_config
         Print the resolved settings as a TOML page and stop.
     """
-    settings = settings_from(EvaluateSettings, tokens)
+    _run("evaluate", tokens, print_config)
+
+
+def _run(command: str, tokens: Sequence[str], print_config: bool) -> None:
+    settings: Any = settings_from(SETTINGS[command], tokens)
     if print_config:
         return _print(settings)
     from videomae2.apps import jobs
 
-    print(jobs.evaluate(settings))
+    print(getattr(jobs, command)(settings))
+    folder = settings.out if isinstance(settings, EvaluateSettings) else settings.run.out
+    if folder:
+        print(f"report: {Path(folder) / 'report.html'}", file=sys.stderr)
 
 
 def settings_from(cls: type[Settings], tokens: Sequence[str]) -> Settings:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from videomae2.apps import charts
-from videomae2.apps.page import Block, Figure, Numbers, Page, Table, write_page
+from videomae2.apps.page import Block, Figure, Numbers, Page, Table, count, write_page
 from videomae2.metrics import ClassScore
 from videomae2.recipes.evaluate import Evaluation
 
@@ -33,7 +33,7 @@ def evaluation_blocks(evaluation: Evaluation, folded: bool = False) -> list[Bloc
         blocks.append(Table("Most often confused", ["true", "predicted", "videos"], confused))
     if evaluation.failures:
         rows = [[failure.path, str(failure.row), failure.reason] for failure in evaluation.failures]
-        blocks.append(Table(f"{len(rows)} videos failed and count as wrong", ["video", "row", "why"], rows))
+        blocks.append(Table(f"Failed, counted as wrong: {count(len(rows), 'video')}", ["video", "row", "why"], rows))
     return blocks
 
 

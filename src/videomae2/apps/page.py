@@ -1,11 +1,14 @@
 """A page of a report: numbers, figures, tables and notes, written as one HTML file that needs nothing beside it."""
 
 import base64
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from videomae2.engine.run import write_atomically
+
+_NUMBER = re.compile(r"([-+]?[\d.,]+( %)?|n/a|None)\Z")
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; numbers are right-aligned by the template. `folded` shows only its title until it is opened."""
+    """A table; columns of numbers are right-aligned. `folded` shows only its title until it is opened."""
 
     title: str
     header: Sequence[str]
@@ -51,6 +54,13 @@ class Table:
     caption: str = ""
     folded: bool = False
     kind: str = field(default="table", init=False)
+
+    @property
+    def sides(self) -> list[str]:
+        """For each column "number" where every cell is one, else "text"."""
+        columns = [[row[place] for row in self.rows] for place in range(len(self.header))]
+        numeric = [place > 0 and all(_NUMBER.match(cell) for cell in cells) for place, cells in enumerate(columns)]
+        return ["number" if each else "text" for each in numeric]
 
 
 Block = Numbers | Note | Figure | Table
@@ -79,3 +89,8 @@ def write_page(page: Page, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, render(page))
     return path
+
+
+def count(number: int, thing: str) -> str:
+    """ "1 video", "2 videos"."""
+    return f"{number:,} {thing}" + ("" if number == 1 else "s")

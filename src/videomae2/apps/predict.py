@@ -32,7 +32,8 @@ def print_predictions(
             if len(files) == 1:
                 raise
             failed.append(file)
-            print(json.dumps({"file": str(file), "error": str(error)}) if as_json else f"{file}\n  could not be read: {error}")
+            reason = str(error).removeprefix(f"{file}: ")
+            print(json.dumps({"file": str(file), "error": reason}) if as_json else f"{file}\n  could not be read: {reason}")
             continue
         print(as_line(file, found) if as_json else as_table(file, found))
     if failed:

@@ -9,7 +9,7 @@ from typing import Any
 from videomae2 import config
 from videomae2.apps import charts
 from videomae2.apps.load import load
-from videomae2.apps.page import Block, Figure, Note, Numbers, Page, Table, write_page
+from videomae2.apps.page import Block, Figure, Note, Numbers, Page, Table, count, write_page
 from videomae2.data.manifest import read_listed
 from videomae2.engine.log import read_lines
 from videomae2.errors import UserError
@@ -56,7 +56,8 @@ def curve_blocks(lines: Sequence[dict[str, Any]]) -> list[Block]:
         if (curve := series(evaluations, key))[0]
     }
     if loss["training"][0]:
-        caption = "Each point is the mean since the line before; the strong line is smoothed."
+        caption = "Each point is the mean since the point before."
+        caption += " The strong line is smoothed." if len(loss["training"][0]) > charts.NOISY else ""
         blocks.append(Figure("Loss", charts.curves(loss, "step", "loss"), caption))
     accuracy = {
         name: ([*curve[0]], [100 * value for value in curve[1]])
@@ -105,8 +106,8 @@ def reconstruction_blocks(weights: str | Path, videos: Sequence[str | Path], see
 def some_videos(settings: Settings) -> list[str]:
     """Paths of a few videos, evenly spread: of the validation manifest if there is one, else of the training manifest."""
     manifest = read_listed(settings.data.val or settings.data.train, settings.data)
-    count = min(SHOWN_VIDEOS, len(manifest))
-    rows = [manifest.row(number * len(manifest) // count) for number in range(count)]
+    shown = min(SHOWN_VIDEOS, len(manifest))
+    rows = [manifest.row(number * len(manifest) // shown) for number in range(shown)]
     return [row.path for row in rows if not row.pattern]
 
 
@@ -117,7 +118,8 @@ def failure_blocks(failures: Sequence[dict[str, Any]]) -> list[Block]:
     rows = [[line["path"], str(line["row"]), line["reason"]] for line in failures[:200]]
     more = f" The first {len(rows)} are shown." if len(failures) > len(rows) else ""
     caption = f"In training each was replaced by another video and recorded.{more}"
-    return [Table(f"{len(failures)} videos could not be read", ["video", "row", "why"], rows, caption, folded=len(rows) > 10)]
+    title = f"{count(len(failures), 'video')} could not be read"
+    return [Table(title, ["video", "row", "why"], rows, caption, folded=len(rows) > 10)]
 
 
 def _numbers(lines: Sequence[dict[str, Any]]) -> Numbers:

@@ -16,6 +16,9 @@ from videomae2.records import Failure
 PLAIN_LINE_SECONDS = 30.0
 """How often a line is written where there is no terminal to draw a bar on."""
 
+FAILURES_TOLD = 5
+"""Videos that could not be read and are named as they come; failures.jsonl names all."""
+
 
 class RunLog:
     """The log of one run, from `start` steps on; lines that a killed run wrote past that step are dropped.
@@ -35,6 +38,7 @@ class RunLog:
         self._events: Any = None
         self._bar: Any = None
         self._said = 0.0
+        self._told = 0
 
     def __enter__(self) -> "RunLog":
         if self.quiet:
@@ -97,6 +101,12 @@ class RunLog:
         new = {key: line for key, line in new.items() if key not in self._failed}
         self._failed.update(new)
         self._append(self.folder.failures, list(new.values()))
+        for line in new.values():
+            self._told += 1
+            if self._told <= FAILURES_TOLD:
+                self.say(f"row {line['row']}, {line['path']}, could not be read and is replaced: {line['reason']}")
+            elif self._told == FAILURES_TOLD + 1:
+                self.say(f"more videos could not be read: see {self.folder.failures}")
 
     def _append(self, path: Path, records: list[dict[str, Any]]) -> None:
         if not records:

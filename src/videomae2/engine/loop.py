@@ -208,7 +208,10 @@ class _Trainer:
             self._log(log)
         if self.saved_at != self.step:
             self._save()
-        raise Stopped(f"stopped after step {self.step} of {self.plan.steps}, saved in {self.folder}", stop.number)
+        raise Stopped(
+            f"stopped after step {self.step} of {self.plan.steps}, saved in {self.folder}; the same command goes on from there",
+            stop.number,
+        )
 
     def _stopping(self, stop: StopRequest) -> bool:
         if distributed.in_group() and not self._log_due():

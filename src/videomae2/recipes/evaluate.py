@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,9 @@ from videomae2.settings import EvaluateSettings
 TABLE_CLASSES = 40
 """Up to this many classes are printed one by one."""
 
+FAILURES_TOLD = 5
+"""Up to this many videos that could not be read are printed."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -51,8 +54,8 @@ class Evaluation:
         return {**shares, **counts, "views": "x".join(map(str, self.views)), "weights": self.weights, "data": self.data}
 
     def __str__(self) -> str:
-        """The per-class table, if it is short, and the key numbers as the last line."""
-        return "\n".join([*self._table(), f"{self.accuracy}; {self.views[0]}x{self.views[1]} views"])
+        """The per-class table, if it is short, videos that failed, and the key numbers as the last line."""
+        return "\n".join([*self._table(), *told(self.failures), f"{self.accuracy}; {self.views[0]}x{self.views[1]} views"])
 
     def _table(self) -> list[str]:
         if len(self.classes) > TABLE_CLASSES:
@@ -63,6 +66,13 @@ class Evaluation:
             share = "    n/a" if each.accuracy is None else f"{100 * each.accuracy:5.1f} %"
             lines.append(f"{self.class_names[each.label]:<{width}}  {each.listed:6}  {each.failed:6}  {each.right:6}  {share}")
         return lines
+
+
+def told(failures: Sequence[Failure]) -> list[str]:
+    """A line for each of the first videos that could not be read."""
+    lines = [f"row {each.row}, {each.path}, could not be read: {each.reason}" for each in failures[:FAILURES_TOLD]]
+    more = len(failures) - len(lines)
+    return [*lines, f"... and {more} more (with --out, scores.jsonl and report.html name all)"] if more > 0 else lines
 
 
 def evaluate_classifier(
@@ -168,7 +178,10 @@ def _note_other_sampling(settings: EvaluateSettings, trained: dict[str, Any]) ->
     for name, value in trained.items():
         here = getattr(settings.data, name, value)
         if here != value:
-            say(f"note: data.{name} is {here!r} here, but was {value!r} when these weights were trained")
+            say(
+                f"note: data.{name} is {here!r} here, but was {value!r} when these weights were trained; "
+                f"--data.{name} {value} repeats that"
+            )
 
 
 def _csv(rows: list[list[Any]]) -> str:

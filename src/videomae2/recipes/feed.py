@@ -1,7 +1,7 @@
 """From data settings to batches: what a recipe trains on and what it is scored on."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -44,7 +44,8 @@ class TrainingFeed:
         """The run's durations in steps."""
         rows, world = len(self.clips), distributed.world_size()
         per_epoch = batches_per_epoch(rows, self.optim.batch_size, world)
-        return make_plan(self.optim, self.run, rows, self.data.repeated_views, world, per_epoch)
+        run = self.run if self.data.val else replace(self.run, evaluate_every=0)
+        return make_plan(self.optim, run, rows, self.data.repeated_views, world, per_epoch)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Supervised training of a classifier; also post-pre-training on a labelled mix (paper 3.3)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from videomae2.recipes.feed import EvaluationFeed, TrainingFeed, held_out_feed, 
 from videomae2.recipes.outcome import sampling_of, weights_writer
 from videomae2.recipes.progress import say
 from videomae2.recipes.start import load_classifier
-from videomae2.records import ClipBatch, StepOutput
+from videomae2.records import ClipBatch, Failure, StepOutput
 from videomae2.settings import FinetuneSettings
 
 
@@ -58,10 +58,15 @@ class Finetuning(nn.Module):
             smoothing=settings.label_smoothing,
         )
 
-    def evaluate(self, held_out: EvaluationFeed) -> dict[str, float]:
-        """Accuracy over one centre view of each held-out video; a video that cannot be read counts as wrong."""
+    def evaluate(self, held_out: EvaluationFeed, named: set[int] | None = None) -> dict[str, float]:
+        """Accuracy over one centre view of each held-out video; one that cannot be read counts as wrong.
+
+        Such videos are named, those whose rows are in `named` excepted; they are added to it.
+        """
         scores = ViewScores(held_out.labels(self.class_names), self.classifier.num_classes)
-        accuracy = gather_scores(score_views(self.classifier, held_out, scores)).accuracy()
+        scores = gather_scores(score_views(self.classifier, held_out, scores))
+        _name(scores.failures.values(), set() if named is None else named)
+        accuracy = scores.accuracy()
         values = {"top1": accuracy.top1, "top5": accuracy.top5, "mean_class": accuracy.mean_class}
         values |= {"evaluated": accuracy.evaluated, "failed": accuracy.failed, "listed": accuracy.listed}
         return {name: float(value) for name, value in values.items() if value is not None}
@@ -70,9 +75,11 @@ class Finetuning(nn.Module):
     def evaluator(held_out: EvaluationFeed) -> Callable[[nn.Module], dict[str, float]]:
         """What the loop calls with the task, or with its average."""
 
+        named: set[int] = set()
+
         def evaluate(task: nn.Module) -> dict[str, float]:
             assert isinstance(task, Finetuning)
-            return task.evaluate(held_out)
+            return task.evaluate(held_out, named)
 
         return evaluate
 
@@ -124,3 +131,11 @@ def _held_out(settings: FinetuneSettings, num_classes: int, class_names: tuple[s
     if held_out is not None:
         ViewScores(held_out.labels(class_names), num_classes)
     return held_out
+
+
+def _name(failures: Iterable[Failure], named: set[int]) -> None:
+    """Say which held-out videos cannot be read, each once in a run."""
+    for failure in failures:
+        if failure.row not in named:
+            named.add(failure.row)
+            say(f"held-out row {failure.row}, {failure.path}, could not be read and counts as wrong: {failure.reason}")
