@@ -54,3 +54,5 @@ def test_load_video_gives_the_middle_of_any_video(tmp_path):
     assert short.shape == (8, 3, 24, 24)
     with pytest.raises(vm.UserError, match=r"no\.mp4"):
         vm.load_video(tmp_path / "no.mp4")
+    with pytest.raises(vm.UserError, match="size is 0, but a number from 1 on was expected"):
+        vm.load_video(path, size=0)

@@ -16,27 +16,38 @@ class ModelSettings:
     name: str = "vit_b16"
     """vit_ti16, vit_s16, vit_b16, vit_l16, vit_h16 or vit_g14."""
     num_frames: int = 16
+    """Frames of a clip."""
     size: int = 224
     """Height and width of a clip in pixels."""
     tubelet: int = 2
+    """Frames of a cube."""
     patch: int | None = None
+    """Height and width of a cube in pixels: 16, and 14 for vit_g14."""
     width: int | None = None
+    """Numbers of a token."""
     depth: int | None = None
+    """Blocks of the encoder."""
     num_heads: int | None = None
     decoder_depth: int = 4
+    """Blocks of the decoder, which only pre-training has."""
     decoder_width: int | None = None
     decoder_heads: int | None = None
     native_frames: int = 16
     """Frames of the grid the position table is made for; other grids interpolate it in 3-D."""
     native_size: int = 224
+    """As native_frames, for height and width."""
     positions: Literal["sinusoid", "axes", "learned"] = "sinusoid"
     """sinusoid: released, over the flattened grid; axes: of time, row and column apart (ours, for small networks)."""
     cosine_attention: bool = False
+    """Attention by the angle between queries and keys; no released model has it."""
     layer_scale: float = 0.0
     """Initial LayerScale; 0 is off, as in every released model."""
     drop_path: float = 0.0
+    """Probability that the last block is skipped in training; earlier blocks less, down to 0."""
     head_dropout: float = 0.0
+    """Dropout before the classification head."""
     activation_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, about a third more time."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,8 @@ class DataSettings:
     repeated_views: int = 1
     """Views made from one decode of a training video (repeated augmentation)."""
     crop: Literal["multi_scale", "random_resized", "center"] = "random_resized"
+    """multi_scale: four corners and the middle at several sizes (pre-training); random_resized: any area and shape;
+    center: the middle square."""
     crop_scale: tuple[float, float] = (0.08, 1.0)
     """Area range of random_resized."""
     flip: bool = True
@@ -74,7 +87,9 @@ class DataSettings:
     erasing: float = 0.25
     """Probability of random erasing."""
     test_clips: int = 5
+    """Clips of a video in an evaluation, evenly spread; each gives `test_crops` views."""
     test_crops: int = 3
+    """Squares of a clip in an evaluation, evenly along its long side; 1 is the middle."""
     workers: int = 2
     """Loader processes of each training process; 0 decodes in the training process."""
     max_broken: float = 0.05
@@ -110,6 +125,7 @@ class OptimSettings:
     """AdamW with the released parameter groups; peak learning rate = base_lr * batch / 256."""
 
     base_lr: float = 1.5e-4
+    """Learning rate for a batch of 256."""
     lr_counts_views: bool = True
     """Whether `batch` in the rule above counts repeated views: the paper does for pre-training (8192 = 2048 x 4)."""
     min_lr: float = 2.5e-6
@@ -118,6 +134,7 @@ class OptimSettings:
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-8
     layer_decay: float = 1.0
+    """Each earlier block learns at this share of the rate of the next; 1: all alike."""
     clip_grad: float = 0.0
     """Largest global gradient norm; 0: no clipping."""
     batch_size: int = 32
@@ -125,7 +142,9 @@ class OptimSettings:
     accumulate: int = 1
     """Forwards summed into one optimizer step."""
     length: Duration = "300ep"
+    """How long the run is."""
     warmup: Duration = "30ep"
+    """How long the learning rate rises to its peak; then it falls as a cosine."""
     ema_decay: float = 0.0
     """Decay of the averaged weights, evaluated beside the trained ones; 0: none."""
 
@@ -137,18 +156,25 @@ class RunSettings:
     out: str = ""
     """The run's folder."""
     seed: int = 0
+    """Decides everything random, whatever the number of workers or processes."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "bf16"] = "bf16"
+    """bf16: forward and backward under bf16 autocast, weights and optimizer in fp32."""
     decoder_fp32: bool = False
     """Run the decoder in fp32 under bf16 autocast, as the paper's appendix states."""
     compile: bool = False
+    """Compile the network with torch.compile: pays on a GPU."""
     checkpoint_every: Duration = "1ep"
     evaluate_every: Duration = "100%"
+    """How often the videos of `data.val` are evaluated; 100%: at the end."""
     log_every: int = 10
+    """Steps between lines of metrics.jsonl."""
     keep_last: int = 1
+    """Checkpoints kept, beside the best one."""
     max_nonfinite: int = 3
     """Consecutive steps with a non-finite loss or gradient that are skipped before the run stops."""
     tensorboard: bool = True
+    """Also write the numbers as TensorBoard events."""
 
 
 @dataclass(frozen=True)
@@ -191,10 +217,13 @@ class FinetuneSettings:
     head_init_scale: float = 0.001
     """The fresh head's weights and bias are multiplied by this (released)."""
     label_smoothing: float = 0.1
+    """Share of each target that is spread over all classes."""
     mixup: float = 0.8
     """Beta parameter of mixup; 0: off."""
     cutmix: float = 1.0
+    """Beta parameter of cutmix; 0: off."""
     mix_probability: float = 1.0
+    """Share of the batches that are mixed."""
     mix_switch: float = 0.5
     """Probability of cutmix over mixup where both are on."""
     init: str = ""

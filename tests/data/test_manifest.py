@@ -198,3 +198,9 @@ def test_a_million_rows_load_at_once(tmp_path: Path) -> None:
     assert time.perf_counter() - began < 1.0
     assert pa.total_allocated_bytes() - allocated < 1_000_000, "rows stay in the mapped file"
     assert len(pickle.dumps(manifest)) < 1000
+
+
+def test_paths_of_the_working_folder_stay_as_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "list.csv", "path\na/1.mp4\n")
+    monkeypatch.chdir(tmp_path)
+    assert read_manifest("list.csv").row(0).path == "a/1.mp4"

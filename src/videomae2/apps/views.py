@@ -52,5 +52,8 @@ def load_video(path: str | Path, num_frames: int = 16, stride: int = 4, size: in
 
     uint8 [T, C, size, size], RGB, upright; a shorter video repeats its last frames. UserError if it cannot be read.
     """
+    for name, value in {"num_frames": num_frames, "stride": stride, "size": size}.items():
+        if value < 1:
+            raise UserError(f"{name} is {value}, but a number from 1 on was expected")
     model = ModelSettings(num_frames=num_frames, size=size)
     return views_of(path, model, DataSettings(stride=stride, workers=0))[0]

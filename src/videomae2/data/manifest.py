@@ -74,7 +74,7 @@ class Manifest:
 
     def complete(self, path: str) -> str:
         """A listed path with the root before it, unless it is absolute or a URL."""
-        if not self.root or "://" in path or os.path.isabs(path):  # noqa: PTH117 - called for each clip
+        if self.root in ("", ".") or "://" in path or os.path.isabs(path):  # noqa: PTH117 - called for each clip
             return path
         return f"{self.root.rstrip('/')}/{path}"
 
