@@ -131,6 +131,7 @@ def test_page_and_overrides_reach_the_command(monkeypatch: pytest.MonkeyPatch, t
         (["weights", "convert", "a", "b", "--layout", "theirs"], "theirs"),
         (["data", "show", "--bogus"], "Unknown option: --bogus"),
         (["sprites", "out", "--count", "many"], "many"),
+        (["predict", "a.mp4", "--weights", "w", "--device", "gpu"], 'Choose from: "auto", "cpu", "cuda"'),
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_code_2(run: Run, tokens: list[str], message: str) -> None:

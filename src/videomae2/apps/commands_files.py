@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from videomae2.errors import UserError
 from videomae2.settings import DataSettings
 
+Device = Literal["auto", "cpu", "cuda"]
 ListFormat = Literal["auto", "pretrain", "video", "frames"]
 FRAME_PATTERN = DataSettings.frame_pattern
 
@@ -19,7 +20,7 @@ def predict(
     top: int = 5,
     clips: int = 5,
     crops: int = 3,
-    device: str = "auto",
+    device: Device = "auto",
 ) -> None:
     """Name what happens in video files.
 
@@ -55,7 +56,7 @@ def reconstruct(
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
     seed: int = 0,
     mask_ratio: float | None = None,
-    device: str = "auto",
+    device: Device = "auto",
 ) -> None:
     """Show original | what the encoder saw | reconstruction, side by side, as a video and a PNG strip.
 
