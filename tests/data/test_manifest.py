@@ -1,7 +1,6 @@
 """Every way people keep lists of videos, read into rows; and what is said when a list is wrong."""
 
 import pickle
-import time
 from pathlib import Path
 
 import numpy as np
@@ -186,16 +185,15 @@ def test_a_manifest_travels_to_workers(suffix: str, tmp_path: Path) -> None:
     assert rows(received) == rows(manifest) and received.num_classes == 7
 
 
-def test_a_million_rows_load_at_once(tmp_path: Path) -> None:
+def test_a_million_rows_cost_no_memory(tmp_path: Path) -> None:
     count = 1_000_000
     numbers = np.arange(count)
     table = pa.table({"path": pa.array([f"folder/{n // 1000}/video_{n}.mp4" for n in numbers]), "label": numbers % 400})
     path = write_manifest(tmp_path / "m.arrow", table)
     del table
-    allocated, began = pa.total_allocated_bytes(), time.perf_counter()
+    allocated = pa.total_allocated_bytes()
     manifest = read_manifest(path)
     assert manifest.row(999_999) == Row(f"{tmp_path}/folder/999/video_999999.mp4", label=399)
-    assert time.perf_counter() - began < 1.0
     assert pa.total_allocated_bytes() - allocated < 1_000_000, "rows stay in the mapped file"
     assert len(pickle.dumps(manifest)) < 1000
 
