@@ -11,6 +11,7 @@ from videomae2.apps.jobs import evaluate, finetune, pretrain
 from videomae2.apps.load import load
 from videomae2.apps.quickstart_outcome import Outcome
 from videomae2.apps.quickstart_report import write_quickstart_report
+from videomae2.data.manifest import read_manifest
 from videomae2.data.sprites import write_sprites
 from videomae2.engine.run import write_atomically
 from videomae2.errors import UserError
@@ -45,13 +46,14 @@ class Quickstart:
         evaluations["pretrained, tested shuffled"] = self._evaluate(
             "tested_shuffled", runs["pretrained"], sets["held_out"], "shuffled"
         )
-        shown = sorted((sets["held_out"].parent / "videos").iterdir())[:3]
-        example = shown[0]
+        held_out = read_manifest(sets["held_out"])
+        shown = [Path(held_out.row(number).path) for number in range(3)]
+        example, truth = shown[0], held_out.class_names[held_out.row(0).label]
         predictions = self._stage(
             "predict", f"Predicting {example}", lambda: load(str(runs["pretrained"])).predict(example, top=3)
         )
         say("  " + ", ".join(map(str, predictions)))
-        return Outcome(runs, evaluations, shown, predictions, self.seconds, self.seed)
+        return Outcome(runs, evaluations, shown, truth, predictions, self.seconds, self.seed)
 
     def _untrained(self) -> str:
         """The weights that pre-training started from, so that the arm from scratch differs in nothing else.

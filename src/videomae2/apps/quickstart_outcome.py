@@ -16,13 +16,14 @@ class Outcome:
     runs: dict[str, Path]
     evaluations: dict[str, Evaluation]
     shown: list[Path]
+    truth: str
     predictions: list[Prediction]
     seconds: dict[str, float]
     seed: int
 
     @property
     def example(self) -> Path:
-        """The video that was predicted."""
+        """The video that was predicted; `truth` is its class."""
         return self.shown[0]
 
     @property
@@ -39,7 +40,7 @@ class Outcome:
             "margin_over_scratch": round(self.top1["pretrained"] - self.top1["scratch"], 4),
             "videos": {"unlabelled": plan.UNLABELLED, "labelled": plan.LABELLED, "held_out": plan.HELD_OUT},
             "views": next(iter(self.evaluations.values())).summary()["views"],
-            "prediction": {"video": str(self.example), "top": [vars(each) for each in self.predictions]},
+            "prediction": {"video": str(self.example), "truth": self.truth, "top": [vars(each) for each in self.predictions]},
             "seconds": {name: round(value, 1) for name, value in self.seconds.items()},
             "seed": self.seed,
         }

@@ -70,7 +70,7 @@ def _curves(outcome: Outcome) -> list[Block]:
 
 def _example(outcome: Outcome) -> Figure:
     frames = visualize.enlarge(load_video(outcome.example, num_frames=16, stride=1, size=64), 96)
-    best = ", ".join(map(str, outcome.predictions))
+    best = f"Predicted: {', '.join(map(str, outcome.predictions))}. True class: {outcome.truth}."
     return Figure(f"Prediction for {outcome.example.name}", charts.picture_png(visualize.strip(frames, 8)), best)
 
 

@@ -1,0 +1,49 @@
+"""The README tells of every file, and quotes only numbers that lie in benchmarks/results/."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+SOURCES = sorted(path for path in (ROOT / "src" / "videomae2").rglob("*.py") if path.name != "__init__.py")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_the_tree_tells_of_every_file(path: Path) -> None:
+    tree = README.split("```text", 1)[1].split("```", 1)[0]
+    assert re.search(rf"\b{path.stem}\b", tree), f"{path.stem} has no clause in the README's tree"
+
+
+def test_the_two_commands_are_what_ci_calls() -> None:
+    called = (ROOT / ".ci" / "run").read_text()
+    makefile = (ROOT / "Makefile").read_text()
+    for target in ("quickstart", "test"):
+        assert f"make {target}" in README
+        assert f"\n{target}: setup\n" in makefile
+    assert "make test" in called
+    assert "make check" in called
+
+
+def test_every_measured_number_is_a_result() -> None:
+    """Each row of the table names its file; every percentage in the row must be a value of that file, rounded as shown."""
+    table = README.split("## What is measured", 1)[1]
+    rows = [line for line in table.splitlines() if line.startswith("|") and "results/" in line]
+    assert rows
+    for row in rows:
+        name = re.search(r"results/(\w+\.json)", row).group(1)
+        values = set(_numbers(json.loads((ROOT / "benchmarks" / "results" / name).read_text())))
+        shown = re.findall(r"(\d+\.\d) %", row)
+        assert shown
+        for number in shown:
+            assert any(f"{100 * value:.1f}" == number for value in values), f"{number} % is not in {name}"
+
+
+def _numbers(value: object) -> list[float]:
+    if isinstance(value, dict):
+        return [number for each in value.values() for number in _numbers(each)]
+    if isinstance(value, list):
+        return [number for each in value for number in _numbers(each)]
+    return [abs(float(value))] if isinstance(value, int | float) and not isinstance(value, bool) else []
