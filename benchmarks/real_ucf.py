@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from machine import save_result
 
-from videomae2.config import load_settings
+from videomae2.config import flatten, load_settings
 from videomae2.data.decode import open_video
 from videomae2.data.manifest import Manifest, read_manifest
 from videomae2.engine.log import read_lines
