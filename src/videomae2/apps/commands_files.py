@@ -188,9 +188,12 @@ def sprites(
     """
     from videomae2.data.sprite_scene import SpriteSettings
     from videomae2.data.sprites import write_sprites
+    from videomae2.recipes.progress import row_progress
 
     settings = SpriteSettings(size=size, num_frames=frames, objects=objects)
-    print(write_sprites(out, num_videos=count, seed=seed, settings=settings, workers=workers))
+    with row_progress("draw", count) as progress:
+        manifest = write_sprites(out, num_videos=count, seed=seed, settings=settings, workers=workers, progress=progress)
+    print(manifest)
 
 
 def quickstart(*, out: Path = Path("runs/quickstart"), seed: int = 0) -> None:

@@ -18,7 +18,7 @@ from videomae2.errors import UserError
 from videomae2.models.build import build_autoencoder
 from videomae2.models.weights import save_safetensors
 from videomae2.recipes.evaluate import Evaluation
-from videomae2.recipes.progress import say
+from videomae2.recipes.progress import row_progress, say
 
 
 class Quickstart:
@@ -82,7 +82,8 @@ class Quickstart:
         for name, count in (("unlabelled", plan.UNLABELLED), ("labelled", plan.LABELLED), ("held_out", plan.HELD_OUT)):
             folder = self.out / "data" / name
             if not (folder / "manifest.csv").exists():
-                write_sprites(folder, num_videos=count, seed=self.seed, settings=plan.SPRITES, first=first)
+                with row_progress(f"draw {name}", count) as progress:
+                    write_sprites(folder, num_videos=count, seed=self.seed, settings=plan.SPRITES, first=first, progress=progress)
             sets[name] = folder / "manifest.csv"
             first += count
         return sets

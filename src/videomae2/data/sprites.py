@@ -6,7 +6,7 @@ The videos' still frames say nothing about the label: sprites of different class
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
@@ -36,12 +36,20 @@ def encode_mp4(frames: UInt8[Tensor, "T C H W"], fps: int) -> bytes:
 
 
 def write_sprites(
-    out: Path, *, num_videos: int, seed: int, settings: SpriteSettings | None = None, workers: int = 2, first: int = 0
+    out: Path,
+    *,
+    num_videos: int,
+    seed: int,
+    settings: SpriteSettings | None = None,
+    workers: int = 2,
+    first: int = 0,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> Path:
     """Write videos `first` to `first + num_videos` of a set into `out`; the path of the manifest comes back.
 
     manifest.csv: path, label, class. boxes.json: video -> one [T][4] list for each object, with its labels. segments.json:
-    ActivityNet's layout. The files are the same for any number of workers (threads). UserError where `out` holds a manifest.
+    ActivityNet's layout. The files are the same for any number of workers (threads); `progress` is told of each video written. UserError
+    where `out` holds a manifest.
     """
     settings = settings or SpriteSettings()
     out = Path(out)
@@ -50,7 +58,7 @@ def write_sprites(
     if (out / "manifest.csv").exists():
         raise UserError(f"{out} already holds a manifest; give another folder, or remove this one")
     (out / "videos").mkdir(parents=True, exist_ok=True)
-    rows = _write_videos(out, settings, seed, range(first, first + num_videos), max(1, workers))
+    rows = _write_videos(out, settings, seed, range(first, first + num_videos), max(1, workers), progress)
     _replace(out / "boxes.json", json.dumps({row["path"]: row["objects"] for row in rows}))
     _replace(out / "segments.json", json.dumps(_activitynet(rows, settings)))
     _replace(out / "classes.json", json.dumps(settings.classes))
@@ -58,12 +66,18 @@ def write_sprites(
     return out / "manifest.csv"
 
 
-def _write_videos(out: Path, settings: SpriteSettings, seed: int, numbers: range, workers: int) -> list[dict]:
+def _write_videos(
+    out: Path, settings: SpriteSettings, seed: int, numbers: range, workers: int, progress: Callable[[int], None]
+) -> list[dict]:
     """Each worker draws with one torch thread: pictures are too small to share, and waiting threads took most of the time."""
     threads = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(lambda number: _write_video(out, settings, seed, number), numbers))
+            rows = []
+            for row in pool.map(lambda number: _write_video(out, settings, seed, number), numbers):
+                rows.append(row)
+                progress(1)
+            return rows
     finally:
         torch.set_num_threads(threads)
 
