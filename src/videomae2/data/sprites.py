@@ -6,7 +6,7 @@ The videos' still frames say nothing about the label: sprites of different class
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
@@ -48,8 +48,8 @@ def write_sprites(
     """Write videos `first` to `first + num_videos` of a set into `out`; the path of the manifest comes back.
 
     manifest.csv: path, label, class. boxes.json: video -> one [T][4] list for each object, with its labels. segments.json:
-    ActivityNet's layout. The files are the same for any number of workers (threads); `progress` is told of each video written. UserError
-    where `out` holds a manifest.
+    ActivityNet's layout. The files are the same for any number of workers (threads); `progress` is told of each video.
+    UserError where `out` holds a manifest.
     """
     settings = settings or SpriteSettings()
     out = Path(out)
@@ -58,7 +58,10 @@ def write_sprites(
     if (out / "manifest.csv").exists():
         raise UserError(f"{out} already holds a manifest; give another folder, or remove this one")
     (out / "videos").mkdir(parents=True, exist_ok=True)
-    rows = _write_videos(out, settings, seed, range(first, first + num_videos), max(1, workers), progress)
+    rows = []
+    for row in _written(lambda number: _write_video(out, settings, seed, number), range(first, first + num_videos), workers):
+        rows.append(row)
+        progress(1)
     _replace(out / "boxes.json", json.dumps({row["path"]: row["objects"] for row in rows}))
     _replace(out / "segments.json", json.dumps(_activitynet(rows, settings)))
     _replace(out / "classes.json", json.dumps(settings.classes))
@@ -66,18 +69,12 @@ def write_sprites(
     return out / "manifest.csv"
 
 
-def _write_videos(
-    out: Path, settings: SpriteSettings, seed: int, numbers: range, workers: int, progress: Callable[[int], None]
-) -> list[dict]:
+def _written(write: Callable[[int], dict], numbers: range, workers: int) -> Iterator[dict]:
     """Each worker draws with one torch thread: pictures are too small to share, and waiting threads took most of the time."""
     threads = torch.get_num_threads()
     try:
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            rows = []
-            for row in pool.map(lambda number: _write_video(out, settings, seed, number), numbers):
-                rows.append(row)
-                progress(1)
-            return rows
+        with ThreadPoolExecutor(max(1, workers), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield from pool.map(write, numbers)
     finally:
         torch.set_num_threads(threads)
 
