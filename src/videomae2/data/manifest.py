@@ -147,7 +147,7 @@ def read_manifest(
 
     `root` is what relative paths start from: by default the manifest's own folder. `class_names` numbers labels that are
     names, as a training manifest did for the validation one. `list_format` and `pattern` say what the numbers of a
-    released list mean: see `videomae2.data.formats`. UserError for anything missing, empty, malformed or out of range.
+    released list mean: see `videomae2.data.lists`. UserError for anything missing, empty, malformed or out of range.
     """
     listing = formats.read(Path(path), class_names, list_format, pattern)
     return Manifest(
