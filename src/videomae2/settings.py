@@ -245,6 +245,8 @@ class EvaluateSettings:
     """Views sent through the network at once; lower it where memory is short."""
     use_ema: bool = True
     """Use a run's averaged weights where it has them."""
+    as_trained: bool = True
+    """Take clips as the weights were trained to see them (stride and the like), where a setting is left at its default."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "bf16"] = "bf16"
     out: str = ""

@@ -13,7 +13,7 @@ from videomae2.heads.classify import build_classifier
 from videomae2.models.weights import save_safetensors
 from videomae2.recipes.evaluate import run_evaluation
 from videomae2.recipes.trained import read_classifier
-from videomae2.settings import EvaluateSettings
+from videomae2.settings import DataSettings, EvaluateSettings
 
 from ..small_runs import DATA, MODEL, write_classes, write_video
 
@@ -112,6 +112,18 @@ def test_other_sampling_than_in_training_is_said(runs, capsys):
         "note: data.stride is 2 here, but was 1 when these weights were trained; --data.stride 1 repeats that"
         in capsys.readouterr().err
     )
+
+
+def test_a_setting_left_at_its_default_follows_the_weights(runs, capsys):
+    plain = replace(DATA, val=str(runs.videos), stride=DataSettings().stride)
+    followed = run_evaluation(settings(runs.finetuned, runs.videos, data=plain))
+    assert "note: data.stride is 1, as when these weights were trained; --no_as_trained takes 4" in capsys.readouterr().err
+    same = run_evaluation(settings(runs.finetuned, runs.videos))
+    other = run_evaluation(settings(runs.finetuned, runs.videos, data=plain, as_trained=False))
+    assert "data.stride is 4 here, but was 1" in capsys.readouterr().err
+    (_, means), (_, expected), (_, otherwise) = (each.scores.scored() for each in (followed, same, other))
+    assert torch.equal(means, expected)
+    assert not torch.equal(means, otherwise)
 
 
 @pytest.mark.parametrize(("changes", "message"), [({"weights": ""}, "--weights"), ({"data": DATA}, r"--data\.val")])

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from videomae2.recipes.feed import EvaluationFeed, evaluation_feed
 from videomae2.recipes.progress import row_progress, say
 from videomae2.recipes.trained import read_classifier
 from videomae2.records import Failure
-from videomae2.settings import EvaluateSettings
+from videomae2.settings import DataSettings, EvaluateSettings
 
 TABLE_CLASSES = 40
 """Up to this many classes are printed one by one."""
@@ -119,9 +119,9 @@ def run_evaluation(settings: EvaluateSettings) -> Evaluation:
         raise UserError("no weights to evaluate were given; name a run, a file or a hub name with --weights")
     loaded = read_classifier(settings.weights, settings.use_ema, choose_device(settings.device))
     say(str(loaded.report))
-    _note_other_sampling(settings, loaded.checkpoint.metadata.get("data", {}))
-    views = (settings.data.test_clips, settings.data.test_crops)
-    feed = evaluation_feed(settings.data, loaded.settings, views, settings.batch_size, settings.device)
+    data = _sampling(settings, loaded.checkpoint.metadata.get("data", {}))
+    views = (data.test_clips, data.test_crops)
+    feed = evaluation_feed(data, loaded.settings, views, settings.batch_size, settings.device)
     with row_progress("evaluate", len(feed.manifest)) as advance:
         evaluation = evaluate_classifier(
             loaded.module,
@@ -173,15 +173,25 @@ def score_lines(evaluation: Evaluation, feed: EvaluationFeed) -> list[dict[str, 
     return lines
 
 
-def _note_other_sampling(settings: EvaluateSettings, trained: dict[str, Any]) -> None:
-    """Say where clips are taken from the videos in another way than in training: a common, silent loss of accuracy."""
+def _sampling(settings: EvaluateSettings, trained: dict[str, Any]) -> DataSettings:
+    """The data settings, as in training where they are left at their defaults; whatever differs is said.
+
+    To take clips from the videos in another way than in training is a common, silent loss of accuracy.
+    """
+    defaults, followed = DataSettings(), {}
     for name, value in trained.items():
         here = getattr(settings.data, name, value)
-        if here != value:
+        if here == value:
+            continue
+        if settings.as_trained and here == getattr(defaults, name):
+            followed[name] = value
+            say(f"note: data.{name} is {value!r}, as when these weights were trained; --no_as_trained takes {here!r} instead")
+        else:
             say(
                 f"note: data.{name} is {here!r} here, but was {value!r} when these weights were trained; "
                 f"--data.{name} {value} repeats that"
             )
+    return replace(settings.data, **followed)
 
 
 def _csv(rows: list[list[Any]]) -> str:
