@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from videomae2.engine.device import autocast, choose_device, seeded
+from videomae2.engine.device import autocast, choose_device, precision_note, seeded
 from videomae2.errors import UserError
 
 
@@ -46,3 +46,13 @@ def test_devices():
         assert choose_device("auto").type == "cpu"
         with pytest.raises(UserError, match=r"run.device is 'cuda', but torch sees no CUDA device; use --device cpu"):
             choose_device("cuda")
+
+
+def test_bf16_on_a_processor_without_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    old, new = {"architecture": "x86_64", "avx2": True}, {"architecture": "x86_64", "avx512_bf16": True}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: old)
+    assert "fp32 is faster here: add --run.precision fp32" in precision_note(cpu, "bf16")
+    assert precision_note(cpu, "fp32") == precision_note(torch.device("cuda", 0), "bf16") == ""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: new)
+    assert precision_note(cpu, "bf16") == ""

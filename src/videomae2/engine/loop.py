@@ -10,7 +10,7 @@ from torch import nn
 
 from videomae2.engine import checkpoint, distributed
 from videomae2.engine.averaging import build_average
-from videomae2.engine.device import autocast, choose_device
+from videomae2.engine.device import autocast, choose_device, precision_note
 from videomae2.engine.log import RunLog
 from videomae2.engine.optim import build_optimizer
 from videomae2.engine.result import Best, Result, read_result, write_result
@@ -64,6 +64,8 @@ def train(  # noqa: PLR0917
     resumed = trainer.resume()
     run_log = RunLog(folder, trainer.step, plan.steps, name=name, tensorboard=run.tensorboard, quiet=quiet)
     with run_log as log, StopRequest() as stop:
+        if note := precision_note(trainer.device, run.precision):
+            log.say(note)
         log.say(plan.describe() if resumed is None else f"resuming {folder} after step {resumed} of {plan.steps}")
         trainer.go(batches, log, stop)
         if on_finish is not None and not quiet:
