@@ -28,7 +28,8 @@ def precision_note(device: torch.device, precision: str) -> str:
     """What to tell whoever asks for bf16 of an x86 processor without bf16 arithmetic, which is slower than fp32; else empty."""
     if device.type != "cpu" or precision != "bf16":
         return ""
-    has = getattr(torch.cpu, "get_capabilities", dict)()  # older torch cannot say
+    # Older torch cannot say.
+    has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     if has.get("architecture") != "x86_64" or has.get("avx512_bf16") or has.get("amx_bf16"):
         return ""
     return "note: this processor has no bf16 arithmetic, so fp32 is faster here: add --run.precision fp32"
