@@ -60,7 +60,7 @@ class Plan:
         """What was derived from the settings, one `name: value` a line; printed at the start and kept in config.toml."""
         lines = {
             "optimizer steps": f"{self.steps} ({self.epoch(self.steps):.4g} epochs of {self.batches_per_epoch} batches)",
-            "one step": f"{self.videos_per_step} videos, {self.videos_per_step * self.views} clips ({self.accumulate} forwards)",
+            "one step": f"{self.videos_per_step} videos, {self.videos_per_step * self.views} clips, forwards: {self.accumulate}",
             "learning rate": f"0 -> {self.peak_lr:.6g} in {self.warmup_steps} steps, then cosine -> {self.final_lr:.6g}"
             if self.warmup_steps
             else f"{self.peak_lr:.6g}, cosine -> {self.final_lr:.6g}",
