@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from videomae2.atomic import replacing
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -29,9 +31,8 @@ def save_result(name: str, result: dict[str, Any]) -> Path:
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     record = {"benchmark": name, "date": datetime.now(UTC).date().isoformat(), "machine": describe_machine(), **result}
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(record, indent=2) + "\n")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=2) + "\n")
     return path
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from videomae2.apps.charts import picture_png
 from videomae2.apps.load import load
+from videomae2.atomic import replacing
 from videomae2.data.decode import probe
 from videomae2.errors import UserError
 
@@ -33,9 +34,8 @@ def reconstruct_file(
     out.parent.mkdir(parents=True, exist_ok=True)
     write_mp4(found.side_by_side(SHOWN_HEIGHT), shown_rate(file, model.data.stride, model.data.target_fps), out)
     strip = out.with_suffix(".png")
-    temporary = strip.with_name(f".{strip.name}.part")
-    temporary.write_bytes(picture_png(found.strip(8, at_least=96)))
-    temporary.replace(strip)
+    with replacing(strip) as temporary:
+        temporary.write_bytes(picture_png(found.strip(8, at_least=96)))
     return [out, strip]
 
 
@@ -53,14 +53,9 @@ def write_mp4(frames: UInt8[Tensor, "T C H W"], fps: float, path: Path) -> None:
     frames = torch.nn.functional.pad(frames, (0, width % 2, 0, height % 2), value=255)
     rate = Fraction(fps).limit_denominator(1000)
     repeats = max(1, round(LEAST_SECONDS * float(rate) / len(frames)))
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with av.open(str(temporary), "w", format="mp4") as container:
-            stream = container.add_stream("libx264", rate=rate, options={"crf": "16", "preset": "medium"})
-            stream.width, stream.height, stream.pix_fmt = frames.shape[3], frames.shape[2], "yuv420p"
-            for picture in frames.permute(0, 2, 3, 1).repeat(repeats, 1, 1, 1).contiguous().numpy():
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-            container.mux(stream.encode())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "16", "preset": "medium"})
+        stream.width, stream.height, stream.pix_fmt = frames.shape[3], frames.shape[2], "yuv420p"
+        for picture in frames.permute(0, 2, 3, 1).repeat(repeats, 1, 1, 1).contiguous().numpy():
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64
 
+from videomae2.atomic import replacing
 from videomae2.data import formats
 from videomae2.data.columns import CLASSES, INTEGERS, ROW_COLUMNS, TEXTS, conform, map_arrow, one_piece, stored_names
 from videomae2.errors import UserError
@@ -179,13 +180,9 @@ def write_manifest(path: str | Path, table: "pa.Table | Manifest | dict", class_
         table = pa.table(table)
     if class_names:
         table = table.replace_schema_metadata({CLASSES: json.dumps(class_names)})
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with replacing(path) as temporary:
         _write(table, path.suffix, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

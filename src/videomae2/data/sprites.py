@@ -15,6 +15,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from videomae2.atomic import replacing
 from videomae2.data.sprite_scene import SpriteSettings, draw_video
 from videomae2.errors import UserError
 
@@ -113,6 +114,5 @@ def _table(rows: Iterable[dict]) -> str:
 
 def _replace(path: Path, content: str | bytes) -> None:
     """Write a file whole or not at all."""
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
-    unfinished.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)

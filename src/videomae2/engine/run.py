@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from videomae2 import config
+from videomae2.atomic import replacing
 from videomae2.errors import UserError
 
 CHANGES_NOTHING = frozenset(
@@ -97,15 +98,10 @@ class RunFolder:
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace a text file in one rename, so that a reader finds the old one or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _ours(name: str) -> bool:

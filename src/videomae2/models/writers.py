@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from videomae2.atomic import replacing
 from videomae2.errors import UserError
 from videomae2.models import layouts
 from videomae2.models.sizes import IMAGENET_MEAN, IMAGENET_STD, decoder_config, encoder_config
@@ -191,15 +192,12 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 def _replace(path: Path, write: Callable[[Path], object]) -> Path:
     """Write beside the target, then rename: whoever looks sees the old file or the new one, never half of one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        write(temporary)
-        temporary.chmod(_common_mode())  # safetensors writes files that nobody else may read
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            write(temporary)
+            temporary.chmod(_common_mode())  # safetensors writes files that nobody else may read
     except OSError as error:
         raise UserError(f"{path} could not be written ({error.strerror or error}); free space or choose another place") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 
