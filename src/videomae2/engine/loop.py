@@ -11,6 +11,7 @@ from torch import nn
 from videomae2.engine import checkpoint, distributed
 from videomae2.engine.averaging import build_average
 from videomae2.engine.device import autocast, choose_device, precision_note
+from videomae2.engine.heap import keep_freed_memory
 from videomae2.engine.log import RunLog
 from videomae2.engine.optim import build_optimizer
 from videomae2.engine.result import Best, Result, read_result, write_result
@@ -82,6 +83,8 @@ class _Trainer:
 
     def __init__(self, task: nn.Module, plan: Plan, optim: OptimSettings, run: RunSettings, folder: RunFolder) -> None:
         self.device = choose_device(run.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.task = task.to(self.device)
         self.plan, self.run, self.folder = plan, run, folder
         self.optimizer = build_optimizer(task, optim)

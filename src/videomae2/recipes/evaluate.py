@@ -13,6 +13,7 @@ from torch import Tensor
 
 from videomae2.engine import distributed
 from videomae2.engine.device import autocast, choose_device
+from videomae2.engine.heap import keep_freed_memory
 from videomae2.engine.run import write_atomically
 from videomae2.errors import UserError
 from videomae2.heads.classify import Classifier
@@ -117,7 +118,10 @@ def run_evaluation(settings: EvaluateSettings) -> Evaluation:
     check_limits(settings)
     if not settings.weights:
         raise UserError("no weights to evaluate were given; name a run, a file or a hub name with --weights")
-    loaded = read_classifier(settings.weights, settings.use_ema, choose_device(settings.device))
+    device = choose_device(settings.device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    loaded = read_classifier(settings.weights, settings.use_ema, device)
     say(str(loaded.report))
     data = _sampling(settings, loaded.checkpoint.metadata.get("data", {}))
     views = (data.test_clips, data.test_crops)

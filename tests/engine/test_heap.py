@@ -1,0 +1,42 @@
+"""Freed memory stays with the process, unless its user has other wishes."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource, torch
+from videomae2.engine.heap import keep_freed_memory
+kept = keep_freed_memory()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def allocate():
+    torch.ones(12_000_000)  # 48 MB: above what glibc keeps by itself
+allocate(), allocate()
+before = faults()
+for _ in range(4): allocate()
+print(kept, faults() - before)
+"""
+
+
+def measured(**variables: str) -> tuple[str, int]:
+    """Whether memory is kept, and how many pages four further tensors had to be given by the system."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")} | variables
+    done = subprocess.run([sys.executable, "-c", FAULTS], env=environment, capture_output=True, text=True, check=True)
+    kept, faults = done.stdout.split()
+    return kept, int(faults)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+def test_freed_memory_is_used_again():
+    kept, faults = measured()
+    assert kept == "True"
+    assert faults < 1000
+    assert measured(MALLOC_TOP_PAD_="131072")[1] > 4 * faults  # left alone, every tensor is paged in anew
+
+
+def test_the_users_own_settings_stay():
+    assert measured(MALLOC_ARENA_MAX="2")[0] == "False"
