@@ -51,6 +51,10 @@ def test_any_frame_alone_is_the_frame_among_all(
         for number in sorted({0, 11, 12, 13, 23, 24, 25, 47, 58, 59} & set(range(video.num_frames))):
             assert torch.equal(video.read([number])[0], everything[number]), f"frame {number} read by the same opening"
             assert torch.equal(read_frames(path, [number])[0], everything[number]), f"frame {number} read by a new opening"
+        for first, stride in ((0, 4), (7, 3), (26, 2)):
+            strided = list(range(first, video.num_frames, stride))
+            if strided:
+                assert torch.equal(read_frames(path, strided), everything[strided]), f"every {stride}th frame from {first}"
 
 
 def test_an_edit_list_hides_frames(tmp_path: Path, write_numbered: Callable, numbers_of: Callable) -> None:
@@ -95,6 +99,21 @@ def test_frames_that_nothing_refers_to_are_skipped_on_the_way(
     with open_video(path) as video:
         assert numbers_of(video.read([230])) == [230]
         assert video.frames_decoded < 150
+
+
+def test_frames_between_the_wanted_ones_are_spared(tmp_path: Path, write_numbered: Callable, numbers_of: Callable) -> None:
+    options = {"x264-params": "b-adapt=0:scenecut=0:b-pyramid=none", "bf": "3"}
+    path = write_numbered(tmp_path / "v.mp4", num_frames=120, gop=120, **options)
+    with open_video(path) as video:
+        assert numbers_of(video.read(range(0, 64, 4))) == list(range(0, 64, 4))
+        assert video.frames_decoded <= 36, "16 wanted, 16 that others refer to, and what lies in the decoder"
+
+
+def test_pictures_are_kept_one_by_one(tmp_path: Path, write_numbered: Callable) -> None:
+    path = write_numbered(tmp_path / "v.mp4", bf="3")
+    with open_video(path) as video:
+        kept = video.collect(np.array([5, 9, 40]), lambda picture: torch.from_numpy(picture).permute(2, 0, 1).clone())
+    assert torch.equal(torch.stack(kept), read_frames(path, [5, 9, 40]))
 
 
 def test_two_threads_read_the_same(tmp_path: Path, write_numbered: Callable) -> None:
@@ -248,6 +267,18 @@ def test_real_times_and_frames_match_the_recorded(shared_data: Path) -> None:
             stream = container.streams.video[1]
             every = [frame.to_ndarray(format="rgb24") for n, frame in enumerate(container.decode(stream)) if n in chosen]
         assert (video.read(chosen).permute(0, 2, 3, 1).numpy() == np.stack(every)).all()
+
+
+@pytest.mark.parametrize("name", ["imageio_cockatoo.mp4", "torchcodec_av1_video.mkv"])
+def test_a_frame_alone_is_the_frame_among_all_in_real_files(name: str, shared_data: Path) -> None:
+    """The first is 4:4:4 by an x264 whose version must be known; in the second, frames must not be left out on the way."""
+    path = shared_data / "test_videos" / name
+    chosen = [98, 114, 123]
+    with av.open(str(path)) as container:
+        every = [frame.to_ndarray(format="rgb24") for n, frame in enumerate(container.decode(video=0)) if n in chosen]
+    for number, expected in zip(chosen, every, strict=True):
+        found = read_frames(path, [number])[0].permute(1, 2, 0).numpy()
+        assert np.abs(found.astype(int) - expected).mean() < 0.1
 
 
 def test_a_folder_of_frames_reads_like_a_video(tmp_path: Path, numbers_of: Callable) -> None:

@@ -1,20 +1,23 @@
 """Frames of a video file by number: exact, upright, RGB, at the price of a seek. Built on PyAV."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, from_numpy
 
 from videomae2.data import frame_index
+from videomae2.data.numbering import MistimedError
 from videomae2.data.opening import DecodeError, Source
 from videomae2.data.orientation import Orientation
-from videomae2.data.stream import FrameStream, MistimedError
+from videomae2.data.stream import FrameStream
 
 __all__ = ["DecodeError", "VideoFile", "VideoInfo", "open_video", "probe"]
+
+Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class VideoFile:
         self._stream = FrameStream(source, threads)
         self._reformatter = VideoReformatter()
         self._info: VideoInfo | None = None
+        self._size: tuple[int, int] | None = None
 
     def __enter__(self) -> "VideoFile":
         return self
@@ -112,20 +116,30 @@ class VideoFile:
         """
         asked = np.asarray(indices, dtype=np.int64)
         wanted, places = np.unique(asked, return_inverse=True)
-        if len(wanted) == 0 or wanted[0] < 0 or wanted[-1] >= self.num_frames:
-            shown = f"frames {wanted[0]} to {wanted[-1]} were" if len(wanted) else "no frame was"
-            raise DecodeError(self.name, f"{shown} asked for; it has {self.num_frames}, numbered from 0")
-        try:
-            pictures = self._collect(wanted.tolist(), short_side)
-        except MistimedError:
-            self._stream.count()
-            return self.read(indices, short_side)
+        pictures = np.stack(self.collect(wanted, lambda picture: picture, short_side))
         in_order = len(wanted) == len(asked) and bool((asked == wanted).all())
         return from_numpy(pictures if in_order else pictures[places]).permute(0, 3, 1, 2)
 
+    def collect(
+        self, wanted: Int64[np.ndarray, "M"], keep: Callable[[UInt8[np.ndarray, "H W C"]], Kept], short_side: int | None = None
+    ) -> list[Kept]:
+        """What `keep` makes of each of the frames numbered `wanted` (ascending, none twice), one at a time as they come.
+
+        `keep` gets the picture as `read` would give it and may be called again for a frame. DecodeError as for `read`.
+        """
+        if len(wanted) == 0 or wanted[0] < 0 or wanted[-1] >= self.num_frames:
+            shown = f"frames {wanted[0]} to {wanted[-1]} were" if len(wanted) else "no frame was"
+            raise DecodeError(self.name, f"{shown} asked for; it has {self.num_frames}, numbered from 0")
+        self._size = None
+        try:
+            return self._collect(wanted.tolist(), lambda frame: keep(self._picture(frame, short_side)))
+        except MistimedError:
+            self._stream.count()
+            return self.collect(wanted, keep, short_side)
+
     def verify(self) -> int:
         """Decode every frame without converting any; the number of frames. DecodeError at the first fault."""
-        self._stream.next_wanted = 0
+        self._stream.want_all()
         try:
             for _ in self._stream.frames(0):
                 pass
@@ -144,7 +158,7 @@ class VideoFile:
         return np.arange(self.num_frames) / (self.fps or 1.0)
 
     def _first_frame(self) -> Any:
-        self._stream.next_wanted = 0
+        self._stream.want_all()
         try:
             frame = next((frame for _, frame in self._stream.frames(0)), None)
         except MistimedError:
@@ -154,57 +168,58 @@ class VideoFile:
             raise DecodeError(self.name, "holds no frame that can be decoded")
         return frame
 
-    def _collect(self, wanted: list[int], short_side: int | None) -> UInt8[np.ndarray, "T H W C"]:
-        pictures: list[np.ndarray] = []
+    def _collect(self, wanted: list[int], keep: Callable[[Any], Kept]) -> list[Kept]:
+        kept: list[Kept] = []
+        self._stream.want(wanted)
         group, patient_for = self._stream.index.group_of(wanted[0]), -1
-        tried: set[tuple[int, int, int]] = set()
-        while len(pictures) < len(wanted):
-            if (attempt := (group, len(pictures), patient_for)) in tried:
+        tried: set[tuple[int, int, int, bool]] = set()
+        while len(kept) < len(wanted):
+            if (attempt := (group, len(kept), patient_for, self._stream.sparing)) in tried:
                 raise MistimedError  # the index leads in circles
             tried.add(attempt)
-            leads = self._collect_from(group, wanted, short_side, pictures, patient_for)
+            leads = self._collect_from(group, wanted, keep, kept, patient_for)
             if leads:
-                group, patient_for = group - 1, len(pictures)
-            elif len(pictures) < len(wanted):
-                group = self._stream.index.group_of(wanted[len(pictures)])
-        return np.stack(pictures)
+                group, patient_for = group - 1, len(kept)
+            elif len(kept) < len(wanted):
+                group = self._stream.index.group_of(wanted[len(kept)])
+        return kept
 
     def _collect_from(
-        self, group: int, wanted: list[int], short_side: int | None, pictures: list[np.ndarray], patient_for: int
+        self, group: int, wanted: list[int], keep: Callable[[Any], Kept], kept: list[Kept], patient_for: int
     ) -> bool:
-        """Add pictures until all are there, or a seek is cheaper. True: the next one leads its group; start a group earlier.
+        """Keep frames until all are there, or a seek is cheaper. True: the next one leads its group; start a group earlier.
 
-        No seek is tried before picture `patient_for` is there: it leads its group and needs the group before.
+        No seek is tried before frame `patient_for` is there: it leads its group and needs the group before.
         """
         held: Any = None
         stream = self._stream
-        stream.next_wanted = wanted[len(pictures)]
+        stream.pass_on(len(kept))
         for number, frame in stream.frames(group):
-            if held is None and number > wanted[len(pictures)] and group > 0:
+            if held is None and number > wanted[len(kept)] and group > 0:
                 return True
-            while len(pictures) < len(wanted) and wanted[len(pictures)] <= number:
+            while len(kept) < len(wanted) and wanted[len(kept)] <= number:
                 # a frame the decoder did not show leaves the one before on the screen
-                shown = frame if held is None or wanted[len(pictures)] == number else held
-                pictures.append(self._picture(shown, short_side, pictures))
-            if len(pictures) == len(wanted):
+                if wanted[len(kept)] < number and held is not None and stream.stop_sparing():
+                    return False
+                kept.append(keep(frame if held is None or wanted[len(kept)] == number else held))
+            if len(kept) == len(wanted):
                 return False
             held = frame
-            stream.next_wanted = wanted[len(pictures)]
-            if len(pictures) != patient_for and stream.seek_pays(stream.next_wanted):
+            stream.pass_on(len(kept))
+            if len(kept) != patient_for and stream.seek_pays(wanted[len(kept)]):
                 return False
         if held is None and group == 0:
             raise DecodeError(self.name, "holds no frame that can be decoded")
-        if held is not None:
-            pictures.extend(self._picture(held, short_side, pictures) for _ in wanted[len(pictures) :])
+        if held is not None and not stream.stop_sparing():
+            kept.extend(keep(held) for _ in wanted[len(kept) :])
         return held is None
 
-    def _picture(self, frame: Any, short_side: int | None, earlier: list[np.ndarray]) -> UInt8[np.ndarray, "H W C"]:
+    def _picture(self, frame: Any, short_side: int | None) -> UInt8[np.ndarray, "H W C"]:
         turn = Orientation.of(frame)
-        width, height = frame.width, frame.height
-        if earlier:  # a stream that changes its size midway keeps the first
-            width, height = turn.displayed(earlier[0].shape[1], earlier[0].shape[0])
-        elif short_side is not None:
-            width, height = scaled(width, height, short_side)
+        if self._size is None:  # a stream that changes its size midway keeps the first
+            size = frame.width, frame.height
+            self._size = turn.displayed(*(size if short_side is None else scaled(*size, short_side)))
+        width, height = turn.displayed(*self._size)
         rgb = self._reformatter.reformat(frame, width, height, "rgb24", interpolation=Interpolation.BILINEAR, threads=1)
         plane = rgb.planes[0]
         rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(-1, plane.line_size)[:height, : width * 3]

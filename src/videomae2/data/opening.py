@@ -1,5 +1,6 @@
 """Opening a path, a URL or a binary file as a container of video, and saying in one line why that cannot be."""
 
+import re
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -83,6 +84,16 @@ def promised_seconds(container: Any, stream: Any) -> float:
         return float(stream.duration * stream.time_base)
     alone = len(container.streams) == 1 and container.duration
     return container.duration / av.time_base if alone else 0.0
+
+
+def needs_its_first_packet(packet: Any) -> bool:
+    """Whether H.264 is by an x264 whose faults FFmpeg undoes where it has read the version, which the first packet alone says.
+
+    Builds before 151 wrote 4:4:4 in a way of their own (the oldest, direct prediction too): after a seek, without that
+    packet, every frame comes out wrong.
+    """
+    found = re.search(rb"x264 - core (\d+)", bytes(packet))
+    return found is not None and int(found[1]) < 151
 
 
 def identity(source: Source) -> tuple | None:

@@ -7,30 +7,30 @@ from typing import Any
 import av
 
 from videomae2.data import frame_index, opening
+from videomae2.data.numbering import REORDER, MistimedError, numbered
 from videomae2.data.opening import DecodeError, Source
 
-_REORDER = 40
-"""No decoder shows a frame further than this from its place in order of decoding (H.264 and HEVC allow 16)."""
-
-
-class MistimedError(Exception):
-    """The times of frames contradict those of packets: frames must be counted instead."""
+_PLAIN_REFERENCES = ("h264", "mpeg4", "mpeg2video", "mpeg1video")
+"""Codecs in which what is marked as no reference is none; HEVC's "sub-layer non-reference" may still serve higher layers."""
+_FAR_REFERENCES = (*_PLAIN_REFERENCES, "hevc", "vp8", "vp9")
+"""Codecs in which it serves no frame further than `REORDER` away. AV1's decoder leaves out frames that should be shown."""
 
 
 class FrameStream:
     """The best video stream of a source, decoded by one thread unless told.
 
     `index` knows the key frames. `frames_decoded` counts the decoder's work over the stream's life; `num_sent` is how far,
-    in order of decoding, the current pass has come. Frames well before `next_wanted` that no other frame refers to are
-    not decoded at all.
+    in order of decoding, the current pass has come. Frames that nobody wants and no other frame refers to are not decoded:
+    any of them while `sparing`, else those well before the next wanted frame.
     """
 
     def __init__(self, source: Source, threads: int = 1) -> None:
         self.name = opening.name_of(source)
-        self.frames_decoded = self.num_sent = self.next_wanted = 0
+        self.frames_decoded = self.num_sent = self._num_read = 0
         self._source, self._threads = source, threads
         self._unreachable: set[int] = set()  # groups whose key frame the container does not seek to exactly
         self._first: Any = None  # the key packet that a seek has read
+        self.want_all()
         self._open()
         key = opening.identity(source)
         try:
@@ -38,6 +38,24 @@ class FrameStream:
         except BaseException:
             self.close()
             raise
+
+    def want_all(self) -> None:
+        """Decode every frame from now on."""
+        self._wanted, self._places, self._next_wanted, self.sparing = [0], frozenset({0}), 0, False
+
+    def want(self, numbers: list[int]) -> None:
+        """From now on only these frames matter, ascending; `pass_on` says how many of them are done."""
+        self._wanted, self._places, self._next_wanted = numbers, frozenset(numbers), numbers[0]
+        self.sparing = self.index.known_by != "counting" and self._codec in _PLAIN_REFERENCES
+
+    def pass_on(self, done: int) -> None:
+        """`done` of the wanted frames are done."""
+        self._next_wanted = self._wanted[done]
+
+    def stop_sparing(self) -> bool:
+        """Decode frames beside the wanted ones after all; whether that changes anything."""
+        was, self.sparing = self.sparing, False
+        return was
 
     def close(self) -> None:
         """Free the decoder, and the file if it was opened here."""
@@ -55,15 +73,16 @@ class FrameStream:
             yield from self._counted_frames()
             return
         group = self._seek(group)
-        number = self.num_sent = int(self.index.key_numbers[group])
+        number = self.num_sent = self._num_read = int(self.index.key_numbers[group])
         due: list[int] = []  # times of frames sent to the decoder and not yet shown
         first_time = None if group == 0 else self._first.pts
-        for packet in self._packets():
+        for packet, shown_as in self._numbered(number):
             if packet is not None and frame_index.shows(packet, self.stream):
                 if packet.pts is None:
                     raise MistimedError
                 heapq.heappush(due, packet.pts)
                 self.num_sent += 1
+            self._spare(shown_as)
             for frame in self._decode(packet):
                 while due and frame.pts is not None and due[0] < frame.pts:
                     heapq.heappop(due)
@@ -108,7 +127,8 @@ class FrameStream:
 
     def _counted_frames(self, checked: bool = True) -> Iterator[tuple[int, Any]]:
         self._rewind()
-        self.num_sent, number, started = 0, 0, False
+        self.num_sent, self._num_read, number, started = 0, 0, 0, False
+        self._spare(-1)
         for packet in self._packets():
             started = started or packet is None or packet.is_keyframe
             if not started:
@@ -120,16 +140,27 @@ class FrameStream:
         if checked and number < self.index.num_frames:
             raise self._cut_off(number)
 
+    def _numbered(self, first: int) -> Iterator[tuple[Any, int]]:
+        if not self.sparing:
+            return ((packet, -1) for packet in self._packets())
+        return numbered(self._packets(), first, lambda packet: frame_index.shows(packet, self.stream), (DecodeError,))
+
+    def _spare(self, number: int) -> None:
+        """Tell the decoder whether the frame it gets next, which is `number` (-1: unknown), may be left out."""
+        if self.sparing:
+            spared = number >= 0 and number not in self._places
+        else:
+            far = self.index.known_by != "counting" and self._codec in _FAR_REFERENCES
+            spared = far and self.num_sent + REORDER < self._next_wanted
+        self.stream.codec_context.skip_frame = "NONREF" if spared else "DEFAULT"
+
     def _decode(self, packet: Any) -> list[Any]:
-        # far ahead of the next wanted frame, frames that nothing refers to are skipped
-        ahead = self.index.known_by != "counting" and self.num_sent + _REORDER < self.next_wanted
-        self.stream.codec_context.skip_frame = "NONREF" if ahead else "DEFAULT"
         try:
             frames = self.stream.codec_context.decode(packet)
         except av.error.EOFError:
             return []
         except av.error.FFmpegError as error:
-            raise DecodeError(self.name, f"corrupt after {self._place()}: {opening.plain(error)}") from None
+            raise DecodeError(self.name, f"corrupt after {self._place(self.num_sent)}: {opening.plain(error)}") from None
         self.frames_decoded += len(frames)
         return frames
 
@@ -147,14 +178,17 @@ class FrameStream:
                 if packet.size == 0:
                     continue
                 if packet.is_corrupt:
-                    raise DecodeError(self.name, f"corrupt or truncated after {self._place()}")
+                    raise DecodeError(self.name, f"corrupt or truncated after {self._place(self._num_read)}")
+                self._num_read += 1
                 yield packet
         except av.error.FFmpegError as error:
-            raise DecodeError(self.name, f"unreadable after {self._place()}: {opening.plain(error)}") from None
+            raise DecodeError(self.name, f"unreadable after {self._place(self._num_read)}: {opening.plain(error)}") from None
         yield None
 
     def _seek(self, group: int) -> int:
         """Stand before the key packet of `group`, or of an earlier one; the group that was found."""
+        if group > 0:
+            self._prime()
         found: int | None = None
         for earlier in range(group, 0, -1):
             target = int(self.index.key_times[earlier]) + self.index.seek_shift
@@ -170,6 +204,14 @@ class FrameStream:
         if found < group:
             self._unreachable.add(group)
         return found
+
+    def _prime(self) -> None:
+        """Show the first packet to a decoder that must know who made it."""
+        if self._fresh and self._codec == "h264":
+            self._fresh = False
+            packet = next(self._demuxed())
+            if packet is not None and opening.needs_its_first_packet(packet):
+                self._decode(packet)
 
     def _next_key_group(self) -> int | None:
         self._fresh = False
@@ -203,11 +245,12 @@ class FrameStream:
         self.stream: Any = opening.video_stream(self._container, self.name)
         self.stream.codec_context.thread_count = self._threads
         self.stream.codec_context.thread_type = "FRAME" if self._threads > 1 else "NONE"
+        self._codec = self.stream.codec_context.codec.canonical_name
         self._first, self._fresh = None, True
 
     def _cut_off(self, number: int) -> DecodeError:
         return DecodeError(self.name, f"ends after {number} of {self.index.num_frames} frames; the file is truncated")
 
-    def _place(self) -> str:
+    def _place(self, number: int) -> str:
         promised = self.index.num_frames if hasattr(self, "index") else 0
-        return f"frame {self.num_sent}" + (f" of {promised}" if promised else "")
+        return f"frame {number}" + (f" of {promised}" if promised else "")
