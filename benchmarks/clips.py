@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 from generated_videos import generated
 
-from videomae2.data import dataset
+from videomae2.data import window
 from videomae2.data.manifest import Manifest
 
 UCF = Path(__file__).parents[2] / "shared" / "data" / "ucf101_10" / "clips_c01"
@@ -32,11 +32,11 @@ def manifest_of(paths: Sequence[str]) -> Manifest:
 def count_openings() -> list[Any]:
     """Every video that the data sets of this process open from now on."""
     opened: list[Any] = []
-    original = dataset.open_row
+    original = window.open_row
 
     def counting(*arguments: Any) -> Any:
         opened.append(original(*arguments))
         return opened[-1]
 
-    dataset.open_row = counting  # type: ignore[assignment]
+    window.open_row = counting  # type: ignore[assignment]
     return opened

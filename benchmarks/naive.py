@@ -50,7 +50,7 @@ class NaiveTraining:
             pictures = [resize_short_side(p, bound) for p in pictures] if short > bound else pictures
             pictures = augment(pictures, self.policy, rng)
         width, height = pictures[0].size
-        box = self.transform._box(height, width, rng)
+        box = self.transform.box(height, width, rng)
         corners = (box.left, box.top, box.left + box.width, box.top + box.height)
         square = (self.size, self.size)
         pictures = [picture.crop(corners).resize(square, Image.Resampling.BILINEAR) for picture in pictures]

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from videomae2.data import dataset as module
-from videomae2.data import sampling
+from videomae2.data import sampling, window
 from videomae2.data.dataset import EvaluationClips, TrainingClips
 from videomae2.data.loader import evaluation_batches, training_batches
 from videomae2.data.manifest import Manifest, read_manifest
@@ -94,16 +94,16 @@ def test_the_same_place_is_the_same_clip_and_another_epoch_or_seed_is_not(folder
 
 def test_one_opening_serves_all_views(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened, read = [], []
-    original = module.open_row
+    original = window.open_row
 
     def counting(row):
         opened.append(row.path)
         video = original(row)
-        plain = video.read
-        monkeypatch.setattr(video, "read", lambda wanted, *more: read.append(len(wanted)) or plain(wanted, *more))
+        plain = video.collect
+        monkeypatch.setattr(video, "collect", lambda wanted, *more: read.append(len(wanted)) or plain(wanted, *more))
         return video
 
-    monkeypatch.setattr(module, "open_row", counting)
+    monkeypatch.setattr(window, "open_row", counting)
     rows = manifest(folder, "a.mp4,0")
     TrainingClips(rows, replace(PLAIN, repeated_views=4), 8, 32)[(0, 0)]
     assert len(opened) == 1 and read == [8]
@@ -138,8 +138,8 @@ def test_folders_of_pictures_are_counted_as_their_names_are(folder: Path) -> Non
 def test_finetuning_and_segments_sample_as_released(folder: Path) -> None:
     rows = manifest(folder, "a.mp4,0", "short.mp4,0")
     dense = TrainingClips(rows, PLAIN, 8, 32, kind="finetune")
-    window = frame_numbers(dense[(0, 0)][0])
-    assert window[-1] - window[0] == 15, "eight frames spread over a window of 16"
+    shown = frame_numbers(dense[(0, 0)][0])
+    assert shown[-1] - shown[0] == 15, "eight frames spread over a window of 16"
     parts = TrainingClips(rows, replace(PLAIN, sampling="segments"), 6, 32, kind="finetune")
     for epoch in range(5):
         assert [number // 10 for number in frame_numbers(parts[(epoch, 0)][0])] == list(range(6))
@@ -264,7 +264,7 @@ def test_what_a_strange_file_provokes_is_its_own_failure(folder: Path, error: Ex
     def provoke(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(module.VideoFile, "read", provoke)
+    monkeypatch.setattr(window.VideoFile, "collect", provoke)
     found = EvaluationClips(read_manifest(folder / "a.mp4"), PLAIN, 4, 32, (1, 1))[0]
     assert isinstance(found, Failure)
     assert type(error).__name__ in found.reason and "\n" not in found.reason

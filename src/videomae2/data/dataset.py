@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -11,11 +11,9 @@ from torch import Tensor
 
 from videomae2 import chance
 from videomae2.data import sampling
-from videomae2.data.decode import DecodeError, VideoFile
-from videomae2.data.frames import FrameFolder, open_row
 from videomae2.data.manifest import Manifest
-from videomae2.data.opening import UNREADABLE, why_unreadable
-from videomae2.data.transforms import TrainingTransform, view_crops
+from videomae2.data.transforms import TrainingTransform, joined, resize_short_side, view_crops
+from videomae2.data.window import read_window
 from videomae2.errors import RowError, UserError
 from videomae2.records import Clip, Failure
 from videomae2.settings import DataSettings
@@ -64,13 +62,11 @@ class TrainingClips:
         failures: list[Failure] = []
         for row in self._candidates(epoch, asked):
             with _named(self.manifest, row):
-                window = self._read(epoch, row)
-                if isinstance(window, Failure):
-                    failures.append(window)
+                made = self._views(epoch, row)
+                if isinstance(made, Failure):
+                    failures.append(made)
                     continue
-                frames = window.frames[window.places]
-                clips = [self._view(frames, epoch, row, view) for view in range(self.data.repeated_views)]
-            return [replace(clips[0], failures=tuple(failures)), *clips[1:]]
+            return [replace(made[0], failures=tuple(failures)), *made[1:]]
         return failures
 
     def _candidates(self, epoch: int, asked: int) -> Iterator[int]:
@@ -84,7 +80,36 @@ class TrainingClips:
                 tried.add(row)
                 yield row
 
-    def _read(self, epoch: int, row: int) -> "_Window | Failure":
+    def _views(self, epoch: int, row: int) -> list[Clip] | Failure:
+        keys = [chance.key(self.seed, "transform", epoch, row, view) for view in range(self.data.repeated_views)]
+        views = [self.transform.view(chance.numpy_generator(key)) for key in keys]
+
+        def shrink(pictures: Tensor) -> list[Tensor]:
+            # before RandAugment all views want the same of a picture
+            return [view.shrink(pictures) for view in (views[:1] if self.transform.augment else views)]
+
+        read = read_window(self.manifest, row, self.data, self._draw(epoch, row), shrink)
+        if isinstance(read, Failure):
+            return read
+        label = self.manifest.row(row).label
+        clips = []
+        for number, view in enumerate(views):
+            clips.append(
+                Clip(
+                    view.clip(read.parts[number % len(read.parts)], self._order(read.places, epoch, row, number)),
+                    row,
+                    number,
+                    label,
+                )
+            )
+        return clips
+
+    def _order(self, places: Tensor, epoch: int, row: int, view: int) -> list[int]:
+        if self.data.frame_order == "shuffled":
+            places = shuffled(places, chance.key(self.seed, "frame order", epoch, row, view))
+        return places.tolist()
+
+    def _draw(self, epoch: int, row: int) -> Callable[[int, int], np.ndarray]:
         rng = chance.numpy_generator(chance.key(self.seed, "frames", epoch, row))
 
         def draw(count: int, stride: int) -> np.ndarray:
@@ -94,13 +119,7 @@ class TrainingClips:
                 return sampling.pretrain_indices(count, self.num_frames, stride, generator=rng)
             return sampling.dense_train(count, self.num_frames, stride, generator=rng)
 
-        return _read_row(self.manifest, row, self.data, draw)
-
-    def _view(self, frames: Tensor, epoch: int, row: int, view: int) -> Clip:
-        rng = chance.numpy_generator(chance.key(self.seed, "transform", epoch, row, view))
-        if self.data.frame_order == "shuffled":
-            frames = shuffled(frames, chance.key(self.seed, "frame order", epoch, row, view))
-        return Clip(self.transform(frames, rng), row, view, self.manifest.row(row).label)
+        return draw
 
 
 class EvaluationClips:
@@ -138,17 +157,19 @@ class EvaluationClips:
             return self._views(row)
 
     def _views(self, row: int) -> list[Clip] | Failure:
-        read = _read_row(self.manifest, row, self.data, self._windows)
+        read = read_window(
+            self.manifest, row, self.data, self._windows, lambda pictures: [resize_short_side(pictures, self.size)]
+        )
         if isinstance(read, Failure):
             return read
         label = self.manifest.row(row).label
-        crops = view_crops(read.frames, self.size, self.num_crops)
+        crops = view_crops(joined(read.parts[0], range(len(read.parts[0]))), self.size, self.num_crops)
         clips = []
         for clip, filmed in enumerate(read.places.split(self.num_frames)):
             mixing = self.data.frame_order == "shuffled"
             places = shuffled(filmed, chance.key(self.seed, "frame order", row, clip)) if mixing else filmed
             for crop, squares in enumerate(crops):
-                clips.append(Clip(squares[places], row, clip * self.num_crops + crop, label))
+                clips.append(Clip(squares.index_select(0, places), row, clip * self.num_crops + crop, label))
         return clips
 
     def _windows(self, count: int, stride: int) -> np.ndarray:
@@ -166,34 +187,6 @@ def shuffled(frames: Tensor, key: int) -> Tensor:
     return frames[torch.from_numpy(chance.numpy_generator(key).permutation(len(frames)))]
 
 
-@dataclass(frozen=True)
-class _Window:
-    """Each frame that is wanted once, uint8 [M, C, H, W], and for each place in the clips which of them it shows."""
-
-    frames: Tensor
-    places: Tensor
-
-
-def _read_row(manifest: Manifest, number: int, data: DataSettings, draw: Callable[[int, int], np.ndarray]) -> _Window | Failure:
-    """The frames that `draw(count, stride)` picks from a row's stretch of video, from one opening of the file."""
-    row = manifest.row(number)
-    try:
-        with open_row(row) as video:
-            first, last = row.start, video.num_frames if row.end < 0 else min(row.end, video.num_frames)
-            if first >= last:
-                return Failure(number, row.path, f"the row begins at frame {row.start}, but there are {video.num_frames}")
-            stride = row.stride or data.stride
-            if data.target_fps > 0:
-                ticks = _ticks(video, first, last, data.target_fps)
-                indices = ticks[draw(len(ticks), stride)]
-            else:
-                indices = first + draw(last - first, stride)
-            wanted, places = np.unique(indices, return_inverse=True)
-            return _Window(video.read(wanted), torch.from_numpy(places))
-    except UNREADABLE as error:
-        return Failure(number, row.path, why_unreadable(error))
-
-
 @contextlib.contextmanager
 def _named(manifest: Manifest, number: int) -> Iterator[None]:
     """Inside, a fault of our own code gets the row's name; it ends the run, where an unreadable video does not."""
@@ -204,12 +197,3 @@ def _named(manifest: Manifest, number: int) -> Iterator[None]:
     except Exception as error:
         what = " ".join(f"{type(error).__name__}: {error}".split())
         raise RowError(f"row {number}, {manifest.row(number).path}: {what}; the program failed here, not the video") from error
-
-
-def _ticks(video: VideoFile | FrameFolder, first: int, last: int, target_fps: float) -> np.ndarray:
-    """Frame numbers on show at each tick of `target_fps` within a stretch; by timestamps where the rate varies."""
-    if video.constant_rate and video.fps <= 0:
-        raise DecodeError(video.name, "says no frame rate, so its frames cannot be taken by time; set data.target_fps 0")
-    if video.constant_rate:
-        return first + sampling.by_time(last - first, video.fps, target_fps)
-    return first + sampling.by_timestamps(video.timestamps()[first:last], target_fps)

@@ -1,14 +1,14 @@
 """A folder of raw frames, read like a video: numbered pictures named by a pattern."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from videomae2.data.decode import DecodeError, VideoFile, open_video
+from videomae2.data.decode import DecodeError, Kept, VideoFile, open_video
 from videomae2.data.manifest import Row
 
 
@@ -44,19 +44,28 @@ class FrameFolder:
         """The pictures numbered `indices`, in that order: uint8 RGB [T, C, H, W], all of the first one's size."""
         import torch
 
-        asked = np.asarray(indices, dtype=np.int64)
-        wanted, places = np.unique(asked, return_inverse=True)
-        if len(wanted) == 0 or wanted[0] < 0 or wanted[-1] >= self.num_frames:
-            raise DecodeError(self.name, f"frames {asked.tolist()[:3]} ... were asked for; it has {self.num_frames}")
-        pictures: list[Tensor] = []
-        for number in wanted.tolist():
-            with open_video(self._path(number)) as picture:
-                pictures.append(picture.read([0], short_side)[0])
-                self.frames_decoded += picture.frames_decoded
-            if pictures[-1].shape != pictures[0].shape:
-                sizes = [" x ".join(str(side) for side in one.shape[1:]) for one in (pictures[-1], pictures[0])]
-                raise DecodeError(self._path(number), f"is {sizes[0]} pixels, but the first picture is {sizes[1]}")
+        wanted, places = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
+        pictures = self.collect(wanted, lambda picture: torch.from_numpy(picture.copy()).permute(2, 0, 1), short_side)
         return torch.stack(pictures)[torch.from_numpy(places)]
+
+    def collect(
+        self, wanted: Int64[np.ndarray, "M"], keep: Callable[[UInt8[np.ndarray, "H W C"]], Kept], short_side: int | None = None
+    ) -> list[Kept]:
+        """What `keep` makes of each of the pictures numbered `wanted` (ascending, none twice), one at a time."""
+        if len(wanted) == 0 or wanted[0] < 0 or wanted[-1] >= self.num_frames:
+            raise DecodeError(self.name, f"frames {wanted.tolist()[:3]} ... were asked for; it has {self.num_frames}")
+        kept: list[Kept] = []
+        first: tuple[int, ...] = ()
+        for number in wanted.tolist():
+            with open_video(self._path(number)) as video:
+                picture = video.collect(np.zeros(1, dtype=np.int64), lambda picture: picture, short_side)[0]
+                self.frames_decoded += video.frames_decoded
+                first = first or picture.shape
+                if picture.shape != first:
+                    sizes = [f"{shape[0]} x {shape[1]}" for shape in (picture.shape, first)]
+                    raise DecodeError(self._path(number), f"is {sizes[0]} pixels, but the first picture is {sizes[1]}")
+                kept.append(keep(picture))
+        return kept
 
     def timestamps(self) -> Float[np.ndarray, "N"]:
         """Pictures have no time; each counts as one second."""

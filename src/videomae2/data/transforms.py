@@ -1,6 +1,7 @@
 """From decoded frames to a square clip: crops and flips on uint8, one set of random numbers for all frames of a clip."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,10 +86,10 @@ def crop_and_resize(frames: UInt8[Tensor, "T C H W"], box: Box, size: int) -> UI
 
 
 def resize(frames: UInt8[Tensor, "T C H W"], height: int, width: int) -> UInt8[Tensor, "T C h w"]:
-    """Frames at another size, contiguous; bit-equal for any number of threads."""
-    if frames.shape[-2:] != (height, width):
-        frames = F.interpolate(frames, size=(height, width), mode="bilinear", antialias=True, align_corners=False)
-    return frames.contiguous()
+    """Frames at another size, laid out in memory as they came; bit-equal for any number of threads."""
+    if frames.shape[-2:] == (height, width):
+        return frames
+    return F.interpolate(frames, size=(height, width), mode="bilinear", antialias=True, align_corners=False)
 
 
 def resize_short_side(frames: UInt8[Tensor, "T C H W"], size: int) -> UInt8[Tensor, "T C h w"]:
@@ -133,20 +134,60 @@ class TrainingTransform:
 
     def __call__(self, frames: UInt8[Tensor, "T C H W"], rng: np.random.Generator) -> UInt8[Tensor, "T C size_ size_"]:
         """One view of the frames, contiguous."""
-        if self.augment is not None:
-            frames = self.augment(self._bounded(frames), rng)
-        frames = crop_and_resize(frames, self._box(frames.shape[-2], frames.shape[-1], rng), self.size)
-        if self.data.flip and rng.random() < 0.5:
-            frames = flip(frames)
-        return frames if self.erase is None else self.erase(frames, rng)
+        view = self.view(rng)
+        return view.clip(view.shrink(frames).split(1), range(len(frames)))
 
-    def _bounded(self, frames: Tensor) -> Tensor:
+    def view(self, rng: np.random.Generator) -> "TrainingView":
+        """One view in the making."""
+        return TrainingView(self, rng)
+
+    def bounded(self, frames: UInt8[Tensor, "T C H W"]) -> UInt8[Tensor, "T C h w"]:
+        """Frames of at most the size that RandAugment looks at."""
         bound = max(STORED_SHORT_SIDE, self.size)
         return resize_short_side(frames, bound) if min(frames.shape[-2:]) > bound else frames
 
-    def _box(self, height: int, width: int, rng: np.random.Generator) -> Box:
+    def box(self, height: int, width: int, rng: np.random.Generator) -> Box:
+        """Where a view of frames of this size looks."""
         if self.data.crop == "multi_scale":
             return multi_scale_box(height, width, self.size, rng)
         if self.data.crop == "random_resized":
             return random_resized_box(height, width, self.data.crop_scale, rng)
         return center_box(height, width)
+
+
+class TrainingView:
+    """One view in two steps: `shrink` pictures as they are decoded, one or more at a time; then `clip` joins what came of them.
+
+    So large pictures need not all be in memory, and each is resized while the processor's cache has it.
+    """
+
+    def __init__(self, transform: TrainingTransform, rng: np.random.Generator) -> None:
+        self._transform, self._rng = transform, rng
+        self._box: Box | None = None
+
+    def shrink(self, pictures: UInt8[Tensor, "N C H W"]) -> UInt8[Tensor, "N C h w"]:
+        """The view's part of pictures at the view's size; before RandAugment, whole pictures at a bounded size."""
+        if self._transform.augment is not None:
+            return self._transform.bounded(pictures)
+        if self._box is None:
+            self._box = self._transform.box(pictures.shape[-2], pictures.shape[-1], self._rng)
+        return crop_and_resize(pictures, self._box, self._transform.size)
+
+    def clip(self, shrunk: Sequence[UInt8[Tensor, "1 C h w"]], places: Sequence[int]) -> UInt8[Tensor, "T C size_ size_"]:
+        """The clip whose frame t shows picture `places[t]`, contiguous."""
+        transform, rng = self._transform, self._rng
+        frames = joined(shrunk, places)
+        if transform.augment is not None:
+            frames = transform.augment(frames, rng)
+            frames = crop_and_resize(frames, transform.box(frames.shape[-2], frames.shape[-1], rng), transform.size)
+        if transform.data.flip and rng.random() < 0.5:
+            frames = flip(frames)
+        return frames if transform.erase is None else transform.erase(frames, rng)
+
+
+def joined(pictures: Sequence[UInt8[Tensor, "1 C H W"]], places: Sequence[int]) -> UInt8[Tensor, "T C H W"]:
+    """Pictures [1, C, H, W] in the order of `places`, in one piece, however they lay in memory."""
+    clip = pictures[0].new_empty((len(places), *pictures[0].shape[1:]))
+    for frame, place in zip(clip, places, strict=True):
+        frame.copy_(pictures[place][0])
+    return clip
