@@ -6,7 +6,8 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 
 from videomae2 import chance
-from videomae2.data.rand_augment import OPERATIONS, RandAugment
+from videomae2.data.box import Box
+from videomae2.data.rand_augment import OPERATIONS, RandAugment, apply
 from videomae2.errors import UserError
 
 
@@ -112,6 +113,20 @@ def test_every_frame_gets_the_same(clip: torch.Tensor) -> None:
         changed += not torch.equal(out, still)
     assert changed > 25
     assert torch.equal(still, clip[:1].repeat(5, 1, 1, 1)), "the clip that came must not be written to"
+
+
+@pytest.mark.parametrize("box", [Box(0, 0, 30, 40), Box(7, 11, 12, 20), Box(29, 0, 1, 40), Box(0, 39, 2, 1)])
+def test_a_box_alone_is_the_box_of_the_whole(clip: torch.Tensor, box: Box) -> None:
+    policy = RandAugment.parse("rand-m7-n4-mstd0.5-inc1")
+    rng = chance.numpy_generator(3)
+    changed = 0
+    for drawn in [[(operation, operation.strength(0.7, True, rng))] for operation in OPERATIONS.values()] + [
+        policy.draw(rng) for _ in range(60)
+    ]:
+        part = apply(drawn, clip, box)
+        assert torch.equal(part, box.cut(apply(drawn, clip)))
+        changed += not torch.equal(part, box.cut(clip))
+    assert changed > 40
 
 
 def test_the_generator_decides_everything(clip: torch.Tensor) -> None:

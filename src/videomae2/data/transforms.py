@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch.nn.functional as F
 from jaxtyping import UInt8
 from torch import Tensor
 
+from videomae2.data.box import Box
 from videomae2.data.erasing import RandomErasing
-from videomae2.data.rand_augment import RandAugment
+from videomae2.data.rand_augment import RandAugment, apply
 from videomae2.data.sampling import crop_offsets
 from videomae2.errors import UserError
 from videomae2.settings import DataSettings
@@ -19,16 +19,6 @@ MULTI_SCALES = (1.0, 0.875, 0.75, 0.66)
 """Shares of the short side (paper section 4.1 by way of TSN; released)."""
 STORED_SHORT_SIDE = 320
 """Short side of the videos the released recipes were run on; RandAugment looks at whole frames of at most this size."""
-
-
-@dataclass(frozen=True)
-class Box:
-    """A rectangle of pixels inside a frame."""
-
-    top: int
-    left: int
-    height: int
-    width: int
 
 
 def multi_scale_box(height: int, width: int, size: int, rng: np.random.Generator) -> Box:
@@ -81,8 +71,7 @@ def center_box(height: int, width: int) -> Box:
 
 def crop_and_resize(frames: UInt8[Tensor, "T C H W"], box: Box, size: int) -> UInt8[Tensor, "T C size_ size_"]:
     """The box of every frame at `size` x `size`: bilinear with antialiasing, and only the box is ever resized."""
-    cut = frames[:, :, box.top : box.top + box.height, box.left : box.left + box.width]
-    return resize(cut, size, size)
+    return resize(box.cut(frames), size, size)
 
 
 def resize(frames: UInt8[Tensor, "T C H W"], height: int, width: int) -> UInt8[Tensor, "T C h w"]:
@@ -178,8 +167,8 @@ class TrainingView:
         transform, rng = self._transform, self._rng
         frames = joined(shrunk, places)
         if transform.augment is not None:
-            frames = transform.augment(frames, rng)
-            frames = crop_and_resize(frames, transform.box(frames.shape[-2], frames.shape[-1], rng), transform.size)
+            drawn, box = transform.augment.draw(rng), transform.box(frames.shape[-2], frames.shape[-1], rng)
+            frames = resize(apply(drawn, frames, box), transform.size, transform.size).contiguous()
         if transform.data.flip and rng.random() < 0.5:
             frames = flip(frames)
         return frames if transform.erase is None else transform.erase(frames, rng)
