@@ -109,6 +109,18 @@ def test_frames_between_the_wanted_ones_are_spared(tmp_path: Path, write_numbere
         assert video.frames_decoded <= 36, "16 wanted, 16 that others refer to, and what lies in the decoder"
 
 
+def test_a_short_video_that_must_be_counted_is_decoded_once(
+    tmp_path: Path, write_numbered: Callable, numbers_of: Callable
+) -> None:
+    path = write_numbered(tmp_path / "mpeg4.avi", codec="mpeg4", bf="2")
+    with open_video(path) as video:
+        assert numbers_of(video.read([50, 3])) == [50, 3] and video.num_frames == 60
+        assert video.frames_decoded == 60
+    with open_video(path) as video:
+        assert numbers_of(video.read([5])) == [5], "counted before, so read only as far as needed"
+        assert video.frames_decoded < 15
+
+
 def test_pictures_are_kept_one_by_one(tmp_path: Path, write_numbered: Callable) -> None:
     path = write_numbered(tmp_path / "v.mp4", bf="3")
     with open_video(path) as video:

@@ -139,7 +139,7 @@ class VideoFile:
 
     def verify(self) -> int:
         """Decode every frame without converting any; the number of frames. DecodeError at the first fault."""
-        self._stream.want_all()
+        self._stream.wanted.all()
         try:
             for _ in self._stream.frames(0):
                 pass
@@ -158,7 +158,7 @@ class VideoFile:
         return np.arange(self.num_frames) / (self.fps or 1.0)
 
     def _first_frame(self) -> Any:
-        self._stream.want_all()
+        self._stream.wanted.all()
         try:
             frame = next((frame for _, frame in self._stream.frames(0)), None)
         except MistimedError:
@@ -174,7 +174,7 @@ class VideoFile:
         group, patient_for = self._stream.index.group_of(wanted[0]), -1
         tried: set[tuple[int, int, int, bool]] = set()
         while len(kept) < len(wanted):
-            if (attempt := (group, len(kept), patient_for, self._stream.sparing)) in tried:
+            if (attempt := (group, len(kept), patient_for, self._stream.wanted.sparing)) in tried:
                 raise MistimedError  # the index leads in circles
             tried.add(attempt)
             leads = self._collect_from(group, wanted, keep, kept, patient_for)
@@ -193,24 +193,24 @@ class VideoFile:
         """
         held: Any = None
         stream = self._stream
-        stream.pass_on(len(kept))
+        stream.wanted.pass_on(len(kept))
         for number, frame in stream.frames(group):
             if held is None and number > wanted[len(kept)] and group > 0:
                 return True
             while len(kept) < len(wanted) and wanted[len(kept)] <= number:
                 # a frame the decoder did not show leaves the one before on the screen
-                if wanted[len(kept)] < number and held is not None and stream.stop_sparing():
+                if wanted[len(kept)] < number and held is not None and stream.wanted.stop_sparing():
                     return False
                 kept.append(keep(frame if held is None or wanted[len(kept)] == number else held))
             if len(kept) == len(wanted):
                 return False
             held = frame
-            stream.pass_on(len(kept))
+            stream.wanted.pass_on(len(kept))
             if len(kept) != patient_for and stream.seek_pays(wanted[len(kept)]):
                 return False
         if held is None and group == 0:
             raise DecodeError(self.name, "holds no frame that can be decoded")
-        if held is not None and not stream.stop_sparing():
+        if held is not None and not stream.wanted.stop_sparing():
             kept.extend(keep(held) for _ in wanted[len(kept) :])
         return held is None
 

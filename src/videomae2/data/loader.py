@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
 from videomae2 import chance
 from videomae2.data.worker import Fault, Guarded, GuardedCollate, prepare_worker
@@ -249,4 +249,12 @@ class _EvaluationCollate:
 
 def _batch(clips: list[Clip], failures: tuple[Failure, ...]) -> ClipBatch:
     row, view, label = (torch.tensor([getattr(clip, name) for clip in clips]) for name in ("row", "view", "label"))
-    return ClipBatch(torch.stack([clip.frames for clip in clips]), row, view, label, failures=failures)
+    frames = torch.stack([clip.frames for clip in clips], out=_batch_memory((len(clips), *clips[0].frames.shape)))
+    return ClipBatch(frames, row, view, label, failures=failures)
+
+
+def _batch_memory(shape: tuple[int, ...]) -> torch.Tensor | None:
+    """In a loader process, memory that the main process can map: else sending the batch would copy it there first."""
+    if get_worker_info() is None:
+        return None
+    return torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(math.prod(shape)), 0, shape)  # type: ignore[call-overload]

@@ -7,21 +7,20 @@ from typing import Any
 import av
 
 from videomae2.data import frame_index, opening
-from videomae2.data.numbering import REORDER, MistimedError, numbered
+from videomae2.data.numbering import MistimedError, numbered
 from videomae2.data.opening import DecodeError, Source
+from videomae2.data.wanted import Wanted
 
-_PLAIN_REFERENCES = ("h264", "mpeg4", "mpeg2video", "mpeg1video")
-"""Codecs in which what is marked as no reference is none; HEVC's "sub-layer non-reference" may still serve higher layers."""
-_FAR_REFERENCES = (*_PLAIN_REFERENCES, "hevc", "vp8", "vp9")
-"""Codecs in which it serves no frame further than `REORDER` away. AV1's decoder leaves out frames that should be shown."""
+_KEPT_BYTES = 64 << 20
+"""Most memory for the frames of a video that had to be decoded to be counted."""
 
 
 class FrameStream:
     """The best video stream of a source, decoded by one thread unless told.
 
     `index` knows the key frames. `frames_decoded` counts the decoder's work over the stream's life; `num_sent` is how far,
-    in order of decoding, the current pass has come. Frames that nobody wants and no other frame refers to are not decoded:
-    any of them while `sparing`, else those well before the next wanted frame.
+    in order of decoding, the current pass has come. Frames that are not `wanted` and that no other frame refers to are not
+    decoded.
     """
 
     def __init__(self, source: Source, threads: int = 1) -> None:
@@ -30,7 +29,8 @@ class FrameStream:
         self._source, self._threads = source, threads
         self._unreachable: set[int] = set()  # groups whose key frame the container does not seek to exactly
         self._first: Any = None  # the key packet that a seek has read
-        self.want_all()
+        self._kept: list[Any] = []  # all frames, in order, where counting has just decoded them
+        self.wanted = Wanted()
         self._open()
         key = opening.identity(source)
         try:
@@ -39,27 +39,14 @@ class FrameStream:
             self.close()
             raise
 
-    def want_all(self) -> None:
-        """Decode every frame from now on."""
-        self._wanted, self._places, self._next_wanted, self.sparing = [0], frozenset({0}), 0, False
-
     def want(self, numbers: list[int]) -> None:
-        """From now on only these frames matter, ascending; `pass_on` says how many of them are done."""
-        self._wanted, self._places, self._next_wanted = numbers, frozenset(numbers), numbers[0]
-        self.sparing = self.index.known_by != "counting" and self._codec in _PLAIN_REFERENCES
-
-    def pass_on(self, done: int) -> None:
-        """`done` of the wanted frames are done."""
-        self._next_wanted = self._wanted[done]
-
-    def stop_sparing(self) -> bool:
-        """Decode frames beside the wanted ones after all; whether that changes anything."""
-        was, self.sparing = self.sparing, False
-        return was
+        """From now on only these frames matter, ascending."""
+        self.wanted.only(numbers, self._codec, self.index.known_by != "counting")
 
     def close(self) -> None:
         """Free the decoder, and the file if it was opened here."""
         self._container.close()
+        self._kept = []
         if self._file is not None:
             self._file.close()
 
@@ -70,7 +57,7 @@ class FrameStream:
         DecodeError at the first fault, and at an end before the last frame the file promises.
         """
         if self.index.known_by == "counting":
-            yield from self._counted_frames()
+            yield from enumerate(self._kept) if self._kept else self._counted_frames()
             return
         group = self._seek(group)
         number = self.num_sent = self._num_read = int(self.index.key_numbers[group])
@@ -102,9 +89,20 @@ class FrameStream:
         return bool(self.index.key_numbers[group] > self.num_sent) and group not in self._unreachable
 
     def count(self) -> None:
-        """Count the frames by decoding them all, once, and forget the times of packets."""
+        """Count the frames by decoding them all, once, and forget the times of packets.
+
+        A short video's frames are kept for the next pass, which then need not decode them again.
+        """
         self.index = frame_index.counted(0)
-        total = sum(1 for _ in self._counted_frames(checked=False))
+        self.wanted.all()
+        self._kept, total, num_bytes = [], 0, 0
+        for _, frame in self._counted_frames(checked=False):
+            total += 1
+            num_bytes += sum(plane.buffer_size for plane in frame.planes) if num_bytes <= _KEPT_BYTES else 0
+            if num_bytes <= _KEPT_BYTES:
+                self._kept.append(frame)
+        if num_bytes > _KEPT_BYTES:
+            self._kept = []
         if total == 0:
             raise DecodeError(self.name, "holds no frame that can be decoded")
         self.index = frame_index.remember(opening.identity(self._source), frame_index.counted(total))
@@ -141,18 +139,14 @@ class FrameStream:
             raise self._cut_off(number)
 
     def _numbered(self, first: int) -> Iterator[tuple[Any, int]]:
-        if not self.sparing:
+        if not self.wanted.sparing:
             return ((packet, -1) for packet in self._packets())
         return numbered(self._packets(), first, lambda packet: frame_index.shows(packet, self.stream), (DecodeError,))
 
     def _spare(self, number: int) -> None:
         """Tell the decoder whether the frame it gets next, which is `number` (-1: unknown), may be left out."""
-        if self.sparing:
-            spared = number >= 0 and number not in self._places
-        else:
-            far = self.index.known_by != "counting" and self._codec in _FAR_REFERENCES
-            spared = far and self.num_sent + REORDER < self._next_wanted
-        self.stream.codec_context.skip_frame = "NONREF" if spared else "DEFAULT"
+        may = self.wanted.may_spare(number, self.num_sent)
+        self.stream.codec_context.skip_frame = "NONREF" if may else "DEFAULT"
 
     def _decode(self, packet: Any) -> list[Any]:
         try:
@@ -198,6 +192,7 @@ class FrameStream:
                 break
         else:
             self._rewind()
+            self._primed = True
             found = self._next_key_group()
             if found != 0:
                 raise MistimedError
@@ -207,11 +202,13 @@ class FrameStream:
 
     def _prime(self) -> None:
         """Show the first packet to a decoder that must know who made it."""
-        if self._fresh and self._codec == "h264":
-            self._fresh = False
-            packet = next(self._demuxed())
-            if packet is not None and opening.needs_its_first_packet(packet):
-                self._decode(packet)
+        if self._primed or self._codec != "h264":
+            return
+        self._rewind()
+        self._fresh, self._primed = False, True
+        packet = next(self._demuxed())
+        if packet is not None and opening.needs_its_first_packet(packet):
+            self._decode(packet)
 
     def _next_key_group(self) -> int | None:
         self._fresh = False
@@ -246,7 +243,7 @@ class FrameStream:
         self.stream.codec_context.thread_count = self._threads
         self.stream.codec_context.thread_type = "FRAME" if self._threads > 1 else "NONE"
         self._codec = self.stream.codec_context.codec.canonical_name
-        self._first, self._fresh = None, True
+        self._first, self._fresh, self._primed = None, True, False
 
     def _cut_off(self, number: int) -> DecodeError:
         return DecodeError(self.name, f"ends after {number} of {self.index.num_frames} frames; the file is truncated")
