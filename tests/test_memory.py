@@ -20,7 +20,7 @@ from videomae2.losses import masked_mse, soft_cross_entropy
 from videomae2.mask_counts import TokenCounts, count_tokens
 from videomae2.masking import draw_split
 from videomae2.memory import EXPLICIT_UP_TO, Execution, inference_memory, training_memory
-from videomae2.models import layers
+from videomae2.models import attention_bf16
 from videomae2.models.build import build_autoencoder
 from videomae2.settings import MaskSettings, ModelSettings
 from videomae2.targets import reconstruction_targets
@@ -167,7 +167,7 @@ def test_the_peak_of_a_forward_is_foreseen(precision: str) -> None:
 
 
 def test_attention_is_written_out_where_the_layers_do() -> None:
-    assert layers._FUSED_FROM == EXPLICIT_UP_TO
+    assert attention_bf16.WRITTEN_OUT_UP_TO == EXPLICIT_UP_TO
 
 
 def test_sharding_spreads_the_state_and_gathers_two_blocks() -> None:

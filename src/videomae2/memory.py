@@ -11,8 +11,8 @@ from videomae2.dimensions import Network, Tower
 from videomae2.errors import UserError
 from videomae2.mask_counts import TokenCounts
 
-EXPLICIT_UP_TO = 1024
-"""Keys up to which bf16 attention on a CPU is written out and its matrix of scores kept (`models/layers.py`)."""
+EXPLICIT_UP_TO = 256
+"""Keys up to which bf16 attention on a CPU is written out and its matrix of scores kept (`models/attention_bf16.py`)."""
 
 _FLOAT, _INDEX = 4, 8
 _NORM = 2 * _FLOAT  # mean and inverse deviation of a token
@@ -53,7 +53,7 @@ class Execution:
         return self.processes if self.shard == "full" else 1
 
     def writes_scores(self, keys: int) -> bool:
-        """Whether attention keeps its matrix of scores."""
+        """Whether training attention keeps its matrix of scores."""
         return self.device == "cpu" and self.precision == "bf16" and keys <= EXPLICIT_UP_TO
 
 
@@ -123,8 +123,7 @@ def inference_memory(network: Network, counts: TokenCounts, execution: Execution
     parameters = _FLOAT * -(-total // execution.share)
     communication = _communication(network, total, execution) if execution.shard == "full" else 0
     size, width, tokens = execution.product_bytes, network.encoder.width, execution.clips * counts.visible
-    scores = size * network.encoder.num_heads * counts.visible * execution.writes_scores(counts.visible)
-    attention = tokens * (_FLOAT * width + 5 * size * width + 2 * scores)
+    attention = tokens * (_FLOAT * width + 5 * size * width)
     mlp = tokens * ((_FLOAT + size) * width + 2 * size * network.encoder.mlp_width)
     copies = 2 * total if execution.precision == "bf16" else 0
     embedding = tokens * (_FLOAT + size) * network.grid.cube_values
@@ -155,9 +154,9 @@ def training_stages(network: Network, counts: TokenCounts, execution: Execution)
     full = [_block(decoder, length, None, execution)] * (decoder.depth - 1)
     last = _block(decoder, length, counts.scored, execution)
     output = Stage(
-        clips * counts.scored * ((_FLOAT + size) * decoder.width + _NORM + _FLOAT * values),
+        clips * counts.scored * ((_FLOAT + size) * decoder.width + _NORM + _FLOAT * values) + _FLOAT,  # the loss's zero
         _copies(network.output_matrix, execution),
-        clips * counts.scored * 4 * _FLOAT * values,  # the squared error's backward: three temporaries and its result
+        clips * counts.scored * 3 * _FLOAT * values,  # in the forward: prediction, target and the squares that are summed
         decoder.norm_parameters + network.output_matrix + values,
     )
     return [embed, *blocks, bridge, *full, last, output]
@@ -197,16 +196,22 @@ def _kept_by_block(tower: Tower, tokens: int, queries: int | None, execution: Ex
     """Bytes of one clip that autograd keeps of one block."""
     size, width = execution.product_bytes, tower.width
     asking = tokens if queries is None else queries
-    first_norm = tokens * (_FLOAT * width + _NORM + size * width)
-    # Taking some tokens keeps their index, and what they are taken from: that is kept anyway, unless autocast made a copy.
-    uncopied = tokens * _FLOAT * width if execution.precision == "bf16" else 0
-    taken = 0 if queries is None else asking * (_INDEX + size * width) + uncopied
+    entering = tokens * (_FLOAT * width + _NORM)
+    # Taking some tokens keeps their index and, for a norm of their own, a copy.
+    taken = 0 if queries is None else asking * (_INDEX + _FLOAT * width + _NORM)
     query_key_value = size * width * (asking + 2 * tokens)
-    scores = size * tokens if execution.writes_scores(tokens) else _FLOAT  # the matrix, or a logarithm for each query
-    attention = asking * (tower.num_heads * scores + size * width)
-    second_norm = asking * (_FLOAT * width + _NORM + size * width)
-    mlp = asking * 2 * size * tower.mlp_width
-    return first_norm + taken + query_key_value + attention + second_norm + mlp
+    between = asking * (_FLOAT * width + _NORM)
+    hidden = asking * size * tower.mlp_width
+    return entering + taken + query_key_value + asking * _kept_of_attention(tower, tokens, execution) + between + hidden
+
+
+def _kept_of_attention(tower: Tower, keys: int, execution: Execution) -> int:
+    """Bytes for each query: what the projection reads, and the scores, a logarithm of their sum, or nothing."""
+    if execution.writes_scores(keys):
+        scores = execution.product_bytes * keys
+    else:
+        scores = 0 if execution.device == "cpu" and execution.precision == "bf16" else _FLOAT
+    return tower.num_heads * scores + execution.product_bytes * tower.width
 
 
 def _copies(entries: int, execution: Execution) -> int:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from videomae2.models.layers import Attention, Block, DropPath, attend, run_blocks, take
+from videomae2.models.layers import Attention, Block, DropPath, LayerNorm, attend, run_blocks, take
 
 
 def block(**extra):
@@ -22,15 +22,17 @@ def test_chosen_tokens_are_those_of_the_whole_block(extra):
 
 def test_attention_is_its_formula_without_a_key_bias():
     torch.manual_seed(0)
-    attention, x = Attention(8, 2), torch.randn(1, 5, 8)
+    attention, norm, x = Attention(8, 2), LayerNorm(8), torch.randn(1, 5, 8)
     torch.nn.init.normal_(attention.q_bias)
     torch.nn.init.normal_(attention.v_bias)
-    query, key, value = (part.unflatten(-1, (2, 4)).transpose(1, 2) for part in F.linear(x, attention.qkv.weight).chunk(3, -1))
+    query, key, value = (
+        part.unflatten(-1, (2, 4)).transpose(1, 2) for part in F.linear(norm(x), attention.qkv.weight).chunk(3, -1)
+    )
     query = query + attention.q_bias.unflatten(0, (2, 1, 4))
     value = value + attention.v_bias.unflatten(0, (2, 1, 4))
     weights = (query @ key.transpose(-2, -1) / 2).softmax(-1)
     expected = attention.proj((weights @ value).transpose(1, 2).flatten(2))
-    torch.testing.assert_close(attention(x), expected)
+    torch.testing.assert_close(attention(x, x, norm), expected)
 
 
 @pytest.mark.parametrize("scale", [None, 1.0])

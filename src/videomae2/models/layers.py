@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from videomae2.models import attention_bf16
+from videomae2.models.lean import norm_linear, norm_mlp, trains_eagerly
+
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
 INITIAL_LOG_SCALE = math.log(10.0)
 _MAX_LOG_SCALE = math.log(100.0)  # released: cosine similarities are multiplied by at most 100
-
-_FUSED_FROM = 1024  # tokens
 
 
 def take(x: Float[Tensor, "B N D"], chosen: Int[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
@@ -58,11 +59,9 @@ class Block(nn.Module):
 
     def forward(self, x: Float[Tensor, "B N D"], chosen: Int[Tensor, "B S"] | None = None) -> Float[Tensor, "B M D"]:
         """All tokens are attended to; with `chosen`, only those attend, pass the MLP and are returned."""
-        attended = self.attn(self.norm1(x), chosen)
-        if chosen is not None:
-            x = take(x, chosen)
-        x = x + self.drop_path(_scaled(attended, self.gamma_1))
-        return x + self.drop_path(_scaled(self.mlp(self.norm2(x)), self.gamma_2))
+        asking = x if chosen is None else take(x, chosen)
+        x = asking + self.drop_path(_scaled(self.attn(asking, x, self.norm1), self.gamma_1))
+        return x + self.drop_path(_scaled(self.mlp(x, self.norm2), self.gamma_2))
 
 
 class Attention(nn.Module):
@@ -77,9 +76,9 @@ class Attention(nn.Module):
         self.scale = nn.Parameter(torch.full((num_heads, 1, 1), math.log(10.0))) if cosine else None
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Float[Tensor, "B N D"], chosen: Int[Tensor, "B S"] | None = None) -> Float[Tensor, "B M D"]:
-        """Every token attends to every token, or only the `chosen` do."""
-        query, key, value = self._heads(x, chosen)
+    def forward(self, asking: Float[Tensor, "B M D"], x: Float[Tensor, "B N D"], norm: nn.LayerNorm) -> Float[Tensor, "B M D"]:
+        """The `asking` tokens, some or all of `x`, attend to every token of `x`; both are normed first."""
+        query, key, value = self._heads(asking, x, norm)
         if self.scale is None:
             attended = attend(query, key, value)
         else:
@@ -87,15 +86,14 @@ class Attention(nn.Module):
             attended = attend(query.to(value.dtype), F.normalize(key, dim=-1).to(value.dtype), value, scale=1.0)
         return self.proj(attended.transpose(1, 2).flatten(2))
 
-    def _heads(self, x: Tensor, chosen: Tensor | None) -> tuple[Tensor, ...]:
-        """Queries [B, heads, N or S, d], keys and values [B, heads, N, d]."""
-        no_bias = torch.zeros_like(self.q_bias)
-        if chosen is None:
-            qkv = F.linear(x, self.qkv.weight, torch.cat((self.q_bias, no_bias, self.v_bias)))
-            return self._split(qkv, 3)
+    def _heads(self, asking: Tensor, x: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, ...]:
+        """Queries [B, heads, M, d], keys and values [B, heads, N, d]."""
+        weight, no_bias = self.qkv.weight, torch.zeros_like(self.q_bias)
+        if asking is x:
+            return self._split(norm_linear(x, norm, weight, torch.cat((self.q_bias, no_bias, self.v_bias))), 3)
         width = x.shape[-1]
-        query = F.linear(take(x, chosen), self.qkv.weight[:width], self.q_bias)
-        key_value = F.linear(x, self.qkv.weight[width:], torch.cat((no_bias, self.v_bias)))
+        query = norm_linear(asking, norm, weight[:width], self.q_bias)
+        key_value = norm_linear(x, norm, weight[width:], torch.cat((no_bias, self.v_bias)))
         return *self._split(query, 1), *self._split(key_value, 2)
 
     def _split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
@@ -109,11 +107,8 @@ def attend(
     scale: float | None = None,
 ) -> Float[Tensor, "B heads M d"]:
     """softmax(query key^T * scale) value; scale is d ** -0.5 unless given."""
-    # torch's fused kernel has no fast bf16 on a CPU: written out, training takes a third of the time at 160 tokens and
-    # as much at 1568, where the [M, N] scores begin to cost memory too.
-    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and key.shape[2] <= _FUSED_FROM:
-        scores = query * (query.shape[-1] ** -0.5 if scale is None else scale) @ key.transpose(-2, -1)
-        return scores.softmax(-1).to(value.dtype) @ value
+    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and trains_eagerly():
+        return attention_bf16.attend(query, key, value, query.shape[-1] ** -0.5 if scale is None else scale)
     return F.scaled_dot_product_attention(query, key, value, scale=scale)
 
 
@@ -125,9 +120,9 @@ class Mlp(nn.Module):
         self.fc1 = nn.Linear(width, hidden)
         self.fc2 = nn.Linear(hidden, width)
 
-    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
-        """Each token by itself."""
-        return self.fc2(F.gelu(self.fc1(x)))
+    def forward(self, x: Float[Tensor, "B N D"], norm: nn.LayerNorm) -> Float[Tensor, "B N D"]:
+        """Each token, normed, by itself."""
+        return norm_mlp(x, norm, self.fc1, self.fc2)
 
 
 class DropPath(nn.Module):

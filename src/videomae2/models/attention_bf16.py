@@ -1,0 +1,57 @@
+"""Training attention in bf16 on a CPU, where torch's fused kernel is fast forward but not backward.
+
+The backward here makes the weights of attention again, for a few heads at a time, so that they stay in the cache and no
+[M, N] matrix is kept. On two cores with bf16 arithmetic it takes two thirds of the fused one's time at 864 and 1,568 tokens.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+WRITTEN_OUT_UP_TO = 256
+"""Keys up to which attention is written out and its weights are kept: they are few, and making them again is not."""
+
+_CACHE = 2 << 20
+"""Bytes of attention weights that are worked on at once: what two cores' second-level caches hold beside their operands."""
+
+
+def attend(
+    query: Float[Tensor, "B heads M d"], key: Float[Tensor, "B heads N d"], value: Float[Tensor, "B heads N d"], scale: float
+) -> Float[Tensor, "B heads M d"]:
+    """softmax(query key^T * scale) value."""
+    if key.shape[2] <= WRITTEN_OUT_UP_TO:
+        return (query * scale @ key.transpose(-2, -1)).softmax(-1).to(value.dtype) @ value
+    return _Attention.apply(query, key, value, scale)
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(query, key, value)
+        ctx.scale = scale
+        return F.scaled_dot_product_attention(query, key, value, scale=scale)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value = ctx.saved_tensors
+        heads = query.shape[:2]
+        # Scaled queries give scaled scores, and the gradient of the keys as well.
+        query, key, value, grad = (x.flatten(0, 1) for x in (query * ctx.scale, key, value, grad))
+        query_grad, key_grad, value_grad = (torch.empty(x.shape, dtype=x.dtype) for x in (query, key, value))
+        at_once = max(2, _CACHE // (query.shape[1] * key.shape[1] * query.element_size()))
+        for first in range(0, len(query), at_once):
+            part = slice(first, first + at_once)
+            weights = torch.bmm(query[part], key[part].transpose(1, 2)).softmax(-1)
+            torch.bmm(weights.transpose(1, 2), grad[part], out=value_grad[part])
+            scores_grad = torch._softmax_backward_data(
+                torch.bmm(grad[part], value[part].transpose(1, 2)), weights, -1, weights.dtype
+            )
+            torch.bmm(scores_grad, key[part], out=query_grad[part])
+            torch.bmm(scores_grad.transpose(1, 2), query[part], out=key_grad[part])
+        grads = (query_grad.mul_(ctx.scale), key_grad, value_grad)
+        return *(x.unflatten(0, heads) for x in grads), None

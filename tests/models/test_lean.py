@@ -1,0 +1,116 @@
+"""What keeps less for the backward pass gives the values and gradients of the plain modules, and does keep less."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from videomae2.models.layers import LayerNorm
+from videomae2.models.lean import norm_linear, norm_mlp
+
+
+def parts() -> nn.ModuleDict:
+    torch.manual_seed(0)
+    made = nn.ModuleDict({"norm": LayerNorm(12), "first": nn.Linear(12, 20), "second": nn.Linear(20, 12)})
+    for parameter in made["norm"].parameters():
+        nn.init.normal_(parameter)
+    return made
+
+
+def plain_linear(x: Tensor, made: nn.ModuleDict) -> Tensor:
+    return made["first"](made["norm"](x))
+
+
+def plain_mlp(x: Tensor, made: nn.ModuleDict) -> Tensor:
+    return made["second"](F.gelu(made["first"](made["norm"](x))))
+
+
+def lean_linear(x: Tensor, made: nn.ModuleDict) -> Tensor:
+    return norm_linear(x, made["norm"], made["first"].weight, made["first"].bias)
+
+
+def lean_mlp(x: Tensor, made: nn.ModuleDict) -> Tensor:
+    return norm_mlp(x, made["norm"], made["first"], made["second"])
+
+
+each_kind = pytest.mark.parametrize(
+    ("lean", "plain"), [(lean_linear, plain_linear), (lean_mlp, plain_mlp)], ids=["linear", "mlp"]
+)
+Function = Callable[[Tensor, nn.ModuleDict], Tensor]
+
+
+def gradients(function: Function, made: nn.ModuleDict, x: Tensor, autocast: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+    """The output, and the gradients of x and of every parameter that wants one."""
+    made.zero_grad()
+    x = x.clone().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        out = function(x, made)
+    (out.float() * torch.linspace(-1, 1, out.numel()).view(out.shape)).sum().backward()
+    named = {name: parameter.grad for name, parameter in made.named_parameters() if parameter.grad is not None}
+    return out, {"x": x.grad, **named}
+
+
+@each_kind
+@pytest.mark.parametrize("autocast", [False, True], ids=["fp32", "bf16"])
+def test_values_and_gradients_are_the_plain_ones(lean: Function, plain: Function, autocast: bool) -> None:
+    made, x = parts(), torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(1))
+    (ours, our_grads), (theirs, their_grads) = (gradients(each, made, x, autocast) for each in (lean, plain))
+    assert ours.dtype == theirs.dtype == (torch.bfloat16 if autocast else torch.float32)
+    assert torch.equal(ours, theirs)
+    assert our_grads.keys() == their_grads.keys()
+    for name, grad in their_grads.items():
+        assert our_grads[name].dtype == grad.dtype
+        torch.testing.assert_close(our_grads[name], grad, rtol=1e-6, atol=1e-6)
+
+
+@each_kind
+def test_a_network_that_is_all_bf16_needs_no_autocast(lean: Function, plain: Function) -> None:
+    made, x = parts().bfloat16(), torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(1)).bfloat16()
+    (ours, our_grads), (theirs, their_grads) = (gradients(each, made, x) for each in (lean, plain))
+    assert torch.equal(ours, theirs)
+    torch.testing.assert_close(our_grads, their_grads, rtol=0.02, atol=0.02)
+
+
+@each_kind
+@pytest.mark.parametrize("frozen", ["norm", "first"])
+def test_frozen_parameters_get_no_gradient_and_the_others_theirs(lean: Function, plain: Function, frozen: str) -> None:
+    made, x = parts(), torch.randn(1, 4, 12, generator=torch.Generator().manual_seed(1))
+    made[frozen].requires_grad_(False)
+    (_, our_grads), (_, their_grads) = (gradients(each, made, x) for each in (lean, plain))
+    assert our_grads.keys() == their_grads.keys()
+    assert not [name for name in our_grads if name.startswith(frozen)]
+    torch.testing.assert_close(our_grads, their_grads)
+
+
+def test_neither_the_norms_output_nor_gelus_is_kept() -> None:
+    made, x = parts(), torch.randn(2, 5, 12, requires_grad=True)
+
+    def kept(function: Function) -> int:
+        """Numbers that autograd keeps beside parameters and x itself."""
+        known = {tensor.data_ptr() for tensor in [*made.parameters(), x]}
+        saved: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            if tensor.data_ptr() not in known:
+                saved[tensor.data_ptr()] = tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            function(x, made)
+        return sum(saved.values())
+
+    tokens, statistics = 10, 2
+    assert kept(lean_linear) == tokens * statistics
+    assert kept(lean_mlp) == tokens * (statistics + 20)
+    assert kept(plain_mlp) == tokens * (statistics + 12 + 20 + 20)
+
+
+def test_without_gradients_the_modules_themselves_run() -> None:
+    """Whoever swaps a layer for a quantised one, or watches it with a hook, finds it called."""
+    made, seen = parts(), []
+    made["first"].register_forward_hook(lambda *_: seen.append("first"))
+    with torch.no_grad():
+        lean_mlp(torch.randn(1, 2, 12), made)
+    assert seen == ["first"]
