@@ -1,15 +1,13 @@
 """Memory on paper against what autograd keeps, and against every byte that is alive in a step."""
 
-import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from live_bytes import LiveBytes
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from videomae2.apps.estimate import network_of
 from videomae2.chance import torch_generator
@@ -76,36 +74,11 @@ def kept_bytes(model: nn.Module, loss: Callable[[], Tensor], precision: str) -> 
     return sum(storage.nbytes() for storage in kept.values())
 
 
-class Alive(TorchDispatchMode):
-    """Counts the bytes of all storages that operations make, while they live."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.known: dict[int, int] = {}
-        self.peak = 0
-
-    def add(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key not in self.known:
-            self.known[key] = storage.nbytes()
-            weakref.finalize(storage, self.known.pop, key, None)
-            self.peak = max(self.peak, sum(self.known.values()))
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor):
-                self.add(leaf)
-        return out
-
-
 def peak_bytes(model: nn.Module, loss: Callable[[], Tensor], precision: str) -> int:
     """Most bytes alive in the second step of AdamW, clips not counted."""
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    with Alive() as alive:
-        for tensor in [*model.parameters(), *model.buffers()]:
-            alive.add(tensor.detach())
+    with LiveBytes() as alive:
+        alive.add_module(model)
         for _ in range(2):
             alive.peak = 0
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
@@ -157,9 +130,8 @@ def test_the_peak_of_a_forward_is_foreseen(precision: str) -> None:
     settings = ModelSettings(name="vit_ti16", size=96, native_size=96)
     model, network = build_classifier(settings, CLASSES).eval(), network_of(settings, CLASSES)
     frames = clips(network.grid)
-    with Alive() as alive, torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-        for tensor in [*model.parameters(), *model.buffers()]:
-            alive.add(tensor.detach())
+    with LiveBytes() as alive, torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        alive.add_module(model)
         model(frames)
     found = inference_memory(network, TokenCounts(network.grid.num_tokens, 0, 0), Execution(CLIPS, precision, device="cpu"))
     assert found.peak - found.clips == pytest.approx(alive.peak, rel=0.15)
