@@ -59,9 +59,9 @@ class Case:
 CASES = (
     *(Case("ucf101_10", "pretrain", views, 8) for views in (1, 4)),
     *(Case("ucf101_10", "finetune", views, 8) for views in (1, 2)),
-    *(Case("720p_gop250", "pretrain", views, videos) for views, videos in ((1, 2), (4, 1))),
-    *(Case("720p_gop250", "finetune", views, 1) for views in (1, 2)),
-    *(Case("720p_gop30", "pretrain", views, videos) for views, videos in ((1, 2), (4, 1))),
+    *(Case("720p_gop250", "pretrain", views, videos) for views, videos in ((1, 4), (4, 1))),
+    *(Case("720p_gop250", "finetune", views, videos) for views, videos in ((1, 2), (2, 1))),
+    *(Case("720p_gop30", "pretrain", views, videos) for views, videos in ((1, 4), (4, 1))),
     Case("ucf101_10", "pretrain", 4, 4, batches=8, workers=2),
     Case("ucf101_10", "finetune", 2, 4, batches=4, workers=2),
     Case("720p_gop250", "pretrain", 4, 1, batches=2, workers=2),

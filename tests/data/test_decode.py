@@ -13,6 +13,7 @@ import torch
 from videomae2.data.decode import DecodeError, open_video, probe
 from videomae2.data.frames import FrameFolder, open_row, read_frames
 from videomae2.data.manifest import Row
+from videomae2.data.stream import FrameStream
 
 UNEVEN = np.cumsum(np.random.default_rng(0).integers(1, 5, size=60)).tolist()
 OPEN_GOP = {"x264-params": "open-gop=1:keyint=12:bframes=3:b-adapt=0:scenecut=0"}
@@ -107,6 +108,20 @@ def test_frames_between_the_wanted_ones_are_spared(tmp_path: Path, write_numbere
     with open_video(path) as video:
         assert numbers_of(video.read(range(0, 64, 4))) == list(range(0, 64, 4))
         assert video.frames_decoded <= 36, "16 wanted, 16 that others refer to, and what lies in the decoder"
+
+
+def test_a_frame_that_the_decoder_does_not_show_leaves_the_one_before(
+    tmp_path: Path, write_numbered: Callable, numbers_of: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"x264-params": "b-adapt=0:scenecut=0:b-pyramid=none", "bf": "3"}
+    path = write_numbered(tmp_path / "v.mp4", num_frames=60, gop=60, **options)
+    with open_video(path) as video:
+        times = [frame.pts for _, frame in video._stream.frames(0)]
+    decode = FrameStream._decode
+    hidden = {times[31], times[59]}
+    monkeypatch.setattr(FrameStream, "_decode", lambda *these: [f for f in decode(*these) if f.pts not in hidden])
+    assert numbers_of(read_frames(path, [3, 31, 40])) == [3, 30, 40], "though frame 30 was not wanted"
+    assert numbers_of(read_frames(path, [31, 59])) == [30, 58]
 
 
 def test_a_short_video_that_must_be_counted_is_decoded_once(

@@ -1,7 +1,7 @@
 """One open video stream: seeks to a group of pictures and yields its frames with their exact numbers."""
 
-import heapq
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import av
@@ -60,26 +60,22 @@ class FrameStream:
             yield from enumerate(self._kept) if self._kept else self._counted_frames()
             return
         group = self._seek(group)
-        number = self.num_sent = self._num_read = int(self.index.key_numbers[group])
-        due: list[int] = []  # times of frames sent to the decoder and not yet shown
-        first_time = None if group == 0 else self._first.pts
-        for packet, shown_as in self._numbered(number):
-            if packet is not None and frame_index.shows(packet, self.stream):
-                if packet.pts is None:
-                    raise MistimedError
-                heapq.heappush(due, packet.pts)
+        self.num_sent = self._num_read = int(self.index.key_numbers[group])
+        first_time, before = None if group == 0 else self._first.pts, -1
+        coming: dict[int, int] = {}  # times of frames sent to the decoder and not yet shown, with their numbers
+        shows = partial(frame_index.shows, stream=self.stream)
+        for packet, place in numbered(self._packets(), self.num_sent, shows, (DecodeError,)):
+            if place >= 0:
+                coming[packet.pts] = place
                 self.num_sent += 1
-            self._spare(shown_as)
+            self._spare(place)
             for frame in self._decode(packet):
-                while due and frame.pts is not None and due[0] < frame.pts:
-                    heapq.heappop(due)
-                    number += 1
-                if not due or due[0] != frame.pts:
+                number = coming.pop(frame.pts, -1)
+                if number <= before:
                     raise MistimedError
-                heapq.heappop(due)
-                number += 1
+                before = number
                 if first_time is None or frame.pts >= first_time:
-                    yield number - 1, frame
+                    yield number, frame
         if self.num_sent < self.index.num_frames:
             raise self._cut_off(self.num_sent)
 
@@ -138,13 +134,8 @@ class FrameStream:
         if checked and number < self.index.num_frames:
             raise self._cut_off(number)
 
-    def _numbered(self, first: int) -> Iterator[tuple[Any, int]]:
-        if not self.wanted.sparing:
-            return ((packet, -1) for packet in self._packets())
-        return numbered(self._packets(), first, lambda packet: frame_index.shows(packet, self.stream), (DecodeError,))
-
     def _spare(self, number: int) -> None:
-        """Tell the decoder whether the frame it gets next, which is `number` (-1: unknown), may be left out."""
+        """Tell the decoder whether the frame it gets next, `number` (-1: it has none), may be left out."""
         may = self.wanted.may_spare(number, self.num_sent)
         self.stream.codec_context.skip_frame = "NONREF" if may else "DEFAULT"
 

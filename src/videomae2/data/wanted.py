@@ -11,8 +11,7 @@ _FAR_REFERENCES = (*_PLAIN_REFERENCES, "hevc", "vp8", "vp9")
 class Wanted:
     """The numbers that are wanted, ascending, and how many of them are done; nothing may be left out until `only` says so.
 
-    `sparing` is on where packets must come with the number of their frame, so that any unwanted frame may be left out;
-    otherwise only those well before the next wanted one may.
+    While `sparing`, any unwanted frame may be left out; otherwise only those well before the next wanted one may.
     """
 
     def __init__(self) -> None:
@@ -40,7 +39,7 @@ class Wanted:
     def may_spare(self, number: int, num_sent: int) -> bool:
         """Whether the decoder may leave out the frame it gets next, if no other refers to it.
 
-        `number` is its own (-1: unknown), `num_sent` its place in order of decoding.
+        `number` is its own (-1: it has none), `num_sent` its place in order of decoding.
         """
         if self.sparing:
             return number >= 0 and number not in self._members
