@@ -20,6 +20,12 @@ def trains_eagerly() -> bool:
     return torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
+def product_dtype(weight: Tensor) -> torch.dtype:
+    """What a linear layer of this weight computes in: autocast's type inside autocast, else its own."""
+    device = weight.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+
+
 def norm_linear(
     x: Float[Tensor, "B N D"], norm: nn.LayerNorm, weight: Float[Tensor, "O D"], bias: Float[Tensor, "O"]
 ) -> Float[Tensor, "B N O"]:
@@ -41,7 +47,7 @@ class _NormLinear(torch.autograd.Function):
     def forward(  # noqa: PLR0917
         ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, eps: float, weight: Tensor, bias: Tensor
     ) -> Tensor:
-        dtype = _dtype(x, weight)
+        dtype = product_dtype(weight)
         normed, mean, deviation = torch.native_layer_norm(x, (x.shape[-1],), scale, shift, eps)
         cast = weight.to(dtype)
         ctx.save_for_backward(x, mean, deviation, scale, shift, cast)
@@ -67,7 +73,7 @@ class _NormMlp(torch.autograd.Function):
     def forward(  # noqa: PLR0917
         ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, eps: float, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor
     ) -> Tensor:
-        dtype = _dtype(x, w1)
+        dtype = product_dtype(w1)
         normed, mean, deviation = torch.native_layer_norm(x, (x.shape[-1],), scale, shift, eps)
         first, second = w1.to(dtype), w2.to(dtype)
         hidden = F.linear(normed.to(dtype), first, b1.to(dtype))
@@ -90,12 +96,6 @@ class _NormMlp(torch.autograd.Function):
         if of_x or of_scale or of_shift:
             input_grads = _norm_backward(hidden_grad @ first, x, mean, deviation, scale, shift, (of_x, of_scale, of_shift))
         return *input_grads, None, w1_grad, b1_grad, w2_grad, b2_grad
-
-
-def _dtype(x: Tensor, weight: Tensor) -> torch.dtype:
-    """What autocast would compute a linear layer in."""
-    device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
 
 
 def _norm_again(x: Tensor, scale: Tensor, shift: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
