@@ -39,6 +39,10 @@ class Finetuning(nn.Module):
         frames, targets = self.mix(batch)
         return StepOutput(soft_cross_entropy(self.classifier(frames), targets))
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile the network, in place. Clips are mixed outside: how changes with each step, and so would the graph."""
+        self.classifier.compile(*args, **kwargs)
+
     def mix(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
         """Frames and soft targets [B, K]; frames stay uint8 where neither mixup nor cutmix is on."""
         settings, num_classes = self.settings, self.classifier.num_classes

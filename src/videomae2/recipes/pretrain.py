@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -61,6 +62,11 @@ class Pretraining(nn.Module):
         prediction = self._decode(encoded, split)
         target = reconstruction_targets(batch.frames, self.grid, split.targets, self.target.normalize)
         return masked_mse(prediction, target)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile the two networks, in place. Masks are drawn outside: their key changes, and a graph would be made for each."""
+        self.autoencoder.encoder.compile(*args, **kwargs)
+        self.autoencoder.decoder.compile(*args, **kwargs)
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[ClipBatch]) -> dict[str, float]:

@@ -1,0 +1,51 @@
+"""A compiled task keeps its graphs: no epoch, step or mask makes new ones, which in the end would switch compilation off.
+
+A process of its own, because the shape checks of a test run are Python; the backend that compiles nothing keeps it short.
+"""
+
+import subprocess
+import sys
+
+import pytest
+
+COMMON = """
+from dataclasses import replace
+import torch
+from torch._dynamo.utils import counters
+from videomae2.records import ClipBatch
+from videomae2.settings import FinetuneSettings, MaskSettings, ModelSettings, TargetSettings
+
+settings = ModelSettings(
+    name="vit_ti16", num_frames=8, size=32, patch=8, depth=2, decoder_depth=2, native_frames=8, native_size=32
+)
+frames = torch.randint(0, 256, (2, 8, 3, 32, 32), dtype=torch.uint8)
+rows = torch.arange(2)
+
+def losses(task, label):
+    task.train()
+    for step in range(12):
+        batch = ClipBatch(frames, rows, torch.zeros_like(rows), label, epoch=step)
+        task(batch, step).loss.backward()
+        yield counters["stats"]["unique_graphs"]
+
+def report(task, label):
+    task.compile(backend="eager")
+    graphs = list(losses(task, label))
+    print(graphs[1], graphs[-1], counters["graph_break"] or "no break")
+"""
+PRETRAIN = """
+from videomae2.models.build import build_autoencoder
+from videomae2.recipes.pretrain import Pretraining
+report(Pretraining(build_autoencoder(settings), MaskSettings(encoder_ratio=0.75), TargetSettings()), torch.full_like(rows, -1))
+"""
+FINETUNE = """
+from videomae2.heads.classify import build_classifier
+from videomae2.recipes.finetune import Finetuning
+report(Finetuning(build_classifier(replace(settings, drop_path=0.1), 3), FinetuneSettings()), rows)
+"""
+
+
+@pytest.mark.parametrize(("script", "graphs"), [(PRETRAIN, 2), (FINETUNE, 1)], ids=["pretrain", "finetune"])
+def test_no_step_makes_a_new_graph(script: str, graphs: int) -> None:
+    done = subprocess.run([sys.executable, "-c", COMMON + script], capture_output=True, text=True, check=False)
+    assert done.stdout == f"{graphs} {graphs} no break\n", done.stderr[-2000:]
