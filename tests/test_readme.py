@@ -28,17 +28,19 @@ def test_the_two_commands_are_what_ci_calls() -> None:
 
 
 def test_every_measured_number_is_a_result() -> None:
-    """Each row of the table names its file; every percentage in the row must be a value of that file, rounded as shown."""
+    """Each row of the table names its file; every number of its result must be a value of that file, rounded as shown."""
     table = README.split("## What is measured", 1)[1]
     rows = [line for line in table.splitlines() if line.startswith("|") and "results/" in line]
     assert rows
     for row in rows:
         name = re.search(r"results/(\w+\.json)", row).group(1)
-        values = set(_numbers(json.loads((ROOT / "benchmarks" / "results" / name).read_text())))
-        shown = re.findall(r"(\d+\.\d) %", row)
-        assert shown
-        for number in shown:
-            assert any(f"{100 * value:.1f}" == number for value in values), f"{number} % is not in {name}"
+        values = list(_numbers(json.loads((ROOT / "benchmarks" / "results" / name).read_text())))
+        result = row.split("|")[2]
+        shown = re.findall(r"(\d+\.(\d+))( %)?", result)
+        assert shown, row
+        for number, decimals, percent in shown:
+            scale = 100 if percent else 1
+            assert any(f"{scale * value:.{len(decimals)}f}" == number for value in values), f"{number} is not in {name}: {row}"
 
 
 def _numbers(value: object) -> list[float]:

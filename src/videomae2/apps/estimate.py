@@ -63,7 +63,7 @@ class Question:
     checkpointing: bool = False
     """Recompute activations in the backward pass."""
     device: Literal["cuda", "cpu"] = "cuda"
-    """A CPU keeps the scores of bf16 attention up to 1024 tokens."""
+    """A CPU keeps the scores of bf16 attention up to 256 tokens."""
     processes: int = 1
     """Processes that train together, one a device."""
     shard: Literal["none", "full"] = "none"
