@@ -24,7 +24,7 @@ def gradients(query: Tensor, key: Tensor, value: Tensor, grad: Tensor, function)
 
 
 def error(ours: Tensor, exact: Tensor) -> float:
-    return float((ours.double() - exact).norm() / exact.norm())
+    return float((ours.detach().double() - exact.detach()).norm() / exact.detach().norm())
 
 
 @pytest.mark.parametrize(("queries", "keys"), SHAPES)
