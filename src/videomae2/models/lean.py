@@ -62,10 +62,8 @@ class _NormLinear(torch.autograd.Function):
         normed = _norm_again(x, scale, shift, ctx.eps, weight.dtype) if of_weight else None
         weight_grad, bias_grad = _parameter_grads(grad, normed, of_weight, of_bias)
         del normed
-        input_grads: tuple[Tensor | None, ...] = (None, None, None)
-        if of_x or of_scale or of_shift:
-            input_grads = _norm_backward(grad @ weight, x, mean, deviation, scale, shift, (of_x, of_scale, of_shift))
-        return *input_grads, None, weight_grad, bias_grad
+        norm_grads = _norm_grads(grad, weight, x, mean, deviation, scale, shift, (of_x, of_scale, of_shift))
+        return *norm_grads, None, weight_grad, bias_grad
 
 
 class _NormMlp(torch.autograd.Function):
@@ -92,10 +90,8 @@ class _NormMlp(torch.autograd.Function):
         normed = _norm_again(x, scale, shift, ctx.eps, first.dtype) if of_w1 else None
         w1_grad, b1_grad = _parameter_grads(hidden_grad, normed, of_w1, of_b1)
         del normed
-        input_grads: tuple[Tensor | None, ...] = (None, None, None)
-        if of_x or of_scale or of_shift:
-            input_grads = _norm_backward(hidden_grad @ first, x, mean, deviation, scale, shift, (of_x, of_scale, of_shift))
-        return *input_grads, None, w1_grad, b1_grad, w2_grad, b2_grad
+        norm_grads = _norm_grads(hidden_grad, first, x, mean, deviation, scale, shift, (of_x, of_scale, of_shift))
+        return *norm_grads, None, w1_grad, b1_grad, w2_grad, b2_grad
 
 
 def _norm_again(x: Tensor, scale: Tensor, shift: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
@@ -109,10 +105,20 @@ def _parameter_grads(grad: Tensor, entered: Tensor | None, of_weight: bool, of_b
     return weight, rows.sum(0) if of_bias else None
 
 
-def _norm_backward(  # noqa: PLR0917
-    grad: Tensor, x: Tensor, mean: Tensor, deviation: Tensor, scale: Tensor, shift: Tensor, wanted: tuple[bool, bool, bool]
+def _norm_grads(  # noqa: PLR0917
+    grad: Tensor,
+    weight: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    deviation: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    wanted: tuple[bool, bool, bool],
 ) -> tuple[Tensor | None, ...]:
-    grads = torch.ops.aten.native_layer_norm_backward(
-        grad.to(x.dtype), x, (x.shape[-1],), mean, deviation, scale, shift, list(wanted)
+    """Those gradients of a norm's input, scale and shift that are wanted, from the gradient of what left the linear layer."""
+    if not any(wanted):
+        return None, None, None
+    entered = (grad @ weight).to(x.dtype)
+    return tuple(
+        torch.ops.aten.native_layer_norm_backward(entered, x, (x.shape[-1],), mean, deviation, scale, shift, list(wanted))
     )
-    return tuple(grads)
