@@ -70,7 +70,7 @@ def _row(work: Work, turns: list[Turn], gflops: float) -> dict[str, Any]:
         return row
     network = network_of(ModelSettings(name=work.model))
     counts = count_tokens(network.grid, work.mask)
-    estimate = training_memory(network, counts, Execution(work.batch, work.precision, work.checkpointing, "cpu"))
+    estimate = training_memory(network, counts, Execution(work.batch, work.precision, device="cpu"))
     useful = 2 * work.batch * training_macs(network, counts) / 1e9
     row["useful_gflop"], row["matmul_gflops"] = round(useful, 1), gflops
     row["useful_share"] = round(useful / row["seconds"] / gflops, 4)
