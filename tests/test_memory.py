@@ -30,7 +30,17 @@ SMALL = ModelSettings(
 MASKS = {"dual": MaskSettings(), "unseen": MaskSettings(membership="unseen"), "encoder only": MaskSettings(decoder="none")}
 CLIPS, CLASSES = 2, 5
 each_execution = pytest.mark.parametrize(
-    ("precision", "checkpointing"), [("fp32", False), ("fp32", True), ("bf16", False), ("bf16", True)]
+    ("precision", "checkpointing", "mlps"),
+    [
+        pytest.param(precision, blocks, mlps, id=f"{precision}-{label}")
+        for precision in ("fp32", "bf16")
+        for blocks, mlps, label in (
+            (False, False, "keeping"),
+            (False, True, "mlps"),
+            (True, False, "blocks"),
+            (True, True, "both"),
+        )
+    ],
 )
 
 
@@ -92,36 +102,40 @@ def peak_bytes(model: nn.Module, loss: Callable[[], Tensor], precision: str) -> 
 
 @each_execution
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
-def test_pretraining_keeps_what_is_counted(mask: MaskSettings, precision: str, checkpointing: bool) -> None:
-    settings = replace(SMALL, activation_checkpointing=checkpointing)
+def test_pretraining_keeps_what_is_counted(mask: MaskSettings, precision: str, checkpointing: bool, mlps: bool) -> None:
+    settings = replace(SMALL, activation_checkpointing=checkpointing, mlp_checkpointing=mlps)
     network = network_of(settings)
-    found = training_memory(network, count_tokens(network.grid, mask), Execution(CLIPS, precision, checkpointing, "cpu"))
+    found = training_memory(
+        network, count_tokens(network.grid, mask), Execution(CLIPS, precision, checkpointing, "cpu", mlp_checkpointing=mlps)
+    )
     measured = kept_bytes(*pretraining(settings, mask), precision)
     assert found.activations + found.weight_copies == measured
 
 
 @each_execution
 @pytest.mark.parametrize("size", [96, 192], ids=["288 tokens", "1152 tokens, fused attention"])
-def test_finetuning_keeps_what_is_counted(size: int, precision: str, checkpointing: bool) -> None:
-    settings = replace(SMALL, activation_checkpointing=checkpointing, drop_path=0.1, size=size)
+def test_finetuning_keeps_what_is_counted(size: int, precision: str, checkpointing: bool, mlps: bool) -> None:
+    settings = replace(SMALL, activation_checkpointing=checkpointing, mlp_checkpointing=mlps, drop_path=0.1, size=size)
     network = network_of(settings, CLASSES)
     counts = TokenCounts(network.grid.num_tokens, 0, 0)
-    found = training_memory(network, counts, Execution(CLIPS, precision, checkpointing, "cpu"))
+    found = training_memory(network, counts, Execution(CLIPS, precision, checkpointing, "cpu", mlp_checkpointing=mlps))
     # Drop path keeps a number for each clip and branch.
     assert found.activations + found.weight_copies == pytest.approx(kept_bytes(*finetuning(settings), precision), rel=1e-4)
 
 
 @each_execution
 @pytest.mark.parametrize("task", ["dual", "encoder only", "finetune"])
-def test_the_peak_of_a_step_is_foreseen(task: str, precision: str, checkpointing: bool) -> None:
-    settings = ModelSettings(name="vit_ti16", size=96, native_size=96, activation_checkpointing=checkpointing)
+def test_the_peak_of_a_step_is_foreseen(task: str, precision: str, checkpointing: bool, mlps: bool) -> None:
+    settings = ModelSettings(
+        name="vit_ti16", size=96, native_size=96, activation_checkpointing=checkpointing, mlp_checkpointing=mlps
+    )
     if task == "finetune":
         network, work = network_of(settings, CLASSES), finetuning(settings)
         counts = TokenCounts(network.grid.num_tokens, 0, 0)
     else:
         network, work = network_of(settings), pretraining(settings, MASKS[task])
         counts = count_tokens(network.grid, MASKS[task])
-    found = training_memory(network, counts, Execution(CLIPS, precision, checkpointing, "cpu"))
+    found = training_memory(network, counts, Execution(CLIPS, precision, checkpointing, "cpu", mlp_checkpointing=mlps))
     assert found.peak - found.clips == pytest.approx(peak_bytes(*work, precision), rel=0.1)
 
 

@@ -63,17 +63,28 @@ def computed_macs(network: Network, counts: TokenCounts) -> Parts:
     return Parts(trunk, decoder=counts.visible * network.bridge_matrix + blocks + counts.scored * network.output_matrix)
 
 
-def training_macs(network: Network, counts: TokenCounts, checkpointing: bool = False) -> int:
+def training_macs(network: Network, counts: TokenCounts, checkpointing: bool = False, mlp_checkpointing: bool = False) -> int:
     """Multiply-accumulates of one clip's forward and backward as computed here.
 
     A gradient costs two products for each of the forward's, one for the embedding: pixels need none. Activation
-    checkpointing runs the blocks forward once more.
+    checkpointing runs the blocks forward once more, that of MLPs their first layer.
     """
     forward = computed_macs(network, counts).total
     embedding = counts.visible * network.embed_matrix
     output = (counts.scored if network.decoder else 1) * network.output_matrix
     blocks = forward - embedding - counts.visible * network.bridge_matrix - output
-    return 3 * forward - embedding + (blocks if checkpointing else 0)
+    again = blocks * checkpointing + _hidden_macs(network, counts) * mlp_checkpointing
+    return 3 * forward - embedding + again
+
+
+def _hidden_macs(network: Network, counts: TokenCounts) -> int:
+    """Of the first layers of all MLPs."""
+    encoder, decoder = network.encoder, network.decoder
+    trunk = encoder.depth * counts.visible * encoder.width * encoder.mlp_width
+    if decoder is None:
+        return trunk
+    tokens = (decoder.depth - 1) * (counts.visible + counts.decoded) + counts.scored
+    return trunk + tokens * decoder.width * decoder.mlp_width
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ _NORM = 2 * _FLOAT  # mean and inverse deviation of a token
 class Execution:
     """How a process runs: clips of one forward, and what precision, checkpointing, device and sharding change.
 
+    `checkpointing` computes blocks again in the backward pass, `mlp_checkpointing` only the hidden values of MLPs.
     `shard`: none keeps everything on each process (DDP); full spreads parameters, gradients and optimizer (FSDP2, block
     by block).
     """
@@ -32,6 +33,7 @@ class Execution:
     device: str = "cuda"
     processes: int = 1
     shard: str = "none"
+    mlp_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         choices = {"precision": ("fp32", "bf16"), "device": ("cpu", "cuda"), "shard": ("none", "full")}
@@ -92,6 +94,8 @@ class Stage(NamedTuple):
     working: int
     parameters: int
     """How many."""
+    wide: int = 0
+    """Of the hidden values of its MLP after GELU, and of those made again: a CPU keeps their place (`models/scratch.py`)."""
 
 
 def training_memory(network: Network, counts: TokenCounts, execution: Execution, clip_bytes: int = 1) -> Memory:
@@ -165,13 +169,14 @@ def training_stages(network: Network, counts: TokenCounts, execution: Execution)
 def _highest_moment(stages: list[Stage], execution: Execution) -> tuple[int, int]:
     """Most bytes of activations, weight copies, gradients and working memory at once; and how many of them are working."""
     kept = sum(stage.activations + stage.weight_copies for stage in stages)
+    standing = max(stage.wide for stage in stages) if execution.device == "cpu" else 0
     # Autocast's cache holds every weight's copy until the forward ends; a checkpointed block's graph keeps none.
     copied = _copies(sum(stage.parameters for stage in stages), execution) - sum(stage.weight_copies for stage in stages)
-    moments = [(kept, copied + stages[-1].working)]
+    moments = [(kept, standing + copied + stages[-1].working)]
     gradients = 0
     for stage in reversed(stages):
         gradients += _FLOAT * -(-stage.parameters // execution.share)
-        moments.append((kept + gradients, stage.working))
+        moments.append((kept + gradients, standing + stage.working))
         kept -= stage.activations + stage.weight_copies
     return max((held + working, working) for held, working in moments)
 
@@ -181,27 +186,29 @@ def _block(tower: Tower, tokens: int, queries: int | None, execution: Execution)
     kept, copies = execution.clips * _kept_by_block(tower, tokens, queries, execution), _copies(tower.block_matrices, execution)
     asking = tokens if queries is None else queries
     size = execution.product_bytes
-    mlp = asking * (2 * size * tower.mlp_width + 2 * _FLOAT * tower.width)
+    # Hidden values after GELU and then their gradient are in one place.
+    wide = execution.clips * asking * size * tower.mlp_width * (2 if execution.mlp_checkpointing else 1)
+    mlp = execution.clips * asking * (size + 3 * _FLOAT) * tower.width + (0 if execution.device == "cpu" else wide)
     scores = 2 * size * tower.num_heads * asking * tokens * execution.writes_scores(tokens)
-    attention = tokens * (5 * size + 2 * _FLOAT) * tower.width + scores
-    working = execution.clips * max(mlp, attention)
+    attention = execution.clips * (tokens * (5 * size + 2 * _FLOAT) * tower.width + scores)
+    working = max(mlp, attention)
     if not execution.checkpointing:
-        return Stage(kept, copies, working, tower.block_parameters)
+        return Stage(kept, copies, working, tower.block_parameters, wide)
     index = 0 if queries is None else _INDEX * queries
     entering = execution.clips * (_FLOAT * tokens * tower.width + index)
-    return Stage(entering, 0, kept - entering + copies + working, tower.block_parameters)
+    return Stage(entering, 0, kept - entering + copies + working, tower.block_parameters, wide)
 
 
 def _kept_by_block(tower: Tower, tokens: int, queries: int | None, execution: Execution) -> int:
     """Bytes of one clip that autograd keeps of one block."""
     size, width = execution.product_bytes, tower.width
     asking = tokens if queries is None else queries
-    entering = tokens * (_FLOAT * width + _NORM)
+    entering = tokens * _FLOAT * width
     # Taking some tokens keeps their index and, for a norm of their own, a copy.
-    taken = 0 if queries is None else asking * (_INDEX + _FLOAT * width + _NORM)
+    taken = 0 if queries is None else asking * (_INDEX + _FLOAT * width)
     query_key_value = size * width * (asking + 2 * tokens)
-    between = asking * (_FLOAT * width + _NORM)
-    hidden = asking * size * tower.mlp_width
+    between = asking * _FLOAT * width
+    hidden = 0 if execution.mlp_checkpointing else asking * size * tower.mlp_width
     return entering + taken + query_key_value + asking * _kept_of_attention(tower, tokens, execution) + between + hidden
 
 

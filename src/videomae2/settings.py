@@ -47,7 +47,9 @@ class ModelSettings:
     head_dropout: float = 0.0
     """Dropout before the classification head."""
     activation_checkpointing: bool = False
-    """Compute activations again in the backward pass: less memory, about a third more time."""
+    """Compute blocks again in the backward pass: of each only its input is kept, for about a third more time."""
+    mlp_checkpointing: bool = False
+    """Compute only the hidden values of MLPs again: 0.6 of the activations, for less than a tenth more time."""
 
 
 @dataclass(frozen=True)

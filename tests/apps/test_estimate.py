@@ -70,9 +70,13 @@ def test_hours_of_a_run(ask: Ask) -> None:
 
 def test_sharding_and_checkpointing_lower_the_peak(ask: Ask) -> None:
     tokens = ["--model", "vit_g14", "--task", "finetune", "--batch", "2", "--processes", "8"]
-    plain, sharded, both = ask(*tokens), ask(*tokens, "--shard", "full"), ask(*tokens, "--shard", "full", "--checkpointing")
-    peaks = [found["memory_bytes"]["peak"] for found in (plain, sharded, both)]
+    ways = ([], ["--shard", "full"], ["--shard", "full", "--mlp-checkpointing"], ["--shard", "full", "--checkpointing"])
+    found = [ask(*tokens, *way) for way in ways]
+    peaks = [each["memory_bytes"]["peak"] for each in found]
     assert peaks == sorted(peaks, reverse=True)
+    macs = [each["macs_per_clip_step"] for each in found]
+    assert macs == sorted(macs)
+    assert macs[1] < macs[2]
 
 
 def test_the_table_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,7 +84,7 @@ def test_the_table_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "forward, as the paper counts  25.84 GMAC" in out
     assert "encoder sees 160, decoder reads 944, predicts 784, scored 704 of 1568" in out
-    assert "memory of one process: 128 clips, bf16 on cuda, checkpointing" in out
+    assert "memory of one process: 128 clips, bf16 on cuda, checkpointing of blocks" in out
     assert "forward, backward and recomputation" in out
     assert cli.main(["cost", "--task", "inference"]) == 0
     assert "decoder" not in capsys.readouterr().out

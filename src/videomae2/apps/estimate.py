@@ -61,7 +61,9 @@ class Question:
     precision: Literal["fp32", "bf16"] = "bf16"
     """bf16: under autocast, weights in fp32."""
     checkpointing: bool = False
-    """Recompute activations in the backward pass."""
+    """Recompute blocks in the backward pass (model.activation_checkpointing)."""
+    mlp_checkpointing: bool = False
+    """Recompute only the hidden values of MLPs (model.mlp_checkpointing)."""
     device: Literal["cuda", "cpu"] = "cuda"
     """A CPU keeps the scores of bf16 attention up to 256 tokens."""
     processes: int = 1
@@ -84,7 +86,8 @@ def answer(question: Question) -> dict[str, Any]:
     execution, workload = _execution(question), _workload(question)
     training = question.task != "inference"
     macs, ours, parameters = published_macs(network, counts), computed_macs(network, counts), count_parameters(network)
-    per_clip = training_macs_of(network, counts, question.checkpointing) if training else ours.total
+    again = question.checkpointing, question.mlp_checkpointing
+    per_clip = training_macs_of(network, counts, *again) if training else ours.total
     clips = workload.training_clips() if training else workload.inference_clips()
     tflops = A100_TFLOPS[question.precision] if question.tflops is None else question.tflops
     hours = device_hours(per_clip * clips, tflops, question.utilisation)
@@ -129,7 +132,7 @@ def table(found: dict[str, Any]) -> str:
             "",
         ]
     clips = workload["batch"] * workload["views"]
-    recomputed = ", checkpointing" if execution["checkpointing"] and training else ""
+    recomputed = _recomputed(execution) if training else ""
     lines.append(f"memory of one process: {clips} clips, {execution['precision']} on {execution['device']}{recomputed}")
     lines += _aligned([[f"  {name}", f"{size / 2**30:.2f} GiB"] for name, size in found["memory_bytes"].items() if size])
     what = "forward, backward and recomputation" if recomputed else "forward and backward" if training else "forward"
@@ -186,10 +189,16 @@ def _execution(question: Question) -> Execution:
         clips=_workload(question).clips_per_forward,
         precision=question.precision,
         checkpointing=question.checkpointing,
+        mlp_checkpointing=question.mlp_checkpointing,
         device=question.device,
         processes=question.processes,
         shard=question.shard,
     )
+
+
+def _recomputed(execution: dict[str, Any]) -> str:
+    labels = {"checkpointing": ", checkpointing of blocks", "mlp_checkpointing": ", checkpointing of MLPs"}
+    return "".join(label for name, label in labels.items() if execution[name])
 
 
 def _estimate(question: Question, network: Network, counts: TokenCounts, execution: Execution) -> Memory:

@@ -27,6 +27,7 @@ class Decoder(nn.Module):
                 config.mlp_width,
                 cosine_attention=config.cosine_attention,
                 layer_scale=config.layer_scale,
+                mlp_checkpointing=config.mlp_checkpointing,
             )
             for _ in range(config.depth)
         )

@@ -36,6 +36,7 @@ class Encoder(nn.Module):
                 drop_path=config.drop_path * index / max(config.depth - 1, 1),
                 cosine_attention=config.cosine_attention,
                 layer_scale=config.layer_scale,
+                mlp_checkpointing=config.mlp_checkpointing,
             )
             for index in range(config.depth)
         )

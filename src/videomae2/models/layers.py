@@ -46,12 +46,13 @@ class Block(nn.Module):
         drop_path: float = 0.0,
         cosine_attention: bool = False,
         layer_scale: float = 0.0,
+        mlp_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.norm1 = LayerNorm(width)
         self.attn = Attention(width, num_heads, cosine=cosine_attention)
         self.norm2 = LayerNorm(width)
-        self.mlp = Mlp(width, mlp_width)
+        self.mlp = Mlp(width, mlp_width, mlp_checkpointing)
         self.drop_path = DropPath(drop_path)
         self.layer_scale = layer_scale
         self.gamma_1 = nn.Parameter(torch.full((width,), layer_scale)) if layer_scale else None
@@ -60,8 +61,13 @@ class Block(nn.Module):
     def forward(self, x: Float[Tensor, "B N D"], chosen: Int[Tensor, "B S"] | None = None) -> Float[Tensor, "B M D"]:
         """All tokens are attended to; with `chosen`, only those attend, pass the MLP and are returned."""
         asking = x if chosen is None else take(x, chosen)
-        x = asking + self.drop_path(_scaled(self.attn(asking, x, self.norm1), self.gamma_1))
-        return x + self.drop_path(_scaled(self.mlp(x, self.norm2), self.gamma_2))
+        x = self._add(asking, self.attn(asking, x, self.norm1), self.gamma_1)
+        return self._add(x, self.mlp(x, self.norm2), self.gamma_2)
+
+    def _add(self, x: Tensor, branch: Tensor, gamma: Tensor | None) -> Tensor:
+        branch = self.drop_path(branch if gamma is None else branch * gamma)
+        # In training the sum takes the branch's place: no hole is left beside what is kept for the backward pass.
+        return branch.add_(x) if trains_eagerly() and branch.dtype == x.dtype else x + branch
 
 
 class Attention(nn.Module):
@@ -113,16 +119,17 @@ def attend(
 
 
 class Mlp(nn.Module):
-    """Two linear layers around an exact GELU."""
+    """Two linear layers around an exact GELU; `recompute` makes the hidden values again in the backward pass of training."""
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int, recompute: bool = False) -> None:
         super().__init__()
+        self.recompute = recompute
         self.fc1 = nn.Linear(width, hidden)
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Float[Tensor, "B N D"], norm: nn.LayerNorm) -> Float[Tensor, "B N D"]:
         """Each token, normed, by itself."""
-        return norm_mlp(x, norm, self.fc1, self.fc2)
+        return norm_mlp(x, norm, self.fc1, self.fc2, self.recompute and self.training)
 
 
 class DropPath(nn.Module):
@@ -141,11 +148,8 @@ class DropPath(nn.Module):
         if self.rate == 0 or not self.training:
             return x
         kept = torch.rand(x.shape[0], 1, 1, device=x.device) >= self.rate
-        return x * (kept / (1 - self.rate)).to(x.dtype)
+        factor = (kept / (1 - self.rate)).to(x.dtype)
+        return x.mul_(factor) if trains_eagerly() and not x.is_leaf else x * factor
 
     def extra_repr(self) -> str:
         return f"rate={self.rate}"
-
-
-def _scaled(branch: Tensor, gamma: Tensor | None) -> Tensor:
-    return branch if gamma is None else branch * gamma

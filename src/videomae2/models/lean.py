@@ -2,8 +2,9 @@
 
 Of `linear(norm(x))` autograd would keep x and norm(x), of an MLP also its hidden values before and after GELU. Here x and
 the values before GELU stay: of a block ten times a token's width instead of sixteen, for about one part in a hundred of a
-step's time. Values and gradients are those of the plain modules, which run without gradients and under torch.compile. The
-gradients have no derivative of their own.
+step's time. With `recompute` not even those before GELU stay, and it is six, for one more of an MLP's six products. Values
+and gradients are those of the plain modules, which run without gradients and under torch.compile. The gradients have no
+derivative of their own.
 """
 
 from typing import Any
@@ -13,6 +14,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from videomae2.models.scratch import scratch
 
 
 def trains_eagerly() -> bool:
@@ -35,11 +39,20 @@ def norm_linear(
     return _NormLinear.apply(x, norm.weight, norm.bias, norm.eps, weight, bias)
 
 
-def norm_mlp(x: Float[Tensor, "B N D"], norm: nn.LayerNorm, first: nn.Linear, second: nn.Linear) -> Float[Tensor, "B N D"]:
-    """`second(gelu(first(norm(x))))` with an exact GELU."""
-    if not trains_eagerly():
-        return second(F.gelu(first(norm(x))))
-    return _NormMlp.apply(x, norm.weight, norm.bias, norm.eps, first.weight, first.bias, second.weight, second.bias)
+def norm_mlp(
+    x: Float[Tensor, "B N D"], norm: nn.LayerNorm, first: nn.Linear, second: nn.Linear, recompute: bool = False
+) -> Float[Tensor, "B N D"]:
+    """`second(gelu(first(norm(x))))` with an exact GELU; `recompute` makes the hidden values again in the backward pass."""
+    if trains_eagerly():
+        parameters = first.weight, first.bias, second.weight, second.bias
+        return _NormMlp.apply(x, norm.weight, norm.bias, norm.eps, *parameters, recompute)
+    if recompute and torch.is_grad_enabled():
+        return checkpoint(_plain_mlp, x, norm, first, second, use_reentrant=False)
+    return _plain_mlp(x, norm, first, second)
+
+
+def _plain_mlp(x: Tensor, norm: nn.LayerNorm, first: nn.Linear, second: nn.Linear) -> Tensor:
+    return second(F.gelu(first(norm(x))))
 
 
 class _NormLinear(torch.autograd.Function):
@@ -48,19 +61,19 @@ class _NormLinear(torch.autograd.Function):
         ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, eps: float, weight: Tensor, bias: Tensor
     ) -> Tensor:
         dtype = product_dtype(weight)
-        normed, mean, deviation = torch.native_layer_norm(x, (x.shape[-1],), scale, shift, eps)
         cast = weight.to(dtype)
-        ctx.save_for_backward(x, mean, deviation, scale, shift, cast)
+        out = _stays(x, weight, dtype)
+        ctx.save_for_backward(x, scale, shift, cast)
         ctx.eps = eps
-        return F.linear(normed.to(dtype), cast, bias.to(dtype))
+        return _linear(_norm(x, scale, shift, eps)[0].to(dtype), cast, bias, out)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, mean, deviation, scale, shift, weight = ctx.saved_tensors
+        x, scale, shift, weight = ctx.saved_tensors
         of_x, of_scale, of_shift, _, of_weight, of_bias = ctx.needs_input_grad
-        normed = _norm_again(x, scale, shift, ctx.eps, weight.dtype) if of_weight else None
-        weight_grad, bias_grad = _parameter_grads(grad, normed, of_weight, of_bias)
+        normed, mean, deviation = _norm(x, scale, shift, ctx.eps)
+        weight_grad, bias_grad = _parameter_grads(grad, normed.to(weight.dtype), of_weight, of_bias)
         del normed
         norm_grads = _norm_grads(grad, weight, x, mean, deviation, scale, shift, (of_x, of_scale, of_shift))
         return *norm_grads, None, weight_grad, bias_grad
@@ -69,33 +82,67 @@ class _NormLinear(torch.autograd.Function):
 class _NormMlp(torch.autograd.Function):
     @staticmethod
     def forward(  # noqa: PLR0917
-        ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, eps: float, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor
+        ctx: Any,
+        x: Tensor,
+        scale: Tensor,
+        shift: Tensor,
+        eps: float,
+        w1: Tensor,
+        b1: Tensor,
+        w2: Tensor,
+        b2: Tensor,
+        recompute: bool,
     ) -> Tensor:
         dtype = product_dtype(w1)
-        normed, mean, deviation = torch.native_layer_norm(x, (x.shape[-1],), scale, shift, eps)
         first, second = w1.to(dtype), w2.to(dtype)
-        hidden = F.linear(normed.to(dtype), first, b1.to(dtype))
-        ctx.save_for_backward(x, mean, deviation, scale, shift, first, hidden, second)
+        out = _stays(x, w2, dtype)
+        wide = (*x.shape[:-1], len(w1))
+        activated = scratch("activated", first, wide)
+        hidden = scratch("hidden", first, wide) if recompute else _stays(x, w1, dtype)
+        _linear(_norm(x, scale, shift, eps)[0].to(dtype), first, b1, hidden)
+        ctx.save_for_backward(x, scale, shift, first, b1, None if recompute else hidden, second)
         ctx.eps = eps
-        return F.linear(F.gelu(hidden), second, b2.to(dtype))
+        return _linear(torch.ops.aten.gelu.out(hidden, out=activated), second, b2, out)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, mean, deviation, scale, shift, first, hidden, second = ctx.saved_tensors
-        of_x, of_scale, of_shift, _, of_w1, of_b1, of_w2, of_b2 = ctx.needs_input_grad
-        w2_grad, b2_grad = _parameter_grads(grad, F.gelu(hidden) if of_w2 else None, of_w2, of_b2)
-        hidden_grad = torch.ops.aten.gelu_backward(grad @ second, hidden)
+        x, scale, shift, first, b1, hidden, second = ctx.saved_tensors
+        of_x, of_scale, of_shift, _, of_w1, of_b1, of_w2, of_b2, _ = ctx.needs_input_grad
+        normed, mean, deviation = _norm(x, scale, shift, ctx.eps)
+        normed = normed.to(first.dtype)
+        wide = (*x.shape[:-1], len(first))
+        if hidden is None:
+            hidden = _linear(normed, first, b1, scratch("hidden", first, wide))
+        activated = torch.ops.aten.gelu.out(hidden, out=scratch("activated", first, wide))
+        w2_grad, b2_grad = _parameter_grads(grad, activated, of_w2, of_b2)
+        hidden_grad = activated  # its place: what was activated has gone into the weight's gradient
+        torch.mm(grad.flatten(0, -2), second, out=hidden_grad.flatten(0, -2))
+        torch.ops.aten.gelu_backward.grad_input(hidden_grad, hidden, grad_input=hidden_grad)
         del hidden
-        normed = _norm_again(x, scale, shift, ctx.eps, first.dtype) if of_w1 else None
         w1_grad, b1_grad = _parameter_grads(hidden_grad, normed, of_w1, of_b1)
         del normed
         norm_grads = _norm_grads(hidden_grad, first, x, mean, deviation, scale, shift, (of_x, of_scale, of_shift))
-        return *norm_grads, None, w1_grad, b1_grad, w2_grad, b2_grad
+        return *norm_grads, None, w1_grad, b1_grad, w2_grad, b2_grad, None
 
 
-def _norm_again(x: Tensor, scale: Tensor, shift: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
-    return F.layer_norm(x, (x.shape[-1],), scale, shift, eps).to(dtype)
+def _stays(x: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """Memory of what a linear layer makes of x.
+
+    What stays is asked for before what goes again: an allocator that takes the next free place, as a C library's, then has
+    no holes between what stays.
+    """
+    return x.new_empty((*x.shape[:-1], weight.shape[0]), dtype=dtype)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> Tensor:
+    torch.addmm(bias.to(x.dtype), x.flatten(0, -2), weight.t(), out=out.view(-1, out.shape[-1]))
+    return out
+
+
+def _norm(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """x, normed, and each token's mean and inverse deviation."""
+    return torch.native_layer_norm(x, (x.shape[-1],), scale, shift, eps)
 
 
 def _parameter_grads(grad: Tensor, entered: Tensor | None, of_weight: bool, of_bias: bool) -> tuple[Tensor | None, Tensor | None]:

@@ -54,6 +54,7 @@ class EncoderConfig:
     cosine_attention: bool = False
     layer_scale: float = 0.0
     activation_checkpointing: bool = False
+    mlp_checkpointing: bool = False
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 
@@ -82,6 +83,7 @@ class DecoderConfig:
     cosine_attention: bool = False
     layer_scale: float = 0.0
     activation_checkpointing: bool = False
+    mlp_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         _check_transformer("model.decoder", self.width, self.depth, self.num_heads, self.mlp_width)
@@ -103,6 +105,7 @@ def encoder_config(settings: ModelSettings) -> EncoderConfig:
         cosine_attention=settings.cosine_attention,
         layer_scale=settings.layer_scale,
         activation_checkpointing=settings.activation_checkpointing,
+        mlp_checkpointing=settings.mlp_checkpointing,
     )
 
 
@@ -119,6 +122,7 @@ def decoder_config(settings: ModelSettings) -> DecoderConfig:
         cosine_attention=settings.cosine_attention,
         layer_scale=settings.layer_scale,
         activation_checkpointing=settings.activation_checkpointing,
+        mlp_checkpointing=settings.mlp_checkpointing,
     )
 
 
