@@ -57,10 +57,11 @@ def test_another_shape_is_refused():
 
 
 @pytest.mark.parametrize("drop_path", [0.0, 0.5])
-def test_recomputed_activations_give_the_same_gradients(drop_path):
+@pytest.mark.parametrize("what", ["activation_checkpointing", "mlp_checkpointing"])
+def test_recomputed_activations_give_the_same_gradients(what, drop_path):
     grads = []
     for recompute in (False, True):
-        model = tiny.network(activation_checkpointing=recompute, drop_path=drop_path, depth=3)
+        model = tiny.network(drop_path=drop_path, depth=3, **{what: recompute})
         torch.manual_seed(0)
         model(tiny.frames(), tiny.split()).square().mean().backward()
         grads.append(tiny.gradients(model))

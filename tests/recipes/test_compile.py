@@ -45,7 +45,12 @@ report(Finetuning(build_classifier(replace(settings, drop_path=0.1), 3), Finetun
 """
 
 
-@pytest.mark.parametrize(("script", "graphs"), [(PRETRAIN, 2), (FINETUNE, 1)], ids=["pretrain", "finetune"])
+RECOMPUTED = FINETUNE.replace("drop_path=0.1", "drop_path=0.1, mlp_checkpointing=True")
+
+
+@pytest.mark.parametrize(
+    ("script", "graphs"), [(PRETRAIN, 2), (FINETUNE, 1), (RECOMPUTED, 1)], ids=["pretrain", "finetune", "MLPs recomputed"]
+)
 def test_no_step_makes_a_new_graph(script: str, graphs: int) -> None:
     done = subprocess.run([sys.executable, "-c", COMMON + script], capture_output=True, text=True, check=False)
     assert done.stdout == f"{graphs} {graphs} no break\n", done.stderr[-2000:]

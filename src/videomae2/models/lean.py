@@ -114,9 +114,10 @@ class _NormMlp(torch.autograd.Function):
         wide = (*x.shape[:-1], len(first))
         if hidden is None:
             hidden = _linear(normed, first, b1, scratch("hidden", first, wide))
-        activated = torch.ops.aten.gelu.out(hidden, out=scratch("activated", first, wide))
+        place = scratch("activated", first, wide)  # of the activated values, then of the hidden ones' gradient
+        activated = torch.ops.aten.gelu.out(hidden, out=place) if of_w2 else None
         w2_grad, b2_grad = _parameter_grads(grad, activated, of_w2, of_b2)
-        hidden_grad = activated  # its place: what was activated has gone into the weight's gradient
+        hidden_grad = place
         torch.mm(grad.flatten(0, -2), second, out=hidden_grad.flatten(0, -2))
         torch.ops.aten.gelu_backward.grad_input(hidden_grad, hidden, grad_input=hidden_grad)
         del hidden
