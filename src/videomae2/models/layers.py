@@ -144,7 +144,7 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
-        """The branch, zero for the dropped samples."""
+        """The branch, zero for the dropped samples; where autograd records it, in the place of the branch that came."""
         if self.rate == 0 or not self.training:
             return x
         kept = torch.rand(x.shape[0], 1, 1, device=x.device) >= self.rate
