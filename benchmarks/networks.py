@@ -22,6 +22,7 @@ from videomae2.geometry import TokenGrid
 from videomae2.heads.classify import build_classifier
 from videomae2.losses import soft_cross_entropy
 from videomae2.models.build import build_autoencoder
+from videomae2.models.inference import for_inference
 from videomae2.models.sizes import IMAGENET_MEAN, IMAGENET_STD, SIZES
 from videomae2.recipes.pretrain import Pretraining
 from videomae2.records import ClipBatch
@@ -135,6 +136,8 @@ def _ours(work: Work) -> tuple[nn.Module, Callable[[], Tensor]]:
             task.compile()
         return task, lambda: task(batch, 0).loss
     classifier = build_classifier(settings, CLASSES).eval()
+    if work.task == "inference":
+        for_inference(classifier, work.precision)
     if work.compiled:
         classifier.compile()
     if work.task == "inference":

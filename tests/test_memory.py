@@ -17,9 +17,10 @@ from videomae2.heads.classify import build_classifier
 from videomae2.losses import masked_mse, soft_cross_entropy
 from videomae2.mask_counts import TokenCounts, count_tokens
 from videomae2.masking import draw_split
-from videomae2.memory import EXPLICIT_UP_TO, Execution, inference_memory, training_memory
-from videomae2.models import attention_bf16
+from videomae2.memory import APART_FROM, EXPLICIT_UP_TO, Execution, inference_memory, training_memory
+from videomae2.models import attention_bf16, layers
 from videomae2.models.build import build_autoencoder
+from videomae2.models.inference import for_inference
 from videomae2.settings import MaskSettings, ModelSettings
 from videomae2.targets import reconstruction_targets
 
@@ -139,10 +140,11 @@ def test_the_peak_of_a_step_is_foreseen(task: str, precision: str, checkpointing
     assert found.peak - found.clips == pytest.approx(peak_bytes(*work, precision), rel=0.1)
 
 
+@pytest.mark.parametrize("size", [96, 160])  # below and above APART_FROM
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_peak_of_a_forward_is_foreseen(precision: str) -> None:
-    settings = ModelSettings(name="vit_ti16", size=96, native_size=96)
-    model, network = build_classifier(settings, CLASSES).eval(), network_of(settings, CLASSES)
+def test_the_peak_of_a_forward_is_foreseen(precision: str, size: int) -> None:
+    settings = ModelSettings(name="vit_ti16", size=size, native_size=size)
+    model, network = for_inference(build_classifier(settings, CLASSES), precision), network_of(settings, CLASSES)
     frames = clips(network.grid)
     with LiveBytes() as alive, torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         alive.add_module(model)
@@ -154,6 +156,7 @@ def test_the_peak_of_a_forward_is_foreseen(precision: str) -> None:
 
 def test_attention_is_written_out_where_the_layers_do() -> None:
     assert attention_bf16.WRITTEN_OUT_UP_TO == EXPLICIT_UP_TO
+    assert layers.APART_FROM == APART_FROM
 
 
 def test_sharding_spreads_the_state_and_gathers_two_blocks() -> None:

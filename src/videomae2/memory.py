@@ -14,6 +14,9 @@ from videomae2.mask_counts import TokenCounts
 EXPLICIT_UP_TO = 256
 """Keys up to which bf16 attention on a CPU is written out and its matrix of scores kept (`models/attention_bf16.py`)."""
 
+APART_FROM = 512
+"""Keys from which fp32 inference on a CPU copies queries, keys and values apart (`models/layers.py`)."""
+
 _FLOAT, _INDEX = 4, 8
 _NORM = 2 * _FLOAT  # mean and inverse deviation of a token
 
@@ -121,20 +124,30 @@ def training_memory(network: Network, counts: TokenCounts, execution: Execution,
 
 
 def inference_memory(network: Network, counts: TokenCounts, execution: Execution, clip_bytes: int = 1) -> Memory:
-    """Of a forward without gradients: nothing is kept, the widest moment of a block is the peak."""
-    stages = training_stages(network, counts, execution)
-    total = sum(stage.parameters for stage in stages)
-    parameters = _FLOAT * -(-total // execution.share)
-    communication = _communication(network, total, execution) if execution.shard == "full" else 0
+    """Of a forward without gradients, after `for_inference`: nothing is kept, the widest moment of a block is the peak."""
+    total = sum(stage.parameters for stage in training_stages(network, counts, execution))
     size, width, tokens = execution.product_bytes, network.encoder.width, execution.clips * counts.visible
+    linear = _linear_parameters(network)
+    parameters = -(-(_FLOAT * (total - linear) + size * linear) // execution.share)
+    communication = _communication(network, total, execution) if execution.shard == "full" else 0
+    # A CPU keeps a place for queries, keys and values of long fp32 attention (`layers.attend`).
+    apart = execution.device == "cpu" and size == _FLOAT and counts.visible >= APART_FROM
+    standing = 3 * tokens * size * width if apart else 0
     attention = tokens * (_FLOAT * width + 5 * size * width)
-    mlp = tokens * ((_FLOAT + size) * width + 2 * size * network.encoder.mlp_width)
-    copies = 2 * total if execution.precision == "bf16" else 0
+    mlp = tokens * ((2 * _FLOAT + size) * width + size * network.encoder.mlp_width)
     embedding = tokens * (_FLOAT + size) * network.grid.cube_values
-    working = max(attention, mlp, embedding)
+    working = max(standing + attention, standing + mlp, embedding)
     clips, buffers = _clips(network, execution, clip_bytes), _position_tables(network)
-    peak = parameters + communication + buffers + clips + copies + working
-    return Memory(parameters, 0, 0, communication, buffers, clips, 0, copies, working, peak)
+    peak = parameters + communication + buffers + clips + working
+    return Memory(parameters, 0, 0, communication, buffers, clips, 0, 0, working, peak)
+
+
+def _linear_parameters(network: Network) -> int:
+    """How many belong to linear layers, whose type `models/inference.py` changes."""
+    towers = [tower for tower in (network.encoder, network.decoder) if tower is not None]
+    blocks = sum(tower.depth * (tower.block_matrices + 2 * tower.width + tower.mlp_width) for tower in towers)
+    outputs = network.grid.cube_values + network.decoder.width if network.decoder else network.num_classes
+    return blocks + network.bridge_matrix + network.output_matrix + outputs
 
 
 def training_stages(network: Network, counts: TokenCounts, execution: Execution) -> list[Stage]:

@@ -139,3 +139,21 @@ def test_a_file_that_does_not_say_which_network_it_is_can_be_told(tmp_path):
         load(tmp_path / "plain.pth", device="cpu")
     told = {name: getattr(settings, name) for name in ("name", "width", "depth", "num_heads", "patch", "num_frames", "size")}
     assert load(tmp_path / "plain.pth", device="cpu", **told).grid.shape == (4, 4, 4)
+
+
+def test_bf16_answers_almost_as_fp32(runs, clip):
+    plain, half = (load(str(runs.finetuned), device="cpu", precision=precision) for precision in ("fp32", "bf16"))
+    scores = [{each.label: each.score for each in model.predict(clip, top=50)} for model in (plain, half)]
+    assert scores[1] == pytest.approx(scores[0], abs=0.02)
+    assert scores[1] != scores[0]
+    torch.testing.assert_close(half.features(clip), plain.features(clip), rtol=0.05, atol=0.05)
+    assert half.features(clip, tokens=True).dtype == torch.float32
+    drawn = [
+        load(str(runs.pretrained), device="cpu", precision=each).reconstruct(clip, seed=3).error for each in ("fp32", "bf16")
+    ]
+    assert drawn[1] == pytest.approx(drawn[0], rel=0.02)
+
+
+def test_a_precision_that_there_is_not_is_refused(runs):
+    with pytest.raises(UserError, match="precision is 'fp16', but it takes one of fp32, bf16"):
+        load(str(runs.finetuned), precision="fp16")

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from videomae2.apps.predict import print_predictions
 from videomae2.errors import UserError
@@ -23,6 +24,15 @@ def test_json_is_one_object_a_line(runs, capsys):
     objects = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [each["file"] for each in objects] == [str(file) for file in files]
     assert [set(each["predictions"][0]) for each in objects] == [{"label", "name", "score"}] * 2
+
+
+def test_bf16_is_told_to_be_slow_where_it_is(runs, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64", "avx2": True})
+    file = runs.videos / "left" / "0.mp4"
+    print_predictions([file], str(runs.finetuned), top=1, clips=1, crops=1, device="cpu", precision="bf16")
+    told = capsys.readouterr()
+    assert "fp32 is faster here: add --precision fp32" in told.err
+    assert told.out.startswith(str(file))
 
 
 def test_a_broken_file_is_named_and_the_others_are_predicted(runs, tmp_path, capsys):

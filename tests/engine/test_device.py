@@ -53,6 +53,7 @@ def test_bf16_on_a_processor_without_it_is_told(monkeypatch: pytest.MonkeyPatch)
     old, new = {"architecture": "x86_64", "avx2": True}, {"architecture": "x86_64", "avx512_bf16": True}
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: old)
     assert "fp32 is faster here: add --run.precision fp32" in precision_note(cpu, "bf16")
+    assert precision_note(cpu, "bf16", "--precision").endswith("add --precision fp32")
     assert precision_note(cpu, "fp32") == precision_note(torch.device("cuda", 0), "bf16") == ""
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: new)
     assert precision_note(cpu, "bf16") == ""

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from videomae2.models.layers import Attention, Block, DropPath, LayerNorm, attend, run_blocks, take
+from videomae2.models.layers import APART_FROM, Attention, Block, DropPath, LayerNorm, attend, run_blocks, take
 
 
 def block(**extra):
@@ -44,6 +44,32 @@ def test_attention_written_out_for_bf16_on_a_cpu_agrees_with_the_fused_kernel(sc
     torch.testing.assert_close(ours.float(), expected, rtol=0.05, atol=0.05)
 
 
+@pytest.mark.parametrize("asking", [APART_FROM, 7])
+def test_long_attention_without_gradients_is_that_with_them(asking):
+    side_by_side = torch.randn(2, APART_FROM, 3, 4, 8, generator=torch.Generator().manual_seed(0)).permute(2, 0, 3, 1, 4)
+    query, key, value = side_by_side.unbind(0)
+    query = query[:, :, :asking]
+    expected = attend(query, key, value)
+    with torch.no_grad():
+        torch.testing.assert_close(attend(query, key, value), expected)
+        copies = [attend(query + number, key, value) for number in range(2)]
+    assert not torch.equal(*copies), "what an earlier call returned lies apart from what the next one works in"
+    for mode in (torch.inference_mode, torch.no_grad, torch.inference_mode):
+        with mode():
+            torch.testing.assert_close(attend(query, key, value), expected)
+
+
+@pytest.mark.parametrize("extra", [{}, {"cosine_attention": True, "layer_scale": 0.3, "drop_path": 0.5}])
+def test_a_block_leaves_its_input_alone(extra):
+    x = torch.randn(2, 10, 24)
+    kept, module = x.clone(), block(**extra)
+    module(x)
+    with torch.no_grad():
+        module(x)
+        module.eval()(x)
+    assert torch.equal(x, kept)
+
+
 def test_bf16_autocast_keeps_the_residual_in_float32():
     x = torch.randn(2, 10, 24)
     for module in (block(), block(cosine_attention=True, layer_scale=0.1)):
@@ -63,3 +89,13 @@ def test_drop_path_drops_whole_samples_and_keeps_the_mean():
     torch.manual_seed(0)
     assert torch.equal(drop(x), dropped)
     assert torch.equal(drop.eval()(x), x)
+
+
+def test_drop_path_in_place_drops_the_same_samples_in_the_tensor_that_came():
+    plain, inplace, x = DropPath(0.5), DropPath(0.5, inplace=True), torch.ones(40, 2, 3)
+    torch.manual_seed(0)
+    dropped = plain(x)
+    assert torch.equal(x, torch.ones_like(x))
+    torch.manual_seed(0)
+    assert inplace(x) is x
+    assert torch.equal(x, dropped)

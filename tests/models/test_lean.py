@@ -121,3 +121,12 @@ def test_without_gradients_the_modules_themselves_run() -> None:
     with torch.no_grad():
         lean_mlp(torch.randn(1, 2, 12), made)
     assert seen == ["first"]
+
+
+@pytest.mark.parametrize("autocast", [False, True], ids=["fp32", "bf16"])
+def test_an_mlp_without_gradients_is_the_plain_one(autocast: bool) -> None:
+    made, x = parts(), torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        ours, theirs = lean_mlp(x, made), plain_mlp(x, made)
+    assert ours.dtype == theirs.dtype
+    torch.testing.assert_close(ours, theirs, rtol=0.02 if autocast else 0, atol=0.02 if autocast else 0)

@@ -9,6 +9,7 @@ from videomae2.errors import UserError
 from videomae2.settings import DataSettings
 
 Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["fp32", "bf16"]
 ListFormat = Literal["auto", "pretrain", "video", "frames"]
 FRAME_PATTERN = DataSettings.frame_pattern
 
@@ -21,6 +22,7 @@ def predict(
     clips: int = 5,
     crops: int = 3,
     device: Device = "auto",
+    precision: Precision = "fp32",
 ) -> None:
     """Name what happens in video files.
 
@@ -40,12 +42,14 @@ def predict(
         Crops of each clip: 1 is the middle, 3 covers the long side.
     device
         auto, cpu or cuda.
+    precision
+        fp32, or bf16: about three times as fast on a processor with bf16 arithmetic.
     """
     if not files:
         raise UserError("predict needs at least one video file: videomae2 predict clip.mp4 --weights RUN_OR_FILE")
     from videomae2.apps.predict import print_predictions
 
-    print_predictions(files, weights, as_json=json, top=top, clips=clips, crops=crops, device=device)
+    print_predictions(files, weights, as_json=json, top=top, clips=clips, crops=crops, device=device, precision=precision)
 
 
 def reconstruct(

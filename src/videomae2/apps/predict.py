@@ -6,7 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from videomae2.apps.load import Prediction, load
+from videomae2.engine.device import precision_note
+from videomae2.engine.heap import keep_freed_memory
 from videomae2.errors import UserError
+from videomae2.recipes.progress import say
 
 
 def print_predictions(
@@ -18,12 +21,17 @@ def print_predictions(
     clips: int = 5,
     crops: int = 3,
     device: str = "auto",
+    precision: str = "fp32",
 ) -> None:
     """Print the best classes of each file. A file that cannot be read is named where its answer would be.
 
     UserError, after all files were tried, if any could not be read.
     """
-    model = load(weights, device=device)
+    model = load(weights, device=device, precision=precision)
+    if model.device.type == "cpu":
+        keep_freed_memory()
+        if note := precision_note(model.device, precision, "--precision"):
+            say(note)
     failed = []
     for file in files:
         try:

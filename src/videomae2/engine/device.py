@@ -24,7 +24,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
-def precision_note(device: torch.device, precision: str) -> str:
+def precision_note(device: torch.device, precision: str, option: str = "--run.precision") -> str:
     """What to tell whoever asks for bf16 of an x86 processor without bf16 arithmetic, which is slower than fp32; else empty."""
     if device.type != "cpu" or precision != "bf16":
         return ""
@@ -32,7 +32,7 @@ def precision_note(device: torch.device, precision: str) -> str:
     has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     if has.get("architecture") != "x86_64" or has.get("avx512_bf16") or has.get("amx_bf16"):
         return ""
-    return "note: this processor has no bf16 arithmetic, so fp32 is faster here: add --run.precision fp32"
+    return f"note: this processor has no bf16 arithmetic, so fp32 is faster here: add {option} fp32"
 
 
 @contextlib.contextmanager

@@ -11,12 +11,17 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from videomae2.models import attention_bf16
-from videomae2.models.lean import norm_linear, norm_mlp, trains_eagerly
+from videomae2.models.lean import norm_linear, norm_mlp
+from videomae2.models.modes import only_infers, trains_eagerly
+from videomae2.models.scratch import scratch
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
 INITIAL_LOG_SCALE = math.log(10.0)
 _MAX_LOG_SCALE = math.log(100.0)  # released: cosine similarities are multiplied by at most 100
+
+APART_FROM = 512
+"""Tokens from which fp32 attention on a CPU is faster over copies of queries, keys and values than side by side."""
 
 
 def take(x: Float[Tensor, "B N D"], chosen: Int[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
@@ -53,7 +58,7 @@ class Block(nn.Module):
         self.attn = Attention(width, num_heads, cosine=cosine_attention)
         self.norm2 = LayerNorm(width)
         self.mlp = Mlp(width, mlp_width, mlp_checkpointing)
-        self.drop_path = DropPath(drop_path)
+        self.drop_path = DropPath(drop_path, inplace=True)
         self.layer_scale = layer_scale
         self.gamma_1 = nn.Parameter(torch.full((width,), layer_scale)) if layer_scale else None
         self.gamma_2 = nn.Parameter(torch.full((width,), layer_scale)) if layer_scale else None
@@ -66,8 +71,10 @@ class Block(nn.Module):
 
     def _add(self, x: Tensor, branch: Tensor, gamma: Tensor | None) -> Tensor:
         branch = self.drop_path(branch if gamma is None else branch * gamma)
-        # In training the sum takes the branch's place: no hole is left beside what is kept for the backward pass.
-        return branch.add_(x) if trains_eagerly() and branch.dtype == x.dtype else x + branch
+        if torch.compiler.is_compiling():
+            return x + branch
+        # The sum takes the branch's place: no hole is left beside what is kept for the backward pass, and no new memory paged in.
+        return branch.to(x.dtype).add_(x)
 
 
 class Attention(nn.Module):
@@ -113,9 +120,17 @@ def attend(
     scale: float | None = None,
 ) -> Float[Tensor, "B heads M d"]:
     """softmax(query key^T * scale) value; scale is d ** -0.5 unless given."""
-    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and trains_eagerly():
-        return attention_bf16.attend(query, key, value, query.shape[-1] ** -0.5 if scale is None else scale)
+    if query.device.type == "cpu":
+        if query.dtype == torch.bfloat16 and trains_eagerly():
+            return attention_bf16.attend(query, key, value, query.shape[-1] ** -0.5 if scale is None else scale)
+        if query.dtype == torch.float32 and only_infers() and key.shape[2] >= APART_FROM:
+            query, key, value = (_apart(name, x) for name, x in (("query", query), ("key", key), ("value", value)))
     return F.scaled_dot_product_attention(query, key, value, scale=scale)
+
+
+def _apart(name: str, x: Tensor) -> Tensor:
+    """x, each head's tokens one after the other."""
+    return x if x.is_contiguous() else scratch(name, x, tuple(x.shape)).copy_(x)
 
 
 class Mlp(nn.Module):
@@ -139,17 +154,18 @@ class DropPath(nn.Module):
     inside `torch.random.fork_rng`, and a resumed run drops the same branches.
     """
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, inplace: bool = False) -> None:
         super().__init__()
         self.rate = rate
+        self.inplace = inplace
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
-        """The branch, zero for the dropped samples; where autograd records it, in the place of the branch that came."""
+        """The branch, zero for the dropped samples; with `inplace`, in the place of the branch that came."""
         if self.rate == 0 or not self.training:
             return x
         kept = torch.rand(x.shape[0], 1, 1, device=x.device) >= self.rate
         factor = (kept / (1 - self.rate)).to(x.dtype)
-        return x.mul_(factor) if trains_eagerly() and not x.is_leaf else x * factor
+        return x.mul_(factor) if self.inplace else x * factor
 
     def extra_repr(self) -> str:
         return f"rate={self.rate}"

@@ -3,8 +3,8 @@
 Of `linear(norm(x))` autograd would keep x and norm(x), of an MLP also its hidden values before and after GELU. Here x and
 the values before GELU stay: of a block ten times a token's width instead of sixteen, for about one part in a hundred of a
 step's time. With `recompute` not even those before GELU stay, and it is six, for one more of an MLP's six products. Values
-and gradients are those of the plain modules, which run without gradients and under torch.compile. The gradients have no
-derivative of their own.
+and gradients are those of the plain modules, which run without gradients (`fused_linear.py`) and under torch.compile. The
+gradients have no derivative of their own.
 """
 
 from typing import Any
@@ -16,27 +16,18 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from videomae2.models import fused_linear
+from videomae2.models.modes import only_infers, product_dtype, trains_eagerly
 from videomae2.models.scratch import scratch
-
-
-def trains_eagerly() -> bool:
-    """Whether autograd keeps what is computed now; under torch.compile its own partitioner decides what is kept."""
-    return torch.is_grad_enabled() and not torch.compiler.is_compiling()
-
-
-def product_dtype(weight: Tensor) -> torch.dtype:
-    """What a linear layer of this weight computes in: autocast's type inside autocast, else its own."""
-    device = weight.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
 
 
 def norm_linear(
     x: Float[Tensor, "B N D"], norm: nn.LayerNorm, weight: Float[Tensor, "O D"], bias: Float[Tensor, "O"]
 ) -> Float[Tensor, "B N O"]:
     """`linear(norm(x))`."""
-    if not trains_eagerly():
-        return F.linear(norm(x), weight, bias)
-    return _NormLinear.apply(x, norm.weight, norm.bias, norm.eps, weight, bias)
+    if trains_eagerly():
+        return _NormLinear.apply(x, norm.weight, norm.bias, norm.eps, weight, bias)
+    return (fused_linear.linear if only_infers() else F.linear)(norm(x), weight, bias)
 
 
 def norm_mlp(
@@ -46,6 +37,8 @@ def norm_mlp(
     if trains_eagerly():
         parameters = first.weight, first.bias, second.weight, second.bias
         return _NormMlp.apply(x, norm.weight, norm.bias, norm.eps, *parameters, recompute)
+    if only_infers():
+        return fused_linear.layer(fused_linear.layer(norm(x), first, gelu=True), second)
     if recompute and torch.is_grad_enabled():
         return checkpoint(_plain_mlp, x, norm, first, second, use_reentrant=False)
     return _plain_mlp(x, norm, first, second)

@@ -26,5 +26,6 @@ def scratch(slot: str, like: Tensor, shape: tuple[int, ...]) -> Tensor:
     held = slots.get((slot, like.dtype))
     if held is None or held.numel() < count:
         slots.pop((slot, like.dtype), None)  # gone before the larger one comes
-        held = slots[slot, like.dtype] = torch.empty(count, dtype=like.dtype)
+        with torch.inference_mode(False):  # what is made inside could not be written outside
+            held = slots[slot, like.dtype] = torch.empty(count, dtype=like.dtype)
     return held[:count].view(shape)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from videomae2.cubes import Frames, gather_cubes
-from videomae2.models.lean import product_dtype
+from videomae2.models.modes import product_dtype
 from videomae2.models.sizes import EncoderConfig
 
 

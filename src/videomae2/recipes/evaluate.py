@@ -12,7 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from videomae2.engine import distributed
-from videomae2.engine.device import autocast, choose_device
+from videomae2.engine.device import autocast, choose_device, precision_note
 from videomae2.engine.heap import keep_freed_memory
 from videomae2.engine.run import write_atomically
 from videomae2.errors import UserError
@@ -20,6 +20,7 @@ from videomae2.heads.classify import Classifier
 from videomae2.heads.scoring import gather_scores, score_views
 from videomae2.limits import check_limits
 from videomae2.metrics import Accuracy, ClassScore, ViewScores, ranking
+from videomae2.models.inference import for_inference
 from videomae2.recipes.feed import EvaluationFeed, evaluation_feed
 from videomae2.recipes.progress import row_progress, say
 from videomae2.recipes.trained import read_classifier
@@ -123,12 +124,14 @@ def run_evaluation(settings: EvaluateSettings) -> Evaluation:
         keep_freed_memory()
     loaded = read_classifier(settings.weights, settings.use_ema, device)
     say(str(loaded.report))
+    if note := precision_note(device, settings.precision, "--precision"):
+        say(note)
     data = _sampling(settings, loaded.checkpoint.metadata.get("data", {}))
     views = (data.test_clips, data.test_crops)
     feed = evaluation_feed(data, loaded.settings, views, settings.batch_size, settings.device)
     with row_progress("evaluate", len(feed.manifest)) as advance:
         evaluation = evaluate_classifier(
-            loaded.module,
+            for_inference(loaded.module, settings.precision),
             feed,
             class_names=loaded.checkpoint.class_names,
             weights=settings.weights,
