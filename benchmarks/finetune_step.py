@@ -1,6 +1,6 @@
-"""A fine-tuning step on a CPU: ours eager, compiled and in bf16 against `transformers`, and what each needs of memory.
+"""A fine-tuning step on a CPU: ours eager, compiled, in bf16 and with MLPs checkpointed against `transformers`, and memory.
 
-    python benchmarks/finetune_step.py                          # ViT-S and ViT-B at 16 x 224 x 224, about fifteen minutes
+    python benchmarks/finetune_step.py                          # ViT-S and ViT-B at 16 x 224 x 224, about twenty minutes
     python benchmarks/finetune_step.py --models vit_s16 --no-compiled
 
 Times are of `--batch` clips, programs in turn, A B C A B C, each in a process of its own; `transformers` runs as its users
@@ -39,7 +39,11 @@ def _times(model: str, arguments: argparse.Namespace) -> tuple[list[dict[str, An
     batch = arguments.batch
     peers = [Work(model, "finetune", batch, peer=True, keep_memory=keep) for keep in (False, True)]
     peers.append(Work(model, "finetune", batch, peer=True, precision="bf16", keep_memory=False))
-    ours = [Work(model, "finetune", batch, precision=precision) for precision in ("fp32", "bf16")]
+    ours = [
+        Work(model, "finetune", batch, precision=precision, mlp_checkpointing=mlps)
+        for mlps in (False, True)
+        for precision in ("fp32", "bf16")
+    ]
     if arguments.compiled:
         ours += [Work(model, "finetune", batch, precision=precision, compiled=True) for precision in ("fp32", "bf16")]
     works = [*peers, *ours]
@@ -61,16 +65,18 @@ def _memory(model: str, batch: int) -> list[dict[str, Any]]:
     """Peaks of one step of each side and precision, one process at a time, and the ratios."""
     found = []
     for precision in ("fp32", "bf16"):
-        peaks = []
-        for peer in (True, False):
-            work = Work(model, "finetune", batch, peer=peer, precision=precision, keep_memory=not peer)
-            with programs((networks.prepare, work)) as running:
-                reported = running[0].turn().reported
-            peaks.append({"what": work.name, "process": reported["peak_bytes"], "tensors": reported["live_bytes"]})
-        theirs, ours = peaks
-        ratios = {f"{kind}_ratio": round(ours[kind] / theirs[kind], 3) for kind in ("process", "tensors")}
-        found.append({"model": model, "precision": precision, "batch": batch, "transformers": theirs, "ours": ours, **ratios})
+        theirs = _peaks(Work(model, "finetune", batch, peer=True, precision=precision, keep_memory=False))
+        for mlps in (False, True):
+            ours = _peaks(Work(model, "finetune", batch, precision=precision, mlp_checkpointing=mlps))
+            ratios = {f"{kind}_ratio": round(ours[kind] / theirs[kind], 3) for kind in ("process", "tensors")}
+            found.append({"model": model, "precision": precision, "batch": batch, "transformers": theirs, "ours": ours, **ratios})
     return found
+
+
+def _peaks(work: Work) -> dict[str, Any]:
+    with programs((networks.prepare, work)) as running:
+        reported = running[0].turn().reported
+    return {"what": work.name, "process": reported["peak_bytes"], "tensors": reported["live_bytes"]}
 
 
 def _print(rows: list[dict[str, Any]], gains: list[dict[str, Any]], memory: list[dict[str, Any]]) -> None:
@@ -80,7 +86,7 @@ def _print(rows: list[dict[str, Any]], gains: list[dict[str, Any]], memory: list
     show("gains", ["", "times as fast"], [[f"{gain['model']}: {gain['gain']}", spread(gain["faster"])] for gain in gains])
     cells = [
         [
-            f"{each['model']} {each['precision']}, batch {each['batch']}",
+            f"{each['model']} {each['ours']['what']}, batch {each['batch']}",
             *(each[side][kind] / 1e9 for kind in ("process", "tensors") for side in ("transformers", "ours")),
             each["process_ratio"],
             each["tensors_ratio"],

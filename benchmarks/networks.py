@@ -45,12 +45,15 @@ class Work:
     mask: MaskSettings | None = None
     keep_memory: bool = True
     compiled: bool = False
+    mlp_checkpointing: bool = False
 
     @property
     def name(self) -> str:
         """In a table."""
         side = "transformers" if self.peer else "ours"
         extras = [self.precision, *(["compiled"] if self.compiled else [])]
+        if self.mlp_checkpointing:
+            extras.append("MLPs checkpointed")
         if self.mask is not None:
             extras.append(self.mask.decoder + (f" {self.mask.membership}" if self.mask.decoder != "none" else ""))
         if self.peer and self.keep_memory:
@@ -126,7 +129,7 @@ def _inference(work: Work, forward: Callable[[], Tensor]) -> Call:
 
 
 def _ours(work: Work) -> tuple[nn.Module, Callable[[], Tensor]]:
-    settings = ModelSettings(name=work.model)
+    settings = ModelSettings(name=work.model, mlp_checkpointing=work.mlp_checkpointing)
     frames, rows = _frames(work.batch), torch.arange(work.batch)
     if work.task == "pretrain":
         assert work.mask is not None
