@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from videomae2.models.layers import LayerNorm
-from videomae2.models.lean import norm_linear, norm_mlp
+from videomae2.models.lean import norm_heads, norm_linear, norm_mlp
 
 
 def parts() -> nn.ModuleDict:
@@ -31,6 +31,14 @@ def lean_linear(x: Tensor, made: nn.ModuleDict) -> Tensor:
     return norm_linear(x, made["norm"], made["first"].weight, made["first"].bias)
 
 
+def plain_heads(x: Tensor, made: nn.ModuleDict) -> Tensor:
+    return torch.stack(plain_linear(x, made).unflatten(2, (2, 5, 2)).permute(2, 0, 3, 1, 4).unbind(0))
+
+
+def lean_heads(x: Tensor, made: nn.ModuleDict) -> Tensor:
+    return torch.stack(norm_heads(x, made["norm"], made["first"].weight, made["first"].bias, parts=2, num_heads=5))
+
+
 def lean_mlp(x: Tensor, made: nn.ModuleDict) -> Tensor:
     return norm_mlp(x, made["norm"], made["first"], made["second"])
 
@@ -41,8 +49,8 @@ def recomputed_mlp(x: Tensor, made: nn.ModuleDict) -> Tensor:
 
 each_kind = pytest.mark.parametrize(
     ("lean", "plain"),
-    [(lean_linear, plain_linear), (lean_mlp, plain_mlp), (recomputed_mlp, plain_mlp)],
-    ids=["linear", "mlp", "mlp recomputed"],
+    [(lean_linear, plain_linear), (lean_heads, plain_heads), (lean_mlp, plain_mlp), (recomputed_mlp, plain_mlp)],
+    ids=["linear", "heads", "mlp", "mlp recomputed"],
 )
 Function = Callable[[Tensor, nn.ModuleDict], Tensor]
 
@@ -130,3 +138,13 @@ def test_an_mlp_without_gradients_is_the_plain_one(autocast: bool) -> None:
         ours, theirs = lean_mlp(x, made), plain_mlp(x, made)
     assert ours.dtype == theirs.dtype
     torch.testing.assert_close(ours, theirs, rtol=0.02 if autocast else 0, atol=0.02 if autocast else 0)
+
+
+def test_heads_lie_apart_in_training_and_a_part_that_nobody_used_has_no_gradient_of_its_own() -> None:
+    made, x = parts(), torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(1))
+    first, second = norm_heads(x, made["norm"], made["first"].weight, made["first"].bias, parts=2, num_heads=5)
+    assert first.shape == second.shape == (2, 5, 5, 2)
+    assert first.is_contiguous() and second.is_contiguous()
+    second.sum().backward()
+    grad = made["first"].weight.grad
+    assert not grad[:10].any() and grad[10:].any()

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from videomae2.models import attention_bf16
-from videomae2.models.lean import norm_linear, norm_mlp
+from videomae2.models.lean import norm_heads, norm_mlp
 from videomae2.models.modes import only_infers, trains_eagerly
 from videomae2.models.scratch import scratch
 
@@ -103,14 +103,12 @@ class Attention(nn.Module):
         """Queries [B, heads, M, d], keys and values [B, heads, N, d]."""
         weight, no_bias = self.qkv.weight, torch.zeros_like(self.q_bias)
         if asking is x:
-            return self._split(norm_linear(x, norm, weight, torch.cat((self.q_bias, no_bias, self.v_bias))), 3)
+            bias = torch.cat((self.q_bias, no_bias, self.v_bias))
+            return norm_heads(x, norm, weight, bias, parts=3, num_heads=self.num_heads)
         width = x.shape[-1]
-        query = norm_linear(asking, norm, weight[:width], self.q_bias)
-        key_value = norm_linear(x, norm, weight[width:], torch.cat((no_bias, self.v_bias)))
-        return *self._split(query, 1), *self._split(key_value, 2)
-
-    def _split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
-        return x.unflatten(2, (parts, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        query = norm_heads(asking, norm, weight[:width], self.q_bias, parts=1, num_heads=self.num_heads)
+        bias = torch.cat((no_bias, self.v_bias))
+        return *query, *norm_heads(x, norm, weight[width:], bias, parts=2, num_heads=self.num_heads)
 
 
 def attend(
