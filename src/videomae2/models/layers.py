@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from videomae2.models import attention_bf16
-from videomae2.models.lean import norm_heads, norm_mlp
+from videomae2.models.lean import empty_part, norm_heads, norm_mlp
 from videomae2.models.modes import only_infers, trains_eagerly
 from videomae2.models.scratch import scratch
 
@@ -104,11 +104,11 @@ class Attention(nn.Module):
         weight, no_bias = self.qkv.weight, torch.zeros_like(self.q_bias)
         if asking is x:
             bias = torch.cat((self.q_bias, no_bias, self.v_bias))
-            return norm_heads(x, norm, weight, bias, parts=3, num_heads=self.num_heads)
+            return norm_heads(x, norm, weight, bias, parts="qkv", num_heads=self.num_heads)
         width = x.shape[-1]
-        query = norm_heads(asking, norm, weight[:width], self.q_bias, parts=1, num_heads=self.num_heads)
+        query = norm_heads(asking, norm, weight[:width], self.q_bias, parts="q", num_heads=self.num_heads)
         bias = torch.cat((no_bias, self.v_bias))
-        return *query, *norm_heads(x, norm, weight[width:], bias, parts=2, num_heads=self.num_heads)
+        return *query, *norm_heads(x, norm, weight[width:], bias, parts="kv", num_heads=self.num_heads)
 
 
 def attend(
@@ -122,13 +122,13 @@ def attend(
         if query.dtype == torch.bfloat16 and trains_eagerly():
             return attention_bf16.attend(query, key, value, query.shape[-1] ** -0.5 if scale is None else scale)
         if query.dtype == torch.float32 and only_infers() and key.shape[2] >= APART_FROM:
-            query, key, value = (_apart(name, x) for name, x in (("query", query), ("key", key), ("value", value)))
+            query, key, value = (_apart(part, x) for part, x in zip("qkv", (query, key, value), strict=True))
     return F.scaled_dot_product_attention(query, key, value, scale=scale)
 
 
-def _apart(name: str, x: Tensor) -> Tensor:
-    """x, each head's tokens one after the other."""
-    return x if x.is_contiguous() else scratch(name, x, tuple(x.shape)).copy_(x)
+def _apart(part: str, x: Float[Tensor, "B heads N d"]) -> Float[Tensor, "B heads N d"]:
+    """A copy of x that lies by itself, until the next one."""
+    return empty_part(part, partial(scratch, part, x), tuple(x.shape)).copy_(x)
 
 
 class Mlp(nn.Module):

@@ -7,6 +7,8 @@ and gradients are those of the plain modules, which run without gradients (`fuse
 gradients have no derivative of their own.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,17 +38,28 @@ def norm_heads(
     weight: Float[Tensor, "O D"],
     bias: Float[Tensor, "O"],
     *,
-    parts: int,
+    parts: str,
     num_heads: int,
 ) -> tuple[Float[Tensor, "B heads N d"], ...]:
-    """`linear(norm(x))`, cut into `parts` such as queries, keys and values, and those into heads.
+    """`linear(norm(x))`, cut into `parts`, "q" queries, "k" keys, "v" values, such as "qkv", and those into heads.
 
-    In training on a CPU each part lies by itself, head after head: attention reads and writes that faster than parts that
-    lie side by side, by more than it costs to sort them.
+    In training on a CPU each part lies by itself (`empty_part`).
     """
     if x.device.type == "cpu" and trains_eagerly():
         return _NormHeads.apply(x, norm.weight, norm.bias, norm.eps, weight, bias, parts, num_heads)
-    return _cut(norm_linear(x, norm, weight, bias), parts, num_heads)
+    return _cut(norm_linear(x, norm, weight, bias), len(parts), num_heads)
+
+
+def empty_part(part: str, allocate: Callable[[tuple[int, ...]], Tensor], shape: tuple[int, ...]) -> Float[Tensor, "B heads N d"]:
+    """Room for queries, keys or values of `shape` [B, heads, N, d], as torch's attention on a CPU is fastest with them.
+
+    Parts that lie side by side, as one linear layer writes them, cost it more than sorting them does. Keys and values lie
+    head after head. Queries lie token after token, for what attention returns lies as they do, and is to be joined again.
+    """
+    if part != "q":
+        return allocate(shape)
+    samples, heads, tokens, width = shape
+    return allocate((samples, tokens, heads, width)).transpose(1, 2)
 
 
 def norm_mlp(
@@ -87,35 +100,35 @@ class _NormLinear(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return _norm_linear_grads(ctx, grad)
+        return _norm_linear_grads(ctx, grad, *ctx.saved_tensors)
 
 
 class _NormHeads(torch.autograd.Function):
     @staticmethod
     def forward(  # noqa: PLR0917
-        ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, eps: float, weight: Tensor, bias: Tensor, parts: int, num_heads: int
+        ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, eps: float, weight: Tensor, bias: Tensor, parts: str, num_heads: int
     ) -> tuple[Tensor, ...]:
         dtype = product_dtype(weight)
         cast = weight.to(dtype)
         samples, tokens, _ = x.shape
-        shape = (samples, num_heads, tokens, len(weight) // (parts * num_heads))
-        outs = tuple(x.new_empty(shape, dtype=dtype) for _ in range(parts))
+        shape = (samples, num_heads, tokens, len(weight) // (len(parts) * num_heads))
+        outs = tuple(empty_part(part, partial(x.new_empty, dtype=dtype), shape) for part in parts)
         ctx.save_for_backward(x, scale, shift, cast)
-        ctx.eps, ctx.parts, ctx.num_heads = eps, parts, num_heads
+        ctx.eps, ctx.parts, ctx.num_heads = eps, len(parts), num_heads
         joint = scratch("wide", cast, (samples, tokens, len(weight)))
         _linear(_norm(x, scale, shift, eps)[0].to(dtype), cast, bias, joint)
-        for out, part in zip(outs, _cut(joint, parts, num_heads), strict=True):
+        for out, part in zip(outs, _cut(joint, len(parts), num_heads), strict=True):
             out.copy_(part)
         return outs
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, _, _, weight = ctx.saved_tensors
+        x, scale, shift, weight = ctx.saved_tensors
         joint = scratch("wide", weight, (*x.shape[:2], len(weight)))
         for part, grad in zip(_cut(joint, ctx.parts, ctx.num_heads), grads, strict=True):
             part.copy_(grad)
-        return *_norm_linear_grads(ctx, joint), None, None
+        return *_norm_linear_grads(ctx, joint, x, scale, shift, weight), None, None
 
 
 class _NormMlp(torch.autograd.Function):
@@ -166,9 +179,10 @@ class _NormMlp(torch.autograd.Function):
         return *norm_grads, None, w1_grad, b1_grad, w2_grad, b2_grad, None
 
 
-def _norm_linear_grads(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _norm_linear_grads(  # noqa: PLR0917
+    ctx: Any, grad: Tensor, x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor
+) -> tuple[Tensor | None, ...]:
     """Gradients of what entered `linear(norm(x))`, from the gradient of what left it."""
-    x, scale, shift, weight = ctx.saved_tensors
     of_x, of_scale, of_shift, _, of_weight, of_bias = ctx.needs_input_grad[:6]
     normed, mean, deviation = _norm(x, scale, shift, ctx.eps)
     weight_grad, bias_grad = _parameter_grads(grad, normed.to(weight.dtype), of_weight, of_bias)
