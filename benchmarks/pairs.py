@@ -1,5 +1,6 @@
 """Programs timed in turn, A B A B, each in a process of its own: a machine whose speed drifts tells the same of all of them."""
 
+import contextlib
 import multiprocessing
 import resource
 import statistics
@@ -39,24 +40,27 @@ class Program:
 
     def turn(self) -> Turn:
         """Call it once."""
-        self._ours.send("turn")
-        return self._answer()
+        return self._ask("turn")
 
     def peak_bytes(self) -> int:
         """Most memory that the process has held so far."""
-        self._ours.send("peak")
-        return self._answer()
+        return self._ask("peak")
 
     def stop(self) -> None:
         """End the process."""
         self._ours.close()
         self._process.join()
 
+    def _ask(self, what: str) -> Any:
+        with contextlib.suppress(BrokenPipeError):  # of a process that died, which its missing answer tells
+            self._ours.send(what)
+        return self._answer()
+
     def _answer(self) -> Any:
         try:
             answer = self._ours.recv()
         except EOFError:
-            raise SystemExit("a benchmark's process died; its message stands above") from None
+            raise SystemExit("a benchmark's process died; its message stands above, or there was too little memory") from None
         if isinstance(answer, str):
             raise SystemExit(answer)
         return answer
