@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from videomae2.data import dataset as module
-from videomae2.data import sampling, window
+from videomae2.data import sampling, transforms, window
 from videomae2.data.dataset import EvaluationClips, TrainingClips
 from videomae2.data.loader import evaluation_batches, training_batches
 from videomae2.data.manifest import Manifest, read_manifest
@@ -100,7 +100,9 @@ def test_one_opening_serves_all_views(folder: Path, monkeypatch: pytest.MonkeyPa
         opened.append(row.path)
         video = original(row)
         plain = video.collect
-        monkeypatch.setattr(video, "collect", lambda wanted, *more: read.append(len(wanted)) or plain(wanted, *more))
+        monkeypatch.setattr(
+            video, "collect", lambda wanted, *more, **named: read.append(len(wanted)) or plain(wanted, *more, **named)
+        )
         return video
 
     monkeypatch.setattr(window, "open_row", counting)
@@ -241,6 +243,25 @@ def test_batches_from_files_are_bit_equal_for_any_number_of_workers(folder: Path
     assert all(torch.equal(a.frames, b.frames) for a, b in zip(alone[3:], resumed, strict=True))
 
 
+@pytest.mark.parametrize(("policy", "shape"), [("rand-m7-n1-mstd0.5-inc1", (40, 53)), ("", (48, 64))])
+def test_only_what_rand_augment_looks_at_comes_smaller_from_the_decoder(
+    folder: Path, policy: str, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    original = transforms.TrainingView.shrink
+
+    def watched(view: transforms.TrainingView, pictures: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(pictures.shape[-2:]))
+        return original(view, pictures)
+
+    monkeypatch.setattr(transforms.TrainingView, "shrink", watched)
+    monkeypatch.setattr(transforms, "STORED_SHORT_SIDE", 40)
+    data = replace(FinetuneSettings().data, stride=2, rand_augment=policy)
+    clip = TrainingClips(manifest(folder, "x.mp4,0"), data, 8, 32, kind="finetune")[(0, 0)][0]
+    assert set(seen) == {shape}
+    assert clip.frames.shape == (8, 3, 32, 32)
+
+
 def test_a_dataset_travels_to_a_process_that_does_not_fork(folder: Path) -> None:
     rows = manifest(folder, "x.mp4,0", "y.mp4,1")
     training = TrainingClips(rows, replace(FinetuneSettings().data, stride=2), 8, 32, kind="finetune")
@@ -261,7 +282,7 @@ def test_impossible_settings_are_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(5, "Input/output error"), av.error.InvalidDataError(1, "odd bytes")])
 def test_what_a_strange_file_provokes_is_its_own_failure(folder: Path, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    def provoke(*_: object) -> None:
+    def provoke(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr(window.VideoFile, "collect", provoke)

@@ -14,6 +14,7 @@ from videomae2.data.decode import DecodeError, open_video, probe
 from videomae2.data.frames import FrameFolder, open_row, read_frames
 from videomae2.data.manifest import Row
 from videomae2.data.stream import FrameStream
+from videomae2.data.transforms import resize_short_side
 
 UNEVEN = np.cumsum(np.random.default_rng(0).integers(1, 5, size=60)).tolist()
 OPEN_GOP = {"x264-params": "open-gop=1:keyint=12:bframes=3:b-adapt=0:scenecut=0"}
@@ -162,8 +163,21 @@ def test_short_side_scales_and_keeps_the_shape(tmp_path: Path, write_numbered: C
     path = write_numbered(tmp_path / "v.mp4", size=(128, 96))
     with open_video(path) as video:
         frames = video.read([5, 44], short_side=48)
+        whole = video.read([5, 44])
     assert frames.shape == (2, 3, 48, 64)
     assert numbers_of(frames) == [5, 44]
+    # as a bilinear resize with antialiasing does it, up to what becomes of the colours in between
+    resized = resize_short_side(whole, 48)
+    assert float((frames.float() - resized.float()).abs().mean()) < 2.5
+
+
+@pytest.mark.parametrize(("bound", "shape"), [(48, (48, 64, 3)), (96, (96, 128, 3)), (100, (96, 128, 3))])
+def test_only_larger_pictures_are_scaled_to_a_bound(
+    bound: int, shape: tuple[int, ...], tmp_path: Path, write_numbered: Callable
+) -> None:
+    path = write_numbered(tmp_path / "v.mp4", size=(128, 96))
+    with open_video(path) as video:
+        assert video.collect(np.array([5]), lambda picture: picture.shape, bound, at_most=True) == [shape]
 
 
 @pytest.mark.parametrize(("rotation", "turns"), [(90, 1), (180, 2), (270, 3)])

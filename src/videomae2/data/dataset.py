@@ -88,7 +88,9 @@ class TrainingClips:
             # before RandAugment all views want the same of a picture
             return [view.shrink(pictures) for view in (views[:1] if self.transform.augment else views)]
 
-        read = read_window(self.manifest, row, self.data, self._draw(epoch, row), shrink)
+        draw = self._draw(epoch, row)
+        bound = self.transform.short_side_at_most
+        read = read_window(self.manifest, row, self.data, draw, shrink, short_side_at_most=bound)
         if isinstance(read, Failure):
             return read
         label = self.manifest.row(row).label

@@ -121,21 +121,26 @@ class VideoFile:
         return from_numpy(pictures if in_order else pictures[places]).permute(0, 3, 1, 2)
 
     def collect(
-        self, wanted: Int64[np.ndarray, "M"], keep: Callable[[UInt8[np.ndarray, "H W C"]], Kept], short_side: int | None = None
+        self,
+        wanted: Int64[np.ndarray, "M"],
+        keep: Callable[[UInt8[np.ndarray, "H W C"]], Kept],
+        short_side: int | None = None,
+        at_most: bool = False,
     ) -> list[Kept]:
         """What `keep` makes of each of the frames numbered `wanted` (ascending, none twice), one at a time as they come.
 
-        `keep` gets the picture as `read` would give it and may be called again for a frame. DecodeError as for `read`.
+        `keep` gets the picture as `read` would give it and may be called again for a frame; with `at_most`, a picture
+        whose shorter side is below `short_side` stays as it is. DecodeError as for `read`.
         """
         if len(wanted) == 0 or wanted[0] < 0 or wanted[-1] >= self.num_frames:
             shown = f"frames {wanted[0]} to {wanted[-1]} were" if len(wanted) else "no frame was"
             raise DecodeError(self.name, f"{shown} asked for; it has {self.num_frames}, numbered from 0")
         self._size = None
         try:
-            return self._collect(wanted.tolist(), lambda frame: keep(self._picture(frame, short_side)))
+            return self._collect(wanted.tolist(), lambda frame: keep(self._picture(frame, short_side, at_most)))
         except MistimedError:
             self._stream.count()
-            return self.collect(wanted, keep, short_side)
+            return self.collect(wanted, keep, short_side, at_most)
 
     def verify(self) -> int:
         """Decode every frame without converting any; the number of frames. DecodeError at the first fault."""
@@ -214,11 +219,13 @@ class VideoFile:
             kept.extend(keep(held) for _ in wanted[len(kept) :])
         return held is None
 
-    def _picture(self, frame: Any, short_side: int | None) -> UInt8[np.ndarray, "H W C"]:
+    def _picture(self, frame: Any, short_side: int | None, at_most: bool) -> UInt8[np.ndarray, "H W C"]:
         turn = Orientation.of(frame)
         if self._size is None:  # a stream that changes its size midway keeps the first
             size = frame.width, frame.height
-            self._size = turn.displayed(*(size if short_side is None else scaled(*size, short_side)))
+            if short_side is not None and not (at_most and min(size) <= short_side):
+                size = scaled(*size, short_side)
+            self._size = turn.displayed(*size)
         width, height = turn.displayed(*self._size)
         rgb = self._reformatter.reformat(frame, width, height, "rgb24", interpolation=Interpolation.BILINEAR, threads=1)
         plane = rgb.planes[0]

@@ -49,16 +49,20 @@ class FrameFolder:
         return torch.stack(pictures)[torch.from_numpy(places)]
 
     def collect(
-        self, wanted: Int64[np.ndarray, "M"], keep: Callable[[UInt8[np.ndarray, "H W C"]], Kept], short_side: int | None = None
+        self,
+        wanted: Int64[np.ndarray, "M"],
+        keep: Callable[[UInt8[np.ndarray, "H W C"]], Kept],
+        short_side: int | None = None,
+        at_most: bool = False,
     ) -> list[Kept]:
-        """What `keep` makes of each of the pictures numbered `wanted` (ascending, none twice), one at a time."""
+        """What `keep` makes of each of the pictures numbered `wanted` (ascending, none twice), one at a time; as of a video."""
         if len(wanted) == 0 or wanted[0] < 0 or wanted[-1] >= self.num_frames:
             raise DecodeError(self.name, f"frames {wanted.tolist()[:3]} ... were asked for; it has {self.num_frames}")
         kept: list[Kept] = []
         first: tuple[int, ...] = ()
         for number in wanted.tolist():
             with open_video(self._path(number)) as video:
-                picture = video.collect(np.zeros(1, dtype=np.int64), lambda picture: picture, short_side)[0]
+                picture = video.collect(np.zeros(1, dtype=np.int64), lambda picture: picture, short_side, at_most)[0]
                 self.frames_decoded += video.frames_decoded
                 first = first or picture.shape
                 if picture.shape != first:

@@ -108,7 +108,7 @@ class TrainingTransform:
     """The training transform of these settings, in the released order: RandAugment, crop, flip, erasing.
 
     RandAugment sees whole frames, so that what it moves into the picture is mostly cropped away, as released; frames
-    larger than the released data (320 pixels of short side) are first brought down to that.
+    larger than the released data (320 pixels of short side) are first brought down to that, a video's by its decoder.
     UserError for a policy that cannot be read, or for an impossible crop scale or probability.
     """
 
@@ -130,10 +130,15 @@ class TrainingTransform:
         """One view in the making."""
         return TrainingView(self, rng)
 
+    @property
+    def short_side_at_most(self) -> int | None:
+        """To what larger frames are brought down first: what RandAugment looks at, whole. Without it, crops come first."""
+        return max(STORED_SHORT_SIDE, self.size) if self.augment is not None else None
+
     def bounded(self, frames: UInt8[Tensor, "T C H W"]) -> UInt8[Tensor, "T C h w"]:
-        """Frames of at most the size that RandAugment looks at."""
-        bound = max(STORED_SHORT_SIDE, self.size)
-        return resize_short_side(frames, bound) if min(frames.shape[-2:]) > bound else frames
+        """Frames of at most that size; a video's came so from its decoder (`read_window`)."""
+        bound = self.short_side_at_most
+        return resize_short_side(frames, bound) if bound is not None and min(frames.shape[-2:]) > bound else frames
 
     def box(self, height: int, width: int, rng: np.random.Generator) -> Box:
         """Where a view of frames of this size looks."""

@@ -34,8 +34,14 @@ def read_window(
     data: DataSettings,
     draw: Callable[[int, int], np.ndarray],
     shrink: Callable[[Tensor], list[Tensor]],
+    *,
+    short_side_at_most: int | None = None,
 ) -> Window | Failure:
-    """The parts that `shrink` makes of the frames [N, C, H, W] that `draw(count, stride)` picks from a row, from one opening."""
+    """The parts that `shrink` makes of the frames [N, C, H, W] that `draw(count, stride)` picks from a row, from one opening.
+
+    Frames with a short side above `short_side_at_most` are scaled to it while they become RGB, for a tenth of what a
+    resize of the RGB costs.
+    """
     row = manifest.row(number)
     try:
         with open_row(row) as video:
@@ -49,18 +55,20 @@ def read_window(
             else:
                 indices = first + draw(last - first, stride)
             wanted, places = np.unique(indices, return_inverse=True)
-            return Window(_shrunk(video, wanted, shrink), torch.from_numpy(places))
+            return Window(_shrunk(video, wanted, shrink, short_side_at_most), torch.from_numpy(places))
     except UNREADABLE as error:
         return Failure(number, row.path, why_unreadable(error))
 
 
-def _shrunk(video: VideoFile | FrameFolder, wanted: np.ndarray, shrink: Callable[[Tensor], list[Tensor]]) -> list[list[Tensor]]:
+def _shrunk(
+    video: VideoFile | FrameFolder, wanted: np.ndarray, shrink: Callable[[Tensor], list[Tensor]], bound: int | None
+) -> list[list[Tensor]]:
     """By part and frame: few small pictures are shrunk together; large ones each at once, while the processor's cache has it."""
 
     def keep(picture: UInt8[np.ndarray, "H W C"]) -> np.ndarray | list[Tensor]:
         return picture if len(wanted) * picture.nbytes <= TOGETHER_BYTES else shrink(_channels_first(picture[None]))
 
-    kept = video.collect(wanted, keep)
+    kept = video.collect(wanted, keep, bound, at_most=True)
     if isinstance(kept[0], np.ndarray):
         return [list(part.split(1)) for part in shrink(_channels_first(np.stack(kept)))]
     return [list(part) for part in zip(*kept, strict=True)]
