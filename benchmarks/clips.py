@@ -1,5 +1,6 @@
-"""What the data benchmarks read: real clips where they are, large generated ones; and a count of the files opened."""
+"""What the data benchmarks read: real clips where they are, large generated ones; and what was opened of them."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,41 @@ def manifest_of(paths: Sequence[str]) -> Manifest:
     return Manifest(pa.table({"path": list(paths), "label": [0] * len(paths)}))
 
 
-def count_openings() -> list[Any]:
+class Openings:
+    """The videos that data sets opened, and the processor time that their decoders took."""
+
+    def __init__(self) -> None:
+        self.videos: list[Any] = []
+        self.decode_seconds = 0.0
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self.videos, self.decode_seconds = [], 0.0
+
+    @property
+    def frames_decoded(self) -> int:
+        """Of all of them."""
+        return sum(video.frames_decoded for video in self.videos)
+
+    def watch(self, video: Any) -> Any:
+        """The video, counted, and its decoder timed."""
+        plain = video._stream._decode
+
+        def timed(packet: Any) -> Any:
+            began = time.process_time()
+            try:
+                return plain(packet)
+            finally:
+                self.decode_seconds += time.process_time() - began
+
+        video._stream._decode = timed
+        self.videos.append(video)
+        return video
+
+
+def count_openings() -> Openings:
     """Every video that the data sets of this process open from now on."""
-    opened: list[Any] = []
+    opened = Openings()
     original = window.open_row
-
-    def counting(*arguments: Any) -> Any:
-        opened.append(original(*arguments))
-        return opened[-1]
-
-    window.open_row = counting  # type: ignore[assignment]
+    window.open_row = lambda *arguments: opened.watch(original(*arguments))  # type: ignore[assignment]
     return opened

@@ -53,7 +53,7 @@ def _ours(source: str, paths: Sequence[str]) -> Call:
     clips = EvaluationClips(manifest_of(paths), EvaluateSettings().data, NUM_FRAMES, SIZE)
 
     def counts() -> dict[str, float]:
-        return {"files_decoded": float(len(opened)), "frames_decoded": float(sum(video.frames_decoded for video in opened))}
+        return {"files_decoded": float(len(opened.videos)), "frames_decoded": float(opened.frames_decoded)}
 
     return _turn(source, clips, len(paths), counts)
 
