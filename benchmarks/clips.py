@@ -10,6 +10,7 @@ from generated_videos import generated
 
 from videomae2.data import window
 from videomae2.data.manifest import Manifest
+from videomae2.data.stream import FrameStream
 
 UCF = Path(__file__).parents[2] / "shared" / "data" / "ucf101_10" / "clips_c01"
 """Originals of UCF101: 320 x 240, MPEG-4, 25 frames a second, about 7 s."""
@@ -46,25 +47,22 @@ class Openings:
         """Of all of them."""
         return sum(video.frames_decoded for video in self.videos)
 
-    def watch(self, video: Any) -> Any:
-        """The video, counted, and its decoder timed."""
-        plain = video._stream._decode
-
-        def timed(packet: Any) -> Any:
-            began = time.process_time()
-            try:
-                return plain(packet)
-            finally:
-                self.decode_seconds += time.process_time() - began
-
-        video._stream._decode = timed
-        self.videos.append(video)
-        return video
-
 
 def count_openings() -> Openings:
     """Every video that the data sets of this process open from now on."""
-    opened = Openings()
-    original = window.open_row
-    window.open_row = lambda *arguments: opened.watch(original(*arguments))  # type: ignore[assignment]
+    opened, original, decode = Openings(), window.open_row, FrameStream._decode
+
+    def opening(*arguments: Any) -> Any:
+        opened.videos.append(original(*arguments))
+        return opened.videos[-1]
+
+    def decoding(stream: FrameStream, packet: Any) -> list[Any]:
+        began = time.process_time()
+        try:
+            return decode(stream, packet)
+        finally:
+            opened.decode_seconds += time.process_time() - began
+
+    window.open_row = opening  # type: ignore[assignment]
+    FrameStream._decode = decoding  # type: ignore[method-assign]
     return opened
