@@ -13,8 +13,8 @@ from typing import Any
 
 import networks
 from machine import save_result
-from networks import GRID, Work
-from pairs import PAIRS, medians, programs, ratio, spread, take_turns
+from networks import GRID, Work, compare
+from pairs import PAIRS, programs, spread
 from table import show
 
 
@@ -37,35 +37,19 @@ def main() -> None:
 
 def _times(model: str, arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     batch = arguments.batch
-    fp32 = [Work(model, "finetune", batch, peer=True, keep_memory=keep) for keep in (False, True)]
-    bf16 = Work(model, "finetune", batch, peer=True, precision="bf16", keep_memory=False)
+    peers = [Work(model, "finetune", batch, peer=True, keep_memory=keep) for keep in (False, True)]
+    peers.append(Work(model, "finetune", batch, peer=True, precision="bf16", keep_memory=False))
     ours = [
         Work(model, "finetune", batch, precision=precision, mlp_checkpointing=mlps)
         for mlps in (False, True)
         for precision in ("fp32", "bf16")
     ]
-    rows, gains = _turns([*fp32, bf16], ours, arguments.pairs)
+    rows, gains = compare(peers, ours, arguments.pairs)
     if arguments.compiled:  # by themselves: all at once need more than 24 GB
         compiled = [Work(model, "finetune", batch, precision=precision, compiled=True) for precision in ("fp32", "bf16")]
-        more_rows, more_gains = _turns([*fp32, bf16], compiled, arguments.pairs)
-        rows += [row for row in more_rows if "compiled" in row["what"]]
+        more_rows, more_gains = compare(peers, compiled, arguments.pairs)
+        rows += more_rows[len(peers) :]
         gains += more_gains
-    return rows, gains
-
-
-def _turns(peers: list[Work], ours: list[Work], pairs: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    works = [*peers, *ours]
-    with programs(*((networks.prepare, work) for work in works)) as running:
-        turns = take_turns(running, pairs)
-    rows = [{"model": work.model, "what": work.name, **medians(taken)} for work, taken in zip(works, turns, strict=True)]
-    for row, work in zip(rows, works, strict=True):
-        row["clips_per_second"] = round(work.batch / row["seconds"], 3)
-    taken = dict(zip(works, turns, strict=True))
-    gains = [
-        {"model": mine.model, "gain": f"{mine.name} over {peer.name}", "faster": ratio(taken[peer], taken[mine])}
-        for peer in peers
-        for mine in ours
-    ]
     return rows, gains
 
 

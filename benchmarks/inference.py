@@ -10,10 +10,9 @@ pixels, both without gradients. Ours keeps freed memory, as `videomae2 evaluate`
 import argparse
 from typing import Any
 
-import networks
 from machine import save_result
-from networks import GRID, Work
-from pairs import PAIRS, medians, programs, ratio, spread, take_turns
+from networks import GRID, Work, compare
+from pairs import PAIRS, spread
 from table import show
 
 
@@ -42,21 +41,9 @@ def _measure(model: str, batch: int, arguments: argparse.Namespace) -> tuple[lis
     peers = [
         Work(model, "inference", batch, peer=True, keep_memory=keep, **each) for each in options[:2] for keep in (False, True)
     ]
-    works = [*peers, *(Work(model, "inference", batch, **each) for each in options)]
-    with programs(*((networks.prepare, work) for work in works)) as running:
-        turns = take_turns(running, arguments.pairs)
-    rows = [
-        {"model": model, "what": work.name, "batch": batch, **medians(taken)} for work, taken in zip(works, turns, strict=True)
-    ]
-    for row in rows:
-        row["clips_per_second"] = round(batch / row["seconds"], 3)
-    taken = dict(zip(works, turns, strict=True))
-    gains = [
-        {"model": model, "gain": f"batch {batch}, {mine.name} over {peer.name}", "faster": ratio(taken[peer], taken[mine])}
-        for peer in peers
-        for mine in works[len(peers) :]
-    ]
-    return rows, gains
+    rows, gains = compare(peers, [Work(model, "inference", batch, **each) for each in options], arguments.pairs)
+    rows = [{**row, "batch": batch} for row in rows]
+    return rows, [{**gain, "gain": f"batch {batch}, {gain['gain']}"} for gain in gains]
 
 
 def _arguments() -> argparse.Namespace:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from live_bytes import LiveBytes
-from pairs import Call, peak_rss
+from pairs import Call, medians, peak_rss, programs, ratio, take_turns
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -59,6 +59,23 @@ class Work:
         if self.peer and self.keep_memory:
             extras.append("our allocator setting")
         return f"{side}, {', '.join(extras)}"
+
+
+def compare(peers: list[Work], ours: list[Work], pairs: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """All in turn: a row for each, the peers' first, and how many times as fast each of ours is as each peer."""
+    works = [*peers, *ours]
+    with programs(*((prepare, work) for work in works)) as running:
+        turns = take_turns(running, pairs)
+    rows = [{"model": work.model, "what": work.name, **medians(taken)} for work, taken in zip(works, turns, strict=True)]
+    for row, work in zip(rows, works, strict=True):
+        row["clips_per_second"] = round(work.batch / row["seconds"], 3)
+    taken = dict(zip(works, turns, strict=True))
+    gains = [
+        {"model": mine.model, "gain": f"{mine.name} over {peer.name}", "faster": ratio(taken[peer], taken[mine])}
+        for peer in peers
+        for mine in ours
+    ]
+    return rows, gains
 
 
 def prepare(work: Work) -> Call:
