@@ -1,4 +1,6 @@
-"""What the data benchmarks read: real clips where they are, large generated ones; and what was opened of them."""
+"""What the data benchmarks read: real clips where they are, large generated ones; and what was opened of
+them.
+"""
 
 import time
 from collections.abc import Sequence
@@ -9,15 +11,17 @@ import pyarrow as pa
 from generated_videos import generated
 
 from videomae2.data import window
-from videomae2.data.manifest import Manifest
-from videomae2.data.stream import FrameStream
+from videomae2.data.tables.manifest import Manifest
+from videomae2.data.video.stream import FrameStream
 
 UCF = Path(__file__).parents[2] / "shared" / "data" / "ucf101_10" / "clips_c01"
 """Originals of UCF101: 320 x 240, MPEG-4, 25 frames a second, about 7 s."""
 
 
 def sources(real: Path, work: Path) -> dict[str, list[str]]:
-    """Files by source: ucf101_10 where `real` holds .avi files, and two generated videos for each distance of key frames."""
+    """Files by source: ucf101_10 where `real` holds .avi files, and two generated videos for each distance of
+    key frames.
+    """
     found = sorted(real.glob("*.avi"))
     if not found:
         print(f"no UCF101 clips at {real}: their rows are skipped; name their folder with --data")

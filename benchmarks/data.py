@@ -1,13 +1,15 @@
-"""Training clips a second and a core-second: this loader against the naive pipeline, on real and on large generated videos.
+"""Training clips a second and a core-second: this loader against the naive pipeline, on real and on large
+generated videos.
 
     python benchmarks/data.py
 
-Recipes as released: pre-training (multi-scale crop; 1 and 4 views of a video) and fine-tuning (RandAugment, random resized
-crop, flip, erasing; 1 and 2 views), 16 frames of stride 4 at 224 x 224. The naive pipeline (naive.py) decodes the whole file
-for each view and works picture by picture with Pillow; it makes the same clips. The column `one decode` supposes that it
-decoded once for all views of a video: its decoding time divided by the views, from the same runs. `all else free` is what
-would be reached if our pipeline did nothing but decode. Both run on one core, in turn, in processes of their own; the last
-rows run two loader processes each. Clips a core-second divide by processor time.
+Recipes as released: pre-training (multi-scale crop; 1 and 4 views of a video) and fine-tuning (RandAugment,
+random resized crop, flip, erasing; 1 and 2 views), 16 frames of stride 4 at 224 x 224. The naive pipeline
+(naive.py) decodes the whole file for each view and works picture by picture with Pillow; it makes the same
+clips. The column `one decode` supposes that it decoded once for all views of a video: its decoding time
+divided by the views, from the same runs. `all else free` is what would be reached if our pipeline did nothing
+but decode. Both run on one core, in turn, in processes of their own; the last rows run two loader processes
+each. Clips a core-second divide by processor time.
 """
 
 import argparse
@@ -27,8 +29,8 @@ from pairs import PAIRS, Call, Turn, medians, programs, ratio, spread, take_turn
 from table import show
 from torch.utils.data import DataLoader
 
-from videomae2.data.dataset import TrainingClips
-from videomae2.data.loader import TrainingOrder, training_batches
+from videomae2.data.batches import TrainingOrder, training_batches
+from videomae2.data.clips import TrainingClips
 from videomae2.settings import DataSettings, FinetuneSettings, PretrainSettings
 
 NUM_FRAMES, SIZE = 16, 224
@@ -72,14 +74,24 @@ CASES = (
 def main() -> None:
     arguments = _arguments()
     paths = sources(arguments.data, arguments.work)
-    cases = [case for case in CASES if case.source in paths and arguments.only in f"{case.source} {case.recipe}"]
+    cases = [
+        case for case in CASES if case.source in paths and arguments.only in f"{case.source} {case.recipe}"
+    ]
     measured = []
     for case in cases:
-        print(f"{case.source}, {case.recipe}, {case.views} views, {case.workers} loader processes ...", flush=True)
+        print(
+            f"{case.source}, {case.recipe}, {case.views} views, {case.workers} loader processes ...",
+            flush=True,
+        )
         with programs((_naive, case, paths[case.source]), (_ours, case, paths[case.source])) as running:
             measured.append(_row(case, *take_turns(running, arguments.pairs, warm_up=1)))
     _print(measured)
-    result = {"pairs": arguments.pairs, "frames": NUM_FRAMES, "size": SIZE, "videos": {n: len(p) for n, p in paths.items()}}
+    result = {
+        "pairs": arguments.pairs,
+        "frames": NUM_FRAMES,
+        "size": SIZE,
+        "videos": {n: len(p) for n, p in paths.items()},
+    }
     if not arguments.only:
         print(save_result("data", {**result, "rows": measured}))
 
@@ -98,7 +110,10 @@ def _naive(case: Case, paths: Sequence[str]) -> Call:
         else:
             for place in itertools.chain.from_iterable(itertools.islice(places, case.batches)):
                 clips[place]
-        return {"decode_seconds": clips.decode_seconds - before[0], "children_seconds": _children() - before[1]}
+        return {
+            "decode_seconds": clips.decode_seconds - before[0],
+            "children_seconds": _children() - before[1],
+        }
 
     return turn
 
@@ -162,13 +177,24 @@ def _children() -> float:
 
 def _print(rows: list[dict[str, Any]]) -> None:
     columns = ["source", "recipe", "views", "processes", "naive clips/s", "ours clips/s"]
-    columns += ["naive /core-s", "ours /core-s", "faster per core-s", "one decode", "all else free", "decoded/clip"]
+    columns += [
+        "naive /core-s",
+        "ours /core-s",
+        "faster per core-s",
+        "one decode",
+        "all else free",
+        "decoded/clip",
+    ]
     show(
         "training clips",
         columns,
         [
             [row["source"], row["recipe"], str(row["views"]), str(row["workers"])]
-            + [row[side][name] for name in ("clips_per_second", "clips_per_core_second") for side in ("naive", "ours")]
+            + [
+                row[side][name]
+                for name in ("clips_per_second", "clips_per_core_second")
+                for side in ("naive", "ours")
+            ]
             + [spread(row["faster_per_core_second"])]
             + (_alone(row) if not row["workers"] else ["", "", ""])
             for row in rows
@@ -182,11 +208,17 @@ def _alone(row: dict[str, Any]) -> list[Any]:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=UCF, help="folder of UCF101 .avi clips")
-    parser.add_argument("--work", type=Path, default=Path("runs/benchmark_videos"), help="where generated videos are kept")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/benchmark_videos"), help="where generated videos are kept"
+    )
     parser.add_argument("--pairs", type=int, default=PAIRS)
-    parser.add_argument("--only", default="", help="rows whose source and recipe hold this text; nothing is saved")
+    parser.add_argument(
+        "--only", default="", help="rows whose source and recipe hold this text; nothing is saved"
+    )
     return parser.parse_args()
 
 

@@ -1,10 +1,12 @@
-"""Videos a second at 5 x 3 views, data side: one decode for all views against one decode of the whole file for each view.
+"""Videos a second at 5 x 3 views, data side: one decode for all views against one decode of the whole file
+for each view.
 
     python benchmarks/evaluate_views.py
 
-Both make the released test views, 5 clips x 3 crops of 16 frames of stride 4 at 224 x 224, on one core, in turn, in
-processes of their own. The naive pipeline (naive.py) decodes the file 15 times, as the released code does, and resizes the
-16 pictures of each view with Pillow. Openings of files are counted, ours and its; ours must be one for each video.
+Both make the released test views, 5 clips x 3 crops of 16 frames of stride 4 at 224 x 224, on one core, in
+turn, in processes of their own. The naive pipeline (naive.py) decodes the file 15 times, as the released code
+does, and resizes the 16 pictures of each view with Pillow. Openings of files are counted, ours and its; ours
+must be one for each video.
 """
 
 import argparse
@@ -19,7 +21,7 @@ from naive import NaiveEvaluation
 from pairs import PAIRS, Call, Turn, medians, programs, ratio, spread, take_turns
 from table import show
 
-from videomae2.data.dataset import EvaluationClips
+from videomae2.data.clips import EvaluationClips
 from videomae2.settings import EvaluateSettings
 
 NUM_FRAMES, SIZE = 16, 224
@@ -38,7 +40,11 @@ def main() -> None:
     _print(rows)
     if not arguments.only:
         views = [EvaluateSettings().data.test_clips, EvaluateSettings().data.test_crops]
-        print(save_result("evaluate_views", {"pairs": arguments.pairs, "views": views, "size": SIZE, "rows": rows}))
+        print(
+            save_result(
+                "evaluate_views", {"pairs": arguments.pairs, "views": views, "size": SIZE, "rows": rows}
+            )
+        )
 
 
 def _naive(source: str, paths: Sequence[str]) -> Call:
@@ -110,9 +116,13 @@ def _print(rows: list[dict[str, Any]]) -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=UCF, help="folder of UCF101 .avi clips")
-    parser.add_argument("--work", type=Path, default=Path("runs/benchmark_videos"), help="where generated videos are kept")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/benchmark_videos"), help="where generated videos are kept"
+    )
     parser.add_argument("--pairs", type=int, default=PAIRS)
     parser.add_argument("--only", default="", help="sources whose name holds this text; nothing is saved")
     return parser.parse_args()

@@ -1,11 +1,13 @@
-"""A fine-tuning step on a CPU: ours eager, compiled, in bf16 and with MLPs checkpointed against `transformers`, and memory.
+"""A fine-tuning step on a CPU: ours eager, compiled, in bf16 and with MLPs checkpointed against
+`transformers`, and memory.
 
     python benchmarks/finetune_step.py                          # ViT-S and ViT-B at 16 x 224 x 224, about twenty minutes
     python benchmarks/finetune_step.py --models vit_s16 --no-compiled
 
-Times are of `--batch` clips, programs in turn, A B C A B C, each in a process of its own; `transformers` runs as its users
-run it, and once more with our allocator setting (engine/heap.py). Memory is of `--memory-batch` clips, where activations
-outweigh weights and optimizer, from one step of each: the process's peak above its imports, and its tensors' peak.
+Times are of `--batch` clips, programs in turn, A B C A B C, each in a process of its own; `transformers` runs
+as its users run it, and once more with our allocator setting (engine/heap.py). Memory is of `--memory-batch`
+clips, where activations outweigh weights and optimizer, from one step of each: the process's peak above its
+imports, and its tensors' peak.
 """
 
 import argparse
@@ -46,7 +48,10 @@ def _times(model: str, arguments: argparse.Namespace) -> tuple[list[dict[str, An
     ]
     rows, gains = compare(peers, ours, arguments.pairs)
     if arguments.compiled:  # by themselves: all at once need more than 24 GB
-        compiled = [Work(model, "finetune", batch, precision=precision, compiled=True) for precision in ("fp32", "bf16")]
+        compiled = [
+            Work(model, "finetune", batch, precision=precision, compiled=True)
+            for precision in ("fp32", "bf16")
+        ]
         more_rows, more_gains = compare(peers, compiled, arguments.pairs)
         rows += more_rows[len(peers) :]
         gains += more_gains
@@ -61,7 +66,16 @@ def _memory(model: str, batch: int) -> list[dict[str, Any]]:
         for mlps in (False, True):
             ours = _peaks(Work(model, "finetune", batch, precision=precision, mlp_checkpointing=mlps))
             ratios = {f"{kind}_ratio": round(ours[kind] / theirs[kind], 3) for kind in ("process", "tensors")}
-            found.append({"model": model, "precision": precision, "batch": batch, "transformers": theirs, "ours": ours, **ratios})
+            found.append(
+                {
+                    "model": model,
+                    "precision": precision,
+                    "batch": batch,
+                    "transformers": theirs,
+                    "ours": ours,
+                    **ratios,
+                }
+            )
     return found
 
 
@@ -73,9 +87,26 @@ def _peaks(work: Work) -> dict[str, Any]:
 
 def _print(rows: list[dict[str, Any]], gains: list[dict[str, Any]], memory: list[dict[str, Any]]) -> None:
     columns = ["step", "s", "low", "high", "core-s", "forward", "backward", "optimizer", "clips/s"]
-    keys = ("seconds", "seconds_low", "seconds_high", "cpu_seconds", "forward", "backward", "optimizer", "clips_per_second")
-    show("fine-tuning step", columns, [[f"{row['model']} {row['what']}", *(row[key] for key in keys)] for row in rows])
-    show("gains", ["", "times as fast"], [[f"{gain['model']}: {gain['gain']}", spread(gain["faster"])] for gain in gains])
+    keys = (
+        "seconds",
+        "seconds_low",
+        "seconds_high",
+        "cpu_seconds",
+        "forward",
+        "backward",
+        "optimizer",
+        "clips_per_second",
+    )
+    show(
+        "fine-tuning step",
+        columns,
+        [[f"{row['model']} {row['what']}", *(row[key] for key in keys)] for row in rows],
+    )
+    show(
+        "gains",
+        ["", "times as fast"],
+        [[f"{gain['model']}: {gain['gain']}", spread(gain["faster"])] for gain in gains],
+    )
     cells = [
         [
             f"{each['model']} {each['ours']['what']}, batch {each['batch']}",
@@ -90,7 +121,9 @@ def _print(rows: list[dict[str, Any]], gains: list[dict[str, Any]], memory: list
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--models", nargs="+", default=["vit_s16", "vit_b16"])
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--memory-batch", type=int, default=8)

@@ -1,6 +1,8 @@
-"""Large videos drawn here for the data benchmarks: a camera pans over texture, textured discs cross it, every frame has grain.
+"""Large videos drawn here for the data benchmarks: a camera pans over texture, textured discs cross it, every
+frame has grain.
 
-Encoded once by x264 at its defaults (crf 23, medium, B-frames) and kept in a folder, so that a rerun finds them.
+Encoded once by x264 at its defaults (crf 23, medium, B-frames) and kept in a folder, so that a rerun finds
+them.
 """
 
 from fractions import Fraction
@@ -15,7 +17,9 @@ NUM_FRAMES = 10 * RATE
 
 
 def generated(folder: Path, gop: int, count: int) -> list[Path]:
-    """`count` videos of 10 s at 1280 x 720, 30 frames a second, a key frame each `gop`; written where they are missing."""
+    """`count` videos of 10 s at 1280 x 720, 30 frames a second, a key frame each `gop`; written where they
+    are missing.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"720p_gop{gop}_{number}.mp4" for number in range(count)]
     for number, path in enumerate(paths):
@@ -44,7 +48,11 @@ def _encode(path: Path, gop: int, seed: int) -> None:
 
 def _texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """Colour noise whose power falls with frequency, as in photographs: int16 [height, width, 3]."""
-    falling = 1 / np.maximum(np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]), 1 / width) ** 1.2
+    falling = (
+        1
+        / np.maximum(np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]), 1 / width)
+        ** 1.2
+    )
     phases = rng.normal(size=(3, *falling.shape)) + 1j * rng.normal(size=(3, *falling.shape))
     noise = np.fft.irfft2(phases * falling, s=(height, width))
     noise = noise / noise.std((1, 2), keepdims=True) * 45 + 120

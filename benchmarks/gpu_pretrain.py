@@ -1,13 +1,15 @@
-"""Pre-training on one GPU in bf16: step time, clips a second, model-FLOPs utilisation, memory, and what the loader brings.
+"""Pre-training on one GPU in bf16: step time, clips a second, model-FLOPs utilisation, memory, and what the
+loader brings.
 
     python benchmarks/gpu_pretrain.py                                   # ViT-B, L and g; says so and stops where there is no GPU
     python benchmarks/gpu_pretrain.py --models vit_g14                  # one of them; rows of others are kept
 
-Each row is a process of its own that trains with the engine's own step (autocast, clipping at 0.02, fused AdamW) on clips in
-pinned memory. The batch is the largest power of two that fits. Model FLOPs are those of the products of forward and backward
-as computed here, recomputation not counted (`cost.training_macs`); utilisation is their rate over the card's data sheet, and
-over the rate of an 8192 x 8192 x 8192 product measured in the same process. Dual masking against encoder-only masking runs at
-one batch, the smaller of the two. The loader is measured by itself, on generated 720p videos, with a process for each core.
+Each row is a process of its own that trains with the engine's own step (autocast, clipping at 0.02, fused
+AdamW) on clips in pinned memory. The batch is the largest power of two that fits. Model FLOPs are those of
+the products of forward and backward as computed here, recomputation not counted (`cost.training_macs`);
+utilisation is their rate over the card's data sheet, and over the rate of an 8192 x 8192 x 8192 product
+measured in the same process. Dual masking against encoder-only masking runs at one batch, the smaller of the
+two. The loader is measured by itself, on generated 720p videos, with a process for each core.
 """
 
 import argparse
@@ -27,8 +29,8 @@ from machine import RESULTS, save_result
 from pairs import Call, programs
 from table import show
 
-from videomae2.apps.estimate import network_of
-from videomae2.cost import training_macs
+from videomae2.cost.estimate import network_of
+from videomae2.cost.products import training_macs
 from videomae2.engine.optim import build_optimizer
 from videomae2.engine.step import Stepper
 from videomae2.geometry import TokenGrid
@@ -37,11 +39,22 @@ from videomae2.models.build import build_autoencoder
 from videomae2.recipes.feed import training_feed
 from videomae2.recipes.pretrain import Pretraining
 from videomae2.records import ClipBatch
-from videomae2.settings import MaskSettings, ModelSettings, OptimSettings, PretrainSettings, RunSettings, TargetSettings
+from videomae2.settings import (
+    MaskSettings,
+    ModelSettings,
+    OptimSettings,
+    PretrainSettings,
+    RunSettings,
+    TargetSettings,
+)
 
 DATA_SHEET = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 """Dense bf16 operations a second of the SXM cards; others are held against the measured rate alone."""
-MASKS = {"dual": MaskSettings(), "dual unseen": MaskSettings(membership="unseen"), "encoder only": MaskSettings(decoder="none")}
+MASKS = {
+    "dual": MaskSettings(),
+    "dual unseen": MaskSettings(membership="unseen"),
+    "encoder only": MaskSettings(decoder="none"),
+}
 PAPER = {"vit_b16": 1.79, "vit_g14": 1.48}  # table 2, times as fast with dual masking
 SKIPPED, STEPS = 4, 8
 
@@ -116,7 +129,10 @@ def _run(setting: Setting) -> dict[str, Any]:
     name = torch.cuda.get_device_name()
     sheet = next((rate for card, rate in DATA_SHEET.items() if card in name), None)
     rate = found["model_flops_per_second"]
-    shares = {"utilisation": rate / sheet if sheet else None, "of_matmul_rate": rate / found["matmul_flops_per_second"]}
+    shares = {
+        "utilisation": rate / sheet if sheet else None,
+        "of_matmul_rate": rate / found["matmul_flops_per_second"],
+    }
     return {**asdict(setting), "accelerator": name, **found, **shares}
 
 
@@ -137,7 +153,9 @@ def _stepper(setting: Setting, settings: ModelSettings, batch: int) -> tuple[Ste
 
 
 def _clips(grid: TokenGrid, batch: int, device: torch.device) -> ClipBatch:
-    frames = torch.randint(0, 256, grid.clip_shape(batch), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    frames = torch.randint(
+        0, 256, grid.clip_shape(batch), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     rows = torch.arange(batch)
     clips = ClipBatch(frames, rows, torch.zeros_like(rows), torch.full_like(rows, -1))
     return clips.pin_memory() if device.type == "cuda" else clips
@@ -170,9 +188,16 @@ def _speed_up(model: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     batch = int(min(found["dual"]["batch"], found["encoder only"]["batch"]))
     dual, alone = (_run(Setting(model, mask, batch=batch)) for mask in ("dual", "encoder only"))
     gain = alone["seconds"] / dual["seconds"]
-    print(f"{model}, batch {batch}: dual masking is {gain:.2f} times as fast (paper: {PAPER.get(model, 'not printed')})")
+    print(
+        f"{model}, batch {batch}: dual masking is {gain:.2f} times as fast (paper: "
+        f"{PAPER.get(model, 'not printed')})"
+    )
     for row in (dual, alone):
-        row |= {"compared": True, "dual_speed_up": gain, "dual_memory": dual["peak_bytes"] / alone["peak_bytes"]}
+        row |= {
+            "compared": True,
+            "dual_speed_up": gain,
+            "dual_memory": dual["peak_bytes"] / alone["peak_bytes"],
+        }
     return [dual, alone]
 
 
@@ -190,7 +215,11 @@ def _loader(arguments: argparse.Namespace) -> dict[str, Any]:
         clips += len(next(batches))
     rate = clips / (time.perf_counter() - start)
     batches.close()  # type: ignore[attr-defined]
-    return {"videos": "generated 1280 x 720, a key frame every 30", "workers": workers, "clips_per_second": rate}
+    return {
+        "videos": "generated 1280 x 720, a key frame every 30",
+        "workers": workers,
+        "clips_per_second": rate,
+    }
 
 
 def _matmul_rate(device: torch.device) -> float:
@@ -215,19 +244,27 @@ def _kept(models: list[str]) -> list[dict[str, Any]]:
     """Rows of earlier runs of other models on this card."""
     path = RESULTS / "gpu_pretrain.json"
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
-    return [row for row in rows if row["model"] not in models and row["accelerator"] == torch.cuda.get_device_name()]
+    return [
+        row
+        for row in rows
+        if row["model"] not in models and row["accelerator"] == torch.cuda.get_device_name()
+    ]
 
 
 def _print(rows: list[dict[str, Any]], loader: dict[str, Any]) -> None:
     cells = []
     for row in rows:
-        how = f"{'compiled' if row['compiled'] else 'eager'}{', checkpointing' if row['checkpointing'] else ''}"
+        how = (
+            f"{'compiled' if row['compiled'] else 'eager'}{', checkpointing' if row['checkpointing'] else ''}"
+        )
         share = "-" if row["utilisation"] is None else f"{100 * row['utilisation']:.1f} %"
         of_rate = f"{100 * row['of_matmul_rate']:.1f} %"
         waits = loader["clips_per_second"] < row["clips_per_second"] if loader else None
         bound = "-" if waits is None else "loader" if waits else "GPU"
         timed = (row["batch"], 1000 * row["seconds"], row["clips_per_second"])
-        cells.append([f"{row['model']} {row['mask']}, {how}", *timed, share, of_rate, row["peak_bytes"] / 1e9, bound])
+        cells.append(
+            [f"{row['model']} {row['mask']}, {how}", *timed, share, of_rate, row["peak_bytes"] / 1e9, bound]
+        )
     heads = ["step", "batch", "ms", "clips/s", "utilisation", "of matmul rate", "peak GB", "bound by"]
     show("pre-training on a GPU, bf16", heads, cells)
     if loader:
@@ -235,7 +272,9 @@ def _print(rows: list[dict[str, Any]], loader: dict[str, Any]) -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--models", nargs="+", default=["vit_b16", "vit_l16", "vit_g14"])
     parser.add_argument("--loader", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--work", type=Path, default=Path("runs/gpu_pretrain"))

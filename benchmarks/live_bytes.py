@@ -1,4 +1,6 @@
-"""How many bytes of tensors are alive, operation by operation: memory as a device's allocator would count it."""
+"""How many bytes of tensors are alive, operation by operation: memory as a device's allocator would count
+it.
+"""
 
 import weakref
 from typing import Any
@@ -9,7 +11,8 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):
-    """Inside, counts the storages that operations make, while they live; `peak` is the most at once, `now` what there is.
+    """Inside, counts the storages that operations make, while they live; `peak` is the most at once, `now`
+    what there is.
 
     A kernel's own scratch memory and the gaps between tensors are not seen.
     """

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from videomae2.atomic import replacing
+from videomae2.files import replacing
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -30,7 +30,12 @@ def save_result(name: str, result: dict[str, Any]) -> Path:
     """Write `results/NAME.json` with the machine and the day, atomically."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    record = {"benchmark": name, "date": datetime.now(UTC).date().isoformat(), "machine": describe_machine(), **result}
+    record = {
+        "benchmark": name,
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": describe_machine(),
+        **result,
+    }
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n")
     return path
@@ -39,7 +44,11 @@ def save_result(name: str, result: dict[str, Any]) -> Path:
 def _cpu_name() -> str:
     info = Path("/proc/cpuinfo")
     names = (
-        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        [
+            line.split(":", 1)[1].strip()
+            for line in info.read_text().splitlines()
+            if line.startswith("model name")
+        ]
         if info.exists()
         else []
     )

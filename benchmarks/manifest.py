@@ -1,14 +1,16 @@
-"""A manifest of a million rows: time to load it, time to the first shuffled batch, memory that it adds to a loader process.
+"""A manifest of a million rows: time to load it, time to the first shuffled batch, memory that it adds to a
+loader process.
 
     python benchmarks/manifest.py
 
-Rows name the same real clips over and over (or large generated ones where there are none), each with a label. Every number
-comes from a process of its own that has imported the package but has seen no manifest: it reads the manifest, makes the
-data set and its two loader processes, shuffles the epoch and waits for the first pre-training batch (8 videos x 4 views).
-Then two loader processes read some 60,000 shuffled rows, which touches nearly every page of the table, but no pixels, whose
-memory comes and goes. What belongs to one process alone (private) and its share of what it maps together with others (Pss:
-anonymous memory, and all, which counts pages of the file that the system can drop at any time) are read while they live,
-each less the same with a manifest of a thousand rows. The files lie in the page cache.
+Rows name the same real clips over and over (or large generated ones where there are none), each with a label.
+Every number comes from a process of its own that has imported the package but has seen no manifest: it reads
+the manifest, makes the data set and its two loader processes, shuffles the epoch and waits for the first
+pre-training batch (8 videos x 4 views). Then two loader processes read some 60,000 shuffled rows, which
+touches nearly every page of the table, but no pixels, whose memory comes and goes. What belongs to one
+process alone (private) and its share of what it maps together with others (Pss: anonymous memory, and all,
+which counts pages of the file that the system can drop at any time) are read while they live, each less the
+same with a manifest of a thousand rows. The files lie in the page cache.
 """
 
 import argparse
@@ -27,9 +29,9 @@ from machine import save_result
 from pairs import PAIRS, Call, programs, take_turns
 from table import show
 
-from videomae2.data.dataset import TrainingClips
-from videomae2.data.loader import training_batches
-from videomae2.data.manifest import Manifest, read_manifest, write_manifest
+from videomae2.data.batches import training_batches
+from videomae2.data.clips import TrainingClips
+from videomae2.data.tables.manifest import Manifest, read_manifest, write_manifest
 from videomae2.records import Clip
 from videomae2.settings import PretrainSettings
 
@@ -50,12 +52,20 @@ def main() -> None:
                 turns[name].append(take_turns(running, 1, warm_up=0)[0][0].reported)
     rows = [_row(name, path, turns[name], turns["control"]) for name, path in files.items()]
     _print(rows)
-    result = {"rows": ROWS, "turns": arguments.pairs, "workers": 2, "batch": "8 videos x 4 views", "manifests": rows}
+    result = {
+        "rows": ROWS,
+        "turns": arguments.pairs,
+        "workers": 2,
+        "batch": "8 videos x 4 views",
+        "manifests": rows,
+    }
     print(save_result("manifest", result))
 
 
 def _first_batch(path: str) -> Call:
-    """One turn in a fresh process: from the manifest's file to the first batch, then the memory of the loaders."""
+    """One turn in a fresh process: from the manifest's file to the first batch, then the memory of the
+    loaders.
+    """
     torch.set_num_threads(1)
     multiprocessing.set_start_method("fork", force=True)
 
@@ -68,7 +78,11 @@ def _first_batch(path: str) -> Call:
         next(batches)
         first = time.perf_counter()
         batches.close()  # type: ignore[attr-defined]
-        return {"load_seconds": loaded - began, "first_batch_seconds": first - began, **_loader_memory(manifest)}
+        return {
+            "load_seconds": loaded - began,
+            "first_batch_seconds": first - began,
+            **_loader_memory(manifest),
+        }
 
     return turn
 
@@ -99,32 +113,56 @@ def _loader_memory(manifest: Manifest) -> dict[str, float]:
 
 
 def _memory(process: int | None) -> dict[str, float]:
-    """MB that belong to one process alone, and its share of all it maps: what only swap could take, and with mapped files."""
+    """MB that belong to one process alone, and its share of all it maps: what only swap could take, and with
+    mapped files.
+    """
     kilobytes = {}
     for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:]:
         name, value = line.split(":")
         kilobytes[name] = int(value.split()[0])
     private = kilobytes["Private_Clean"] + kilobytes["Private_Dirty"]
-    return {"private_mb": private / 1000, "pss_anonymous_mb": kilobytes["Pss_Anon"] / 1000, "pss_mb": kilobytes["Pss"] / 1000}
+    return {
+        "private_mb": private / 1000,
+        "pss_anonymous_mb": kilobytes["Pss_Anon"] / 1000,
+        "pss_mb": kilobytes["Pss"] / 1000,
+    }
 
 
-def _row(name: str, path: Path, turns: list[dict[str, float]], control: list[dict[str, float]]) -> dict[str, Any]:
+def _row(
+    name: str, path: Path, turns: list[dict[str, float]], control: list[dict[str, float]]
+) -> dict[str, Any]:
     row: dict[str, Any] = {"manifest": name, "file_mb": round(path.stat().st_size / 1e6, 1)}
     for key in ("load_seconds", "first_batch_seconds"):
         row[key] = _spread([turn[key] for turn in turns])
     for key in MEMORY:
         base = statistics.median(turn[key] for turn in control)
-        row[key], row[f"added_{key}"] = _spread([turn[key] for turn in turns]), _spread([turn[key] - base for turn in turns])
+        row[key], row[f"added_{key}"] = (
+            _spread([turn[key] for turn in turns]),
+            _spread([turn[key] - base for turn in turns]),
+        )
     return row
 
 
 def _spread(values: list[float]) -> dict[str, float]:
-    return {"median": round(statistics.median(values), 3), "low": round(min(values), 3), "high": round(max(values), 3)}
+    return {
+        "median": round(statistics.median(values), 3),
+        "low": round(min(values), 3),
+        "high": round(max(values), 3),
+    }
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
     keys = ["load_seconds", "first_batch_seconds", "private_mb", *(f"added_{key}" for key in MEMORY)]
-    heads = ["manifest", "file MB", "load s", "first batch s", "loader's private MB", "added", "added, Pss", "added, Pss + files"]
+    heads = [
+        "manifest",
+        "file MB",
+        "load s",
+        "first batch s",
+        "loader's private MB",
+        "added",
+        "added, Pss",
+        "added, Pss + files",
+    ]
     cells = [[row["manifest"], row["file_mb"], *(_text(row[key]) for key in keys)] for row in rows]
     show("a million rows (control: a thousand)", heads, cells)
 
@@ -147,10 +185,16 @@ def _files(arguments: argparse.Namespace) -> dict[str, Path]:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=UCF, help="folder of UCF101 .avi clips")
-    parser.add_argument("--videos", type=Path, default=Path("runs/benchmark_videos"), help="where generated videos are kept")
-    parser.add_argument("--work", type=Path, default=Path("runs/benchmark_manifests"), help="where manifests are kept")
+    parser.add_argument(
+        "--videos", type=Path, default=Path("runs/benchmark_videos"), help="where generated videos are kept"
+    )
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/benchmark_manifests"), help="where manifests are kept"
+    )
     parser.add_argument("--pairs", type=int, default=PAIRS, help="turns of each")
     return parser.parse_args()
 

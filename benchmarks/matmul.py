@@ -9,7 +9,9 @@ SIDE, TIMES = 2048, 6
 
 
 def prepare(precision: str) -> Call:
-    """One turn multiplies square matrices of 2048 and reports the median rate in products and sums a second, in 1e9."""
+    """One turn multiplies square matrices of 2048 and reports the median rate in products and sums a second,
+    in 1e9.
+    """
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     left, right = torch.randn(2, SIDE, SIDE, generator=torch.Generator().manual_seed(0)).to(dtype)
     out = torch.empty_like(left)

@@ -1,6 +1,8 @@
-"""The pipeline to compare with: the whole file decoded to RGB for each view, then Pillow picture by picture, then NumPy.
+"""The pipeline to compare with: the whole file decoded to RGB for each view, then Pillow picture by picture,
+then NumPy.
 
-It makes the same clips as ours: the same frame numbers, boxes, operations and strengths, drawn from the same generators.
+It makes the same clips as ours: the same frame numbers, boxes, operations and strengths, drawn from the same
+generators.
 """
 
 import time
@@ -13,17 +15,26 @@ from naive_augment import augment
 from PIL import Image
 
 from videomae2 import chance
-from videomae2.data import sampling, transforms
-from videomae2.data.manifest import Manifest
-from videomae2.data.rand_augment import RandAugment
+from videomae2.data import sampling
+from videomae2.data.augment import crops as transforms
+from videomae2.data.augment.rand_augment import RandAugment
+from videomae2.data.tables.manifest import Manifest
 from videomae2.settings import DataSettings
 
 
 class NaiveTraining:
-    """Training views of a row: uint8 [views, T, H, W, C]. `decode_seconds` is the processor time spent on decoding so far."""
+    """Training views of a row: uint8 [views, T, H, W, C]. `decode_seconds` is the processor time spent on
+    decoding so far.
+    """
 
     def __init__(self, manifest: Manifest, data: DataSettings, num_frames: int, size: int, kind: str) -> None:
-        self.manifest, self.data, self.num_frames, self.size, self.kind = manifest, data, num_frames, size, kind
+        self.manifest, self.data, self.num_frames, self.size, self.kind = (
+            manifest,
+            data,
+            num_frames,
+            size,
+            kind,
+        )
         self.transform = transforms.TrainingTransform(data, size)
         self.policy = RandAugment.parse(data.rand_augment) if data.rand_augment else None
         self.decode_seconds = 0.0
@@ -36,7 +47,9 @@ class NaiveTraining:
             began = time.process_time()
             pictures = decode(self.manifest.row(row).path, lambda count, rng=rng: self._indices(count, rng))
             self.decode_seconds += time.process_time() - began
-            views.append(self._view(pictures, chance.numpy_generator(chance.key(0, "transform", epoch, row, view))))
+            views.append(
+                self._view(pictures, chance.numpy_generator(chance.key(0, "transform", epoch, row, view)))
+            )
         return np.stack(views)
 
     def _indices(self, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -59,7 +72,9 @@ class NaiveTraining:
         clip = np.stack([np.asarray(picture) for picture in pictures])
         if self.transform.erase is None:
             return clip
-        return self.transform.erase(torch.from_numpy(clip).permute(0, 3, 1, 2), rng).permute(0, 2, 3, 1).numpy()
+        return (
+            self.transform.erase(torch.from_numpy(clip).permute(0, 3, 1, 2), rng).permute(0, 2, 3, 1).numpy()
+        )
 
 
 class NaiveEvaluation:
@@ -73,9 +88,13 @@ class NaiveEvaluation:
         views = []
         for clip in range(self.data.test_clips):
             for crop in range(self.data.test_crops):
-                pictures = decode(self.manifest.row(row).path, lambda count, clip=clip: self._indices(count)[clip])
+                pictures = decode(
+                    self.manifest.row(row).path, lambda count, clip=clip: self._indices(count)[clip]
+                )
                 self.files_decoded += 1
-                views.append(self._square([resize_short_side(picture, self.size) for picture in pictures], crop))
+                views.append(
+                    self._square([resize_short_side(picture, self.size) for picture in pictures], crop)
+                )
         return np.stack(views)
 
     def _indices(self, count: int) -> np.ndarray:
@@ -85,11 +104,15 @@ class NaiveEvaluation:
         width, height = pictures[0].size
         offset = int(sampling.crop_offsets(height, width, self.data.test_crops)[crop])
         left, top = (0, offset) if height > width else (offset, 0)
-        return np.stack([np.asarray(p.crop((left, top, left + self.size, top + self.size))) for p in pictures])
+        return np.stack(
+            [np.asarray(p.crop((left, top, left + self.size, top + self.size))) for p in pictures]
+        )
 
 
 def decode(path: str, choose: Callable[[int], np.ndarray]) -> list[Image.Image]:
-    """Every frame of a file as RGB, of which `choose(count)` names the ones that stay; one decoding thread."""
+    """Every frame of a file as RGB, of which `choose(count)` names the ones that stay; one decoding
+    thread.
+    """
     with av.open(path) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count, stream.codec_context.thread_type = 1, "NONE"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from videomae2.data.rand_augment import MAX_LEVEL, OPERATIONS, RandAugment
+from videomae2.data.augment.rand_augment import MAX_LEVEL, OPERATIONS, RandAugment
 
 GREY = (128, 128, 128)
 
@@ -24,7 +24,9 @@ def augment(pictures: list[Image.Image], policy: RandAugment, rng: np.random.Gen
 
 
 def _affine(picture: Image.Image, matrix: tuple[float, ...]) -> Image.Image:
-    return picture.transform(picture.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC, fillcolor=GREY)
+    return picture.transform(
+        picture.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC, fillcolor=GREY
+    )
 
 
 def _solarize_add(picture: Image.Image, amount: float) -> Image.Image:

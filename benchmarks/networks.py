@@ -1,6 +1,8 @@
-"""Training steps and forwards to be timed, ours and those of `transformers`: same sizes, clips, optimizer and threads.
+"""Training steps and forwards to be timed, ours and those of `transformers`: same sizes, clips, optimizer and
+threads.
 
-Ours starts from uint8 clips and draws its masks; the peer is given normalised pixels and a mask, which costs it nothing.
+Ours starts from uint8 clips and draws its masks; the peer is given normalised pixels and a mask, which costs
+it nothing.
 """
 
 import os
@@ -16,6 +18,7 @@ from pairs import Call, medians, peak_rss, programs, ratio, take_turns
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from videomae2.architecture import IMAGENET_MEAN, IMAGENET_STD, SIZES
 from videomae2.engine.heap import keep_freed_memory
 from videomae2.engine.optim import build_optimizer
 from videomae2.geometry import TokenGrid
@@ -23,7 +26,6 @@ from videomae2.heads.classify import build_classifier
 from videomae2.losses import soft_cross_entropy
 from videomae2.models.build import build_autoencoder
 from videomae2.models.inference import for_inference
-from videomae2.models.sizes import IMAGENET_MEAN, IMAGENET_STD, SIZES
 from videomae2.recipes.pretrain import Pretraining
 from videomae2.records import ClipBatch
 from videomae2.settings import MaskSettings, ModelSettings, OptimSettings, TargetSettings
@@ -34,7 +36,9 @@ GRID = TokenGrid.square()
 
 @dataclass(frozen=True)
 class Work:
-    """What a program computes. `keep_memory` lets glibc reuse freed memory, as our loop does and a peer's user does not."""
+    """What a program computes. `keep_memory` lets glibc reuse freed memory, as our loop does and a peer's
+    user does not.
+    """
 
     model: str
     task: str
@@ -55,23 +59,36 @@ class Work:
         if self.mlp_checkpointing:
             extras.append("MLPs checkpointed")
         if self.mask is not None:
-            extras.append(self.mask.decoder + (f" {self.mask.membership}" if self.mask.decoder != "none" else ""))
+            extras.append(
+                self.mask.decoder + (f" {self.mask.membership}" if self.mask.decoder != "none" else "")
+            )
         if self.peer and self.keep_memory:
             extras.append("our allocator setting")
         return f"{side}, {', '.join(extras)}"
 
 
-def compare(peers: list[Work], ours: list[Work], pairs: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """All in turn: a row for each, the peers' first, and how many times as fast each of ours is as each peer."""
+def compare(
+    peers: list[Work], ours: list[Work], pairs: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """All in turn: a row for each, the peers' first, and how many times as fast each of ours is as each
+    peer.
+    """
     works = [*peers, *ours]
     with programs(*((prepare, work) for work in works)) as running:
         turns = take_turns(running, pairs)
-    rows = [{"model": work.model, "what": work.name, **medians(taken)} for work, taken in zip(works, turns, strict=True)]
+    rows = [
+        {"model": work.model, "what": work.name, **medians(taken)}
+        for work, taken in zip(works, turns, strict=True)
+    ]
     for row, work in zip(rows, works, strict=True):
         row["clips_per_second"] = round(work.batch / row["seconds"], 3)
     taken = dict(zip(works, turns, strict=True))
     gains = [
-        {"model": mine.model, "gain": f"{mine.name} over {peer.name}", "faster": ratio(taken[peer], taken[mine])}
+        {
+            "model": mine.model,
+            "gain": f"{mine.name} over {peer.name}",
+            "faster": ratio(taken[peer], taken[mine]),
+        }
         for peer in peers
         for mine in ours
     ]
@@ -79,8 +96,8 @@ def compare(peers: list[Work], ours: list[Work], pairs: int) -> tuple[list[dict[
 
 
 def prepare(work: Work) -> Call:
-    """The function of one turn; it reports seconds of each part and the most bytes of memory: `peak_bytes` of the process above
-    what the imports hold, `live_bytes` of tensors alive at once in an earlier step.
+    """The function of one turn; it reports seconds of each part and the most bytes of memory: `peak_bytes` of
+    the process above what the imports hold, `live_bytes` of tensors alive at once in an earlier step.
     """
     # As the command line does; whoever waits by spinning slows the next program.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -130,7 +147,8 @@ def _training(work: Work, module: nn.Module, loss: Callable[[], Tensor]) -> Call
         optimizer.zero_grad(set_to_none=True)
         times.append(time.perf_counter())
         return {
-            part: end - start for part, start, end in zip(("forward", "backward", "optimizer"), times, times[1:], strict=False)
+            part: end - start
+            for part, start, end in zip(("forward", "backward", "optimizer"), times, times[1:], strict=False)
         }
 
     return turn
@@ -202,7 +220,9 @@ def _configuration(name: str) -> Any:
 
 
 def _frames(batch: int) -> Tensor:
-    return torch.randint(0, 256, GRID.clip_shape(batch), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return torch.randint(
+        0, 256, GRID.clip_shape(batch), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
 
 
 def _normalised(frames: Tensor) -> Tensor:

@@ -1,4 +1,6 @@
-"""Programs timed in turn, A B A B, each in a process of its own: a machine whose speed drifts tells the same of all of them."""
+"""Programs timed in turn, A B A B, each in a process of its own: a machine whose speed drifts tells the same
+of all of them.
+"""
 
 import contextlib
 import multiprocessing
@@ -20,7 +22,9 @@ Call = Callable[[], dict[str, float]]
 
 @dataclass(frozen=True)
 class Turn:
-    """One call: seconds on the clock, seconds of the process's threads on a core, and what the call reported."""
+    """One call: seconds on the clock, seconds of the process's threads on a core, and what the call
+    reported.
+    """
 
     wall: float
     cpu: float
@@ -28,7 +32,9 @@ class Turn:
 
 
 class Program:
-    """`make(*arguments)` is called once in a fresh process and gives the function that each turn calls there."""
+    """`make(*arguments)` is called once in a fresh process and gives the function that each turn calls
+    there.
+    """
 
     def __init__(self, make: Callable[..., Call], *arguments: Any) -> None:
         context = multiprocessing.get_context("spawn")
@@ -60,7 +66,9 @@ class Program:
         try:
             answer = self._ours.recv()
         except EOFError:
-            raise SystemExit("a benchmark's process died; its message stands above, or there was too little memory") from None
+            raise SystemExit(
+                "a benchmark's process died; its message stands above, or there was too little memory"
+            ) from None
         if isinstance(answer, str):
             raise SystemExit(answer)
         return answer
@@ -94,7 +102,11 @@ def take_turns(running: Sequence[Program], pairs: int = PAIRS, warm_up: int = 2)
 def ratio(slow: Sequence[Turn], fast: Sequence[Turn], clock: str = "wall") -> dict[str, float]:
     """How many times as fast the second is, pair by pair: median, lowest and highest."""
     values = [getattr(a, clock) / getattr(b, clock) for a, b in zip(slow, fast, strict=True)]
-    return {"median": round(statistics.median(values), 3), "low": round(min(values), 3), "high": round(max(values), 3)}
+    return {
+        "median": round(statistics.median(values), 3),
+        "low": round(min(values), 3),
+        "high": round(max(values), 3),
+    }
 
 
 def medians(turns: Sequence[Turn]) -> dict[str, float]:

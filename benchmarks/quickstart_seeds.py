@@ -2,8 +2,8 @@
 
     python benchmarks/quickstart_seeds.py --seeds 0 1 2
 
-Each seed draws other videos, other initial weights and other masks. Interrupted runs resume; the result goes to
-`benchmarks/results/quickstart_seeds.json`.
+Each seed draws other videos, other initial weights and other masks. Interrupted runs resume; the result goes
+to `benchmarks/results/quickstart_seeds.json`.
 """
 
 import argparse
@@ -14,13 +14,15 @@ from typing import Any
 
 from machine import save_result
 
-from videomae2.apps import quickstart_settings as plan
-from videomae2.apps.quickstart import run_quickstart
 from videomae2.config import flatten
+from videomae2.quickstart import plan
+from videomae2.quickstart.stages import run_quickstart
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--work", type=Path, default=Path("runs/quickstart_seeds"))
     arguments = parser.parse_args()
@@ -48,7 +50,11 @@ def collect(summaries: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _spread(values: list[float]) -> dict[str, Any]:
-    return {"mean": round(statistics.mean(values), 4), "sd": round(statistics.stdev(values), 4), "values": values}
+    return {
+        "mean": round(statistics.mean(values), 4),
+        "sd": round(statistics.stdev(values), 4),
+        "values": values,
+    }
 
 
 def _summary(out: Path, seed: int) -> dict[str, Any]:

@@ -1,9 +1,11 @@
-"""Ten classes of real UCF101: pre-train on the training clips, fine-tune, evaluate 2 x 3 views; against from scratch.
+"""Ten classes of real UCF101: pre-train on the training clips, fine-tune, evaluate 2 x 3 views; against from
+scratch.
 
     python benchmarks/real_ucf.py --data ../shared/data/ucf101_10
 
-The folder holds `lowres_all/*.mp4` and `annotations/{train,test}list01.csv` (video,label_id,label). Runs live in
-`--work` and resume where they stopped; the result, with every setting, goes to `benchmarks/results/real_ucf.json`.
+The folder holds `lowres_all/*.mp4` and `annotations/{train,test}list01.csv` (video,label_id,label). Runs live
+in `--work` and resume where they stopped; the result, with every setting, goes to
+`benchmarks/results/real_ucf.json`.
 """
 
 import argparse
@@ -16,8 +18,8 @@ import numpy as np
 from machine import save_result
 
 from videomae2.config import flatten, load_settings
-from videomae2.data.decode import open_video
-from videomae2.data.manifest import Manifest, read_manifest
+from videomae2.data.tables.manifest import Manifest, read_manifest
+from videomae2.data.video.decode import open_video
 from videomae2.engine.log import read_lines
 from videomae2.recipes.evaluate import run_evaluation
 from videomae2.recipes.finetune import run_finetuning
@@ -40,7 +42,9 @@ def main() -> None:
     for arm, init in (("pretrained", str(pretrained)), ("scratch", "")):
         settings[arm] = _finetuning(lists, arguments, arm, init)
         run = run_finetuning(settings[arm])
-        result[arm] = _training(run, settings[arm]) | _evaluate(run, lists["test"], arguments.work / f"evaluate_{arm}")
+        result[arm] = _training(run, settings[arm]) | _evaluate(
+            run, lists["test"], arguments.work / f"evaluate_{arm}"
+        )
     result["settings"] = {name: _portable(each) for name, each in settings.items()}
     path = save_result("real_ucf", result)
     print(_table(result))
@@ -54,12 +58,18 @@ def baselines(train: Path, test: Path) -> dict[str, float]:
     from sklearn.preprocessing import StandardScaler
 
     parts = {part: read_manifest(str(path)) for part, path in (("train", train), ("test", test))}
-    features = {part: [_trivial_features(manifest, row) for row in range(len(manifest))] for part, manifest in parts.items()}
+    features = {
+        part: [_trivial_features(manifest, row) for row in range(len(manifest))]
+        for part, manifest in parts.items()
+    }
     scores = {}
     for number, name in enumerate(("middle_frame", "motion_energy")):
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, C=0.01))
         model.fit(np.stack([pair[number] for pair in features["train"]]), parts["train"].labels())
-        scores[name] = round(float(model.score(np.stack([pair[number] for pair in features["test"]]), parts["test"].labels())), 4)
+        scores[name] = round(
+            float(model.score(np.stack([pair[number] for pair in features["test"]]), parts["test"].labels())),
+            4,
+        )
     return scores
 
 
@@ -71,7 +81,10 @@ def _trivial_features(manifest: Manifest, number: int) -> tuple[np.ndarray, np.n
         wanted = sorted({total // 2, *starts.tolist(), *(np.minimum(starts + 2, total - 1)).tolist()})
         frames = dict(zip(wanted, video.read(wanted).float().numpy() / 255, strict=True))
     middle = _shrink(frames[total // 2], 32)
-    motion = [_shrink(np.abs(frames[min(s + 2, total - 1)] - frames[s]).mean(0, keepdims=True), 16) for s in starts.tolist()]
+    motion = [
+        _shrink(np.abs(frames[min(s + 2, total - 1)] - frames[s]).mean(0, keepdims=True), 16)
+        for s in starts.tolist()
+    ]
     return middle, np.concatenate(motion)
 
 
@@ -90,20 +103,30 @@ def _write_manifest(data: Path, part: str, work: Path) -> Path:
         writer = csv.writer(target)
         writer.writerow(["path", "label"])
         writer.writerows(
-            [(data / "lowres_all" / f"{row['video']}.mp4").resolve(), row["label"]] for row in csv.DictReader(source)
+            [(data / "lowres_all" / f"{row['video']}.mp4").resolve(), row["label"]]
+            for row in csv.DictReader(source)
         )
     return path
 
 
 def _pretraining(lists: dict[str, Path], arguments: argparse.Namespace) -> PretrainSettings:
-    tokens = ["--data.train", str(lists["train"]), "--run.out", str(arguments.work / "pretrain"), *arguments.pretrain]
+    tokens = [
+        "--data.train",
+        str(lists["train"]),
+        "--run.out",
+        str(arguments.work / "pretrain"),
+        *arguments.pretrain,
+    ]
     return load_settings(PretrainSettings, PAGES / "ucf101_10_pretrain.toml", tokens)
 
 
-def _finetuning(lists: dict[str, Path], arguments: argparse.Namespace, arm: str, init: str) -> FinetuneSettings:
+def _finetuning(
+    lists: dict[str, Path], arguments: argparse.Namespace, arm: str, init: str
+) -> FinetuneSettings:
     tokens = ["--data.train", str(lists["train"]), "--data.val", str(lists["test"])]
     tokens += ["--run.out", str(arguments.work / f"finetune_{arm}")]
-    # A lower rate for early layers is for weights that are already good: the arm from scratch is better without.
+    # A lower rate for early layers is for weights that are already good: the arm from scratch is better
+    # without.
     tokens += ["--init", init] if init else ["--optim.layer-decay", "1.0"]
     return load_settings(FinetuneSettings, PAGES / "ucf101_10_finetune.toml", [*tokens, *arguments.finetune])
 
@@ -112,18 +135,32 @@ def _evaluate(run: Path, test: Path, out: Path) -> dict[str, Any]:
     """Top-1 and top-5 over 2 x 3 views, from the summary of an earlier evaluation where there is one."""
     if not (out / "summary.json").exists():
         tokens = ["--weights", str(run), "--data.val", str(test), "--out", str(out)]
-        run_evaluation(load_settings(EvaluateSettings, None, [*tokens, "--data.test-clips", "2", "--data.test-crops", "3"]))
+        run_evaluation(
+            load_settings(
+                EvaluateSettings, None, [*tokens, "--data.test-clips", "2", "--data.test-crops", "3"]
+            )
+        )
     summary = json.loads((out / "summary.json").read_text())
-    return {name: summary[name] for name in ("top1", "top5", "mean_class", "evaluated", "failed", "listed", "views")}
+    return {
+        name: summary[name]
+        for name in ("top1", "top5", "mean_class", "evaluated", "failed", "listed", "views")
+    }
 
 
 def _training(run: Path, settings: PretrainSettings | FinetuneSettings) -> dict[str, Any]:
     """Steps, last loss, and minutes of training from the logged speed, so that interruptions do not count."""
     lines = [line for line in read_lines(run / "metrics.jsonl") if "evaluation" not in line]
     clips = settings.optim.batch_size * settings.optim.accumulate * settings.data.repeated_views
-    steps = [line["step"] - before for line, before in zip(lines, [0, *(line["step"] for line in lines)], strict=False)]
+    steps = [
+        line["step"] - before
+        for line, before in zip(lines, [0, *(line["step"] for line in lines)], strict=False)
+    ]
     seconds = sum(count * clips / line["clips_per_second"] for count, line in zip(steps, lines, strict=True))
-    return {"steps": lines[-1]["step"], "last_loss": round(lines[-1]["loss"], 4), "minutes": round(seconds / 60, 1)}
+    return {
+        "steps": lines[-1]["step"],
+        "last_loss": round(lines[-1]["loss"], 4),
+        "minutes": round(seconds / 60, 1),
+    }
 
 
 def _portable(settings: PretrainSettings | FinetuneSettings) -> dict[str, Any]:
@@ -144,8 +181,12 @@ def _table(result: dict[str, Any]) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data" / "ucf101_10")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data" / "ucf101_10"
+    )
     parser.add_argument("--work", type=Path, default=Path("runs/real_ucf"))
     parser.add_argument("--pretrain", nargs="*", default=[], help="overrides of the pre-training page")
     parser.add_argument("--finetune", nargs="*", default=[], help="overrides of the fine-tuning page")

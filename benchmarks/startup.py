@@ -1,11 +1,12 @@
-"""How long a user waits: `videomae2 --help`, `import videomae2`, and from the start of a process to its first batch.
+"""How long a user waits: `videomae2 --help`, `import videomae2`, and from the start of a process to its first
+batch.
 
     python benchmarks/startup.py
 
-Each is a process of its own, started in turn, A B C A B C, after one of each that warms the page cache and the compiled
-modules; `python -c pass` and `import torch` stand beside them as what no program of this kind can undercut. The first batch
-is of pre-training, 4 videos x 4 views at 16 x 224 x 224, from real clips (or generated ones where there are none), with no
-loader process and with two.
+Each is a process of its own, started in turn, A B C A B C, after one of each that warms the page cache and
+the compiled modules; `python -c pass` and `import torch` stand beside them as what no program of this kind
+can undercut. The first batch is of pre-training, 4 videos x 4 views at 16 x 224 x 224, from real clips (or
+generated ones where there are none), with no loader process and with two.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from machine import save_result
 from pairs import PAIRS
 from table import show
 
-from videomae2.data.manifest import write_manifest
+from videomae2.data.tables.manifest import write_manifest
 
 FIRST_BATCH = """
 from videomae2.recipes.feed import training_feed
@@ -46,7 +47,11 @@ def main() -> None:
                 seconds[name].append(taken)
     rows = [_row(name, taken) for name, taken in seconds.items()]
     heads = ["from the start of a process", "wall s", "low", "high", "processor s"]
-    show("start-up", heads, [[row["what"], *(row[key] for key in ("seconds", "low", "high", "cpu_seconds"))] for row in rows])
+    show(
+        "start-up",
+        heads,
+        [[row["what"], *(row[key] for key in ("seconds", "low", "high", "cpu_seconds"))] for row in rows],
+    )
     print(save_result("startup", {"turns": arguments.pairs, "rows": rows}))
 
 
@@ -83,14 +88,22 @@ def _row(name: str, taken: list[tuple[float, float]]) -> dict[str, Any]:
 
 def _manifest(arguments: argparse.Namespace) -> Path:
     clips = next(iter(sources(arguments.data, arguments.videos).values()))
-    return write_manifest(arguments.work / "clips.csv", {"path": [str(Path(clip).resolve()) for clip in clips]})
+    return write_manifest(
+        arguments.work / "clips.csv", {"path": [str(Path(clip).resolve()) for clip in clips]}
+    )
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=UCF, help="folder of UCF101 .avi clips")
-    parser.add_argument("--videos", type=Path, default=Path("runs/benchmark_videos"), help="where generated videos are kept")
-    parser.add_argument("--work", type=Path, default=Path("runs/benchmark_manifests"), help="where the list is kept")
+    parser.add_argument(
+        "--videos", type=Path, default=Path("runs/benchmark_videos"), help="where generated videos are kept"
+    )
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/benchmark_manifests"), help="where the list is kept"
+    )
     parser.add_argument("--pairs", type=int, default=PAIRS, help="turns of each")
     return parser.parse_args()
 

@@ -1,10 +1,14 @@
-"""Shared fixtures: the optional folder of real data, and one thread per process so that test workers do not fight."""
+"""Shared fixtures: the optional folder of real data, and one thread per process so that test workers do not
+fight.
+"""
 
 import os
 from pathlib import Path
 
 import pytest
 import torch
+
+from .small_runs import SmallRuns, make_runs
 
 torch.set_num_threads(1)
 
@@ -26,3 +30,9 @@ def shared_data() -> Path:
 def golden() -> Path:
     """The folder of outputs recorded from the released code."""
     return Path(__file__).parent / "parity" / "data"
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> SmallRuns:
+    """A finished run of each kind, and the videos they saw. Do not write into them."""
+    return make_runs(tmp_path_factory.mktemp("runs"))

@@ -57,7 +57,9 @@ def pretrain_settings(videos: Path, out: Path, **changes) -> PretrainSettings:
     """Two steps of pre-training, two views of each video."""
     data = replace(DATA, train=str(videos), val=str(videos), repeated_views=2, crop="multi_scale", flip=False)
     mask = MaskSettings(encoder_ratio=0.75)
-    return replace(PretrainSettings(MODEL, data, mask, optim=OPTIM, run=replace(RUN, out=str(out))), **changes)
+    return replace(
+        PretrainSettings(MODEL, data, mask, optim=OPTIM, run=replace(RUN, out=str(out))), **changes
+    )
 
 
 def as_before_its_end(run: Path, copy: Path) -> Path:
@@ -72,7 +74,9 @@ def finetune_settings(videos: Path, out: Path, init: str = "", **changes) -> Fin
     """Two steps of fine-tuning, averaged weights beside."""
     data = replace(DATA, train=str(videos), val=str(videos), repeated_views=2)
     optim = replace(OPTIM, ema_decay=0.5, layer_decay=0.75)
-    settings = FinetuneSettings(replace(MODEL, drop_path=0.1), data, optim, replace(RUN, out=str(out)), init=init)
+    settings = FinetuneSettings(
+        replace(MODEL, drop_path=0.1), data, optim, replace(RUN, out=str(out)), init=init
+    )
     return replace(settings, **changes)
 
 

@@ -1,4 +1,6 @@
-"""Chance is a function: the same key gives the same numbers anywhere, other keys give others, nothing global moves."""
+"""Chance is a function: the same key gives the same numbers anywhere, other keys give others, nothing global
+moves.
+"""
 
 import numpy as np
 import torch

@@ -102,7 +102,10 @@ def test_errors_on_the_line(tokens: list[str], message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[optim]\nbase_lr = 1e-3\nmin-lr = 0", "page.toml: unknown setting optim.min-lr; did you mean optim.min_lr?"),
+        (
+            "[optim]\nbase_lr = 1e-3\nmin-lr = 0",
+            "page.toml: unknown setting optim.min-lr; did you mean optim.min_lr?",
+        ),
         ("[optm]\nbase_lr = 1e-3", "unknown setting optm"),
         ("[model.extra]\nx = 1", "unknown setting model.extra"),
         ("model = 'vit_b16'", "model is 'vit_b16', but it is a section; write [model]"),
@@ -141,7 +144,9 @@ def test_a_missing_or_unreadable_page_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_line_wins_over_the_page_and_the_page_over_the_default(tmp_path: Path) -> None:
-    (tmp_path / "page.toml").write_text("init = 'w'\n[optim]\nbase_lr = 1\nmin_lr = 2\nlength = 500\nbetas = [0, 1]\n")
+    (tmp_path / "page.toml").write_text(
+        "init = 'w'\n[optim]\nbase_lr = 1\nmin_lr = 2\nlength = 500\nbetas = [0, 1]\n"
+    )
     optim = load_settings(PretrainSettings, tmp_path / "page.toml", ["--optim.min_lr", "3"]).optim
     assert optim == OptimSettings(base_lr=1.0, min_lr=3.0, length=500, betas=(0.0, 1.0))
     assert isinstance(optim.base_lr, float)
@@ -165,7 +170,9 @@ def test_toml_round_trip_of_the_defaults(cls: type) -> None:
     patch=st.one_of(st.none(), st.integers(1, 64)),
     out=st.text(st.characters(codec="utf-8"), max_size=40),
 )
-def test_toml_round_trip_is_exact(base_lr: float, betas: tuple, length: str | int, patch: int | None, out: str) -> None:
+def test_toml_round_trip_is_exact(
+    base_lr: float, betas: tuple, length: str | int, patch: int | None, out: str
+) -> None:
     default = PretrainSettings()
     settings = dataclasses.replace(
         default,
@@ -180,5 +187,8 @@ def test_flatten_and_differences_speak_in_dotted_keys() -> None:
     first, second = PretrainSettings(), load_settings(PretrainSettings, None, ["--seed", "1", "--data.flip"])
     assert flatten(first)["model.name"] == "vit_b16"
     assert "model" not in flatten(first)
-    assert [str(each) for each in differences(first, second)] == ["data.flip: False and True", "run.seed: 0 and 1"]
+    assert [str(each) for each in differences(first, second)] == [
+        "data.flip: False and True",
+        "run.seed: 0 and 1",
+    ]
     assert differences(first, PretrainSettings()) == []

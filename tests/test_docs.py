@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from videomae2.apps import cli
+from videomae2.cli import main as cli
 from videomae2.config import ALIASES, flatten, from_toml, load_settings
 from videomae2.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
 
@@ -23,7 +23,9 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_commands_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    written = re.findall(r"(?:^|`)videomae2 ([a-z]+)(?: (show|check|convert)\b)?", page.read_text(), re.MULTILINE)
+    written = re.findall(
+        r"(?:^|`)videomae2 ([a-z]+)(?: (show|check|convert)\b)?", page.read_text(), re.MULTILINE
+    )
     for words in set(written):
         assert cli.main([*filter(None, words), "--help"]) == 0, words
     capsys.readouterr()
@@ -46,6 +48,8 @@ def test_toml_examples_are_pages(page: Path) -> None:
 def test_shell_examples_load_their_pages(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     shell = "\n".join(re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)).replace("\\\n", " ")
-    for command, words in re.findall(r"^videomae2 (pretrain|finetune|evaluate) (experiments/[^#\n]*)", shell, re.MULTILINE):
+    for command, words in re.findall(
+        r"^videomae2 (pretrain|finetune|evaluate) (experiments/[^#\n]*)", shell, re.MULTILINE
+    ):
         path, *overrides = words.split()
         load_settings(SETTINGS[command], path, overrides)

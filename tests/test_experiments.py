@@ -1,4 +1,6 @@
-"""Every page of `experiments/` loads, says what it is, and gives the batch and the learning rate its header states."""
+"""Every page of `experiments/` loads, says what it is, and gives the batch and the learning rate its header
+states.
+"""
 
 import re
 import tomllib
@@ -6,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from videomae2.architecture import decoder_config, encoder_config, token_grid
 from videomae2.config import flatten, load_settings
 from videomae2.engine.schedule import make_plan
-from videomae2.models.sizes import decoder_config, encoder_config, token_grid
 from videomae2.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
 
 FOLDER = Path(__file__).parents[1] / "experiments"
@@ -53,7 +55,12 @@ def name(page: Path) -> str:
 
 
 def test_no_script_and_no_table_row_is_missing() -> None:
-    expected = {f"{kind}/{stem}" for rows in (SCRIPTS, TABLES) for kind, stems in rows.items() for stem in stems.split()}
+    expected = {
+        f"{kind}/{stem}"
+        for rows in (SCRIPTS, TABLES)
+        for kind, stems in rows.items()
+        for stem in stems.split()
+    }
     assert expected == {name(page) for page in PAPER_PAGES}
 
 
@@ -111,14 +118,20 @@ def test_classes_and_flip_follow_the_data_set(page: Path) -> None:
 
 def test_a_page_holds_only_what_differs_from_the_defaults() -> None:
 
-    stated_anyway = {"data.test_clips", "data.test_crops", "data.stride"}  # protocols name their views even where default
+    stated_anyway = {
+        "data.test_clips",
+        "data.test_crops",
+        "data.stride",
+    }  # protocols name their views even where default
     for page in PAPER_PAGES:
         defaults = flatten(KINDS[page.parent.name]())
         for section, values in tomllib.loads(page.read_text()).items():
             for key, value in values.items() if isinstance(values, dict) else [("", values)]:
                 dotted = f"{section}.{key}".rstrip(".")
                 same = defaults[dotted] == (tuple(value) if isinstance(value, list) else value)
-                assert not same or (page.parent.name == "evaluate" and dotted in stated_anyway), f"{name(page)}: {dotted}"
+                assert not same or (page.parent.name == "evaluate" and dotted in stated_anyway), (
+                    f"{name(page)}: {dotted}"
+                )
 
 
 def test_table_1_rows_differ_only_in_the_decoder_mask() -> None:
@@ -141,7 +154,9 @@ def test_image_mae_is_one_step_of_time() -> None:
 @pytest.mark.parametrize("page", OWN_PAGES, ids=name)
 def test_our_own_small_pages_load(page: Path) -> None:
     kind = next((cls for word, cls in KINDS.items() if word in page.stem), None)
-    assert kind is not None, f"name {page.name} after the command that reads it: pretrain, finetune or evaluate"
+    assert kind is not None, (
+        f"name {page.name} after the command that reads it: pretrain, finetune or evaluate"
+    )
     settings = load_settings(kind, page)
     if kind is not EvaluateSettings:
         encoder_config(settings.model)

@@ -16,8 +16,15 @@ TINY = {"num_frames": 8, "size": 32, "patch": 8, "width": 48, "depth": 2, "num_h
 
 
 def test_importing_the_package_imports_nothing_heavy():
-    code = "import sys, videomae2; print([m for m in ('torch', 'numpy', 'av', 'pyarrow') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    code = (
+        "import sys, videomae2; print([m for m in ('torch', 'numpy', 'av', 'pyarrow') if m in sys.modules])"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )
 
 
 def test_every_public_name_is_there_and_listed():
@@ -32,7 +39,9 @@ def test_an_unknown_name_says_which_there_are():
 
 
 def test_create_model_makes_a_classifier_or_an_autoencoder_from_a_seed():
-    first, again, other = (vm.create_model("vit_ti16", num_classes=3, seed=seed, **TINY) for seed in (0, 0, 1))
+    first, again, other = (
+        vm.create_model("vit_ti16", num_classes=3, seed=seed, **TINY) for seed in (0, 0, 1)
+    )
     assert isinstance(first, Classifier)
     assert torch.equal(first.head.weight, again.head.weight)
     assert not torch.equal(first.head.weight, other.head.weight)
@@ -50,7 +59,9 @@ def test_load_video_gives_the_middle_of_any_video(tmp_path):
     path = write_video(tmp_path / "clip.mp4", 2, num_frames=20)
     clip = vm.load_video(path, num_frames=4, stride=2, size=24)
     assert (clip.dtype, clip.shape) == (torch.uint8, (4, 3, 24, 24))
-    short = vm.load_video(write_video(tmp_path / "short.mp4", 2, num_frames=3), num_frames=8, stride=4, size=24)
+    short = vm.load_video(
+        write_video(tmp_path / "short.mp4", 2, num_frames=3), num_frames=8, stride=4, size=24
+    )
     assert short.shape == (8, 3, 24, 24)
     with pytest.raises(vm.UserError, match=r"no\.mp4"):
         vm.load_video(tmp_path / "no.mp4")

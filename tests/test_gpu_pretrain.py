@@ -1,16 +1,20 @@
-"""The GPU benchmark's own arithmetic and step, on a CPU with a tiny network: what it would report of a card is consistent."""
+"""The GPU benchmark's own arithmetic and step, on a CPU with a tiny network: what it would report of a card
+is consistent.
+"""
 
 import pytest
 import torch
 from gpu_pretrain import MASKS, Setting, _clips, _settings, measure
 
-from videomae2.apps.estimate import network_of
-from videomae2.cost import training_macs
+from videomae2.cost.estimate import network_of
+from videomae2.cost.products import training_macs
 from videomae2.geometry import TokenGrid
 from videomae2.mask_counts import count_tokens
 from videomae2.settings import ModelSettings
 
-SMALL = ModelSettings(name="vit_ti16", num_frames=8, size=32, patch=8, depth=2, decoder_depth=2, native_frames=8, native_size=32)
+SMALL = ModelSettings(
+    name="vit_ti16", num_frames=8, size=32, patch=8, depth=2, decoder_depth=2, native_frames=8, native_size=32
+)
 
 
 @pytest.mark.parametrize("mask", MASKS)

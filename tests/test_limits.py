@@ -13,7 +13,9 @@ from videomae2.settings import EvaluateSettings, FinetuneSettings, PretrainSetti
 COMMANDS = {"pretrain": PretrainSettings, "finetune": FinetuneSettings, "evaluate": EvaluateSettings}
 
 
-@pytest.mark.parametrize("page", sorted((Path(__file__).parents[1] / "experiments").glob("*/*.toml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "page", sorted((Path(__file__).parents[1] / "experiments").glob("*/*.toml")), ids=lambda p: p.stem
+)
 def test_every_page_is_within_the_limits(page: Path) -> None:
     if page.parent.name in COMMANDS:
         check_limits(load_settings(COMMANDS[page.parent.name], page))

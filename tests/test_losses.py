@@ -14,9 +14,13 @@ def test_masked_mse_is_the_mean_over_scored_tokens():
 
 def test_soft_cross_entropy_of_one_hot_targets_is_cross_entropy():
     logits, labels = torch.randn(4, 6), torch.tensor([0, 5, 2, 2])
-    torch.testing.assert_close(soft_cross_entropy(logits, F.one_hot(labels, 6).float()), F.cross_entropy(logits, labels))
+    torch.testing.assert_close(
+        soft_cross_entropy(logits, F.one_hot(labels, 6).float()), F.cross_entropy(logits, labels)
+    )
     smooth = F.one_hot(labels, 6) * 0.9 + 0.1 / 6
-    torch.testing.assert_close(soft_cross_entropy(logits, smooth), F.cross_entropy(logits, labels, label_smoothing=0.1))
+    torch.testing.assert_close(
+        soft_cross_entropy(logits, smooth), F.cross_entropy(logits, labels, label_smoothing=0.1)
+    )
 
 
 def test_losses_are_float32_for_half_precision_networks():

@@ -1,4 +1,6 @@
-"""Masks: a partition with equal counts by construction, a function of each sample's key, refused where counts would differ."""
+"""Masks: a partition with equal counts by construction, a function of each sample's key, refused where counts
+would differ.
+"""
 
 import itertools
 
@@ -26,7 +28,9 @@ PAPER = [
 ]
 
 grids = st.builds(
-    lambda steps, rows, columns, tubelet: TokenGrid(4 * steps * tubelet, 2 * rows * 8, 2 * columns * 8, tubelet, 8),
+    lambda steps, rows, columns, tubelet: TokenGrid(
+        4 * steps * tubelet, 2 * rows * 8, 2 * columns * 8, tubelet, 8
+    ),
     st.integers(1, 2),
     st.integers(1, 3),
     st.integers(1, 3),
@@ -58,7 +62,11 @@ def test_counts_of_the_paper(row, membership):
     decoded = scored if membership == "unseen" else decoded
     assert tuple(count_tokens(grid, mask)) == (visible, decoded, scored)
     split = draw_split(grid, mask, torch.arange(3))
-    assert [indices.shape[1] for indices in (split.visible, split.decoded, split.scored)] == [visible, decoded, scored]
+    assert [indices.shape[1] for indices in (split.visible, split.decoded, split.scored)] == [
+        visible,
+        decoded,
+        scored,
+    ]
 
 
 @given(grids, masks, st.lists(st.integers(0, 2**62), min_size=1, max_size=4))
@@ -71,7 +79,11 @@ def test_a_split_is_a_partition_with_the_promised_counts(grid, mask, sample_keys
     assert (split.visible.shape[1], split.decoded.shape[1], split.scored.shape[1]) == tuple(counts)
     for visible, decoded, targets in zip(split.visible, split.decoded, split.targets, strict=True):
         for chosen in (visible, decoded, targets):
-            assert bool((chosen[1:] > chosen[:-1]).all()) and int(chosen[0]) >= 0 and int(chosen[-1]) < grid.num_tokens
+            assert (
+                bool((chosen[1:] > chosen[:-1]).all())
+                and int(chosen[0]) >= 0
+                and int(chosen[-1]) < grid.num_tokens
+            )
         unseen = set(range(grid.num_tokens)) - set(visible.tolist())
         if mask.scored == "unseen":
             assert set(targets.tolist()) == set(decoded.tolist()) & unseen
@@ -111,8 +123,12 @@ def test_random_hides_as_many_as_a_tube_but_not_the_same_places():
 
 def test_frame_masks_take_whole_steps():
     grid = TokenGrid()
-    split = draw_split(grid, MaskSettings(encoder="frame", encoder_ratio=0.5, decoder="frame"), torch.arange(4))
-    for visible, decoded in zip(split.visible // grid.tokens_per_step, split.decoded // grid.tokens_per_step, strict=True):
+    split = draw_split(
+        grid, MaskSettings(encoder="frame", encoder_ratio=0.5, decoder="frame"), torch.arange(4)
+    )
+    for visible, decoded in zip(
+        split.visible // grid.tokens_per_step, split.decoded // grid.tokens_per_step, strict=True
+    ):
         assert visible.unique().numel() == 4 and decoded.unique().numel() == 4
         assert len(set(decoded.tolist()) - set(visible.tolist())) == 2
 
@@ -129,7 +145,9 @@ def test_every_start_of_the_running_cell_is_drawn_equally_often():
 def test_every_token_is_seen_equally_often():
     grid = TokenGrid.square(8, 32, patch=8)
     for encoder, decoder in itertools.product(["tube", "random"], ["random"]):
-        split = draw_split(grid, MaskSettings(encoder=encoder, encoder_ratio=0.75, decoder=decoder), torch.arange(4000))
+        split = draw_split(
+            grid, MaskSettings(encoder=encoder, encoder_ratio=0.75, decoder=decoder), torch.arange(4000)
+        )
         for chosen, share in ((split.visible, 0.25), (split.decoded, 0.5)):
             often = torch.bincount(chosen.flatten(), minlength=grid.num_tokens) / 4000
             assert float((often - share).abs().max()) < 0.035
@@ -142,18 +160,34 @@ def test_no_global_generator_is_touched():
 
 
 REFUSALS = [
-    (TokenGrid.square(16, 112), {}, "7 rows and 7 columns; instead of 112 pixels try 96 or 128, or mask.decoder = random"),
-    (TokenGrid.square(16, 16), {"encoder_ratio": 0.5}, "hides none of 1 tokens of each step; try more frames, more pixels"),
+    (
+        TokenGrid.square(16, 112),
+        {},
+        "7 rows and 7 columns; instead of 112 pixels try 96 or 128, or mask.decoder = random",
+    ),
+    (
+        TokenGrid.square(16, 16),
+        {"encoder_ratio": 0.5},
+        "hides none of 1 tokens of each step; try more frames, more pixels",
+    ),
     (TokenGrid.square(64, 266, patch=14), {}, "19 rows and 19 columns; instead of 266 pixels try 252 or 280"),
     (TokenGrid(), {"decoder_ratio": 0.6}, "0.25, 0.5 or 0.75 of all tokens; 0.6 came"),
     (TokenGrid(), {"decoder_ratio": 0.1}, "0.1 came"),
-    (TokenGrid.square(12), {}, "12 frames with tubelet 2 make 6, .* try num_frames 8 or 16, or mask.decoder = random"),
+    (
+        TokenGrid.square(12),
+        {},
+        "12 frames with tubelet 2 make 6, .* try num_frames 8 or 16, or mask.decoder = random",
+    ),
     (TokenGrid.square(4), {"membership": "unseen"}, "try num_frames 8, or mask.decoder = random"),
     (TokenGrid(), {"encoder": "random"}, "use mask.decoder = random or none, or mask.encoder = tube"),
     (TokenGrid(), {"encoder": "random", "decoder": "frame"}, "under a frame decoder mask"),
     (TokenGrid(), {"encoder_ratio": 1.0}, "mask.encoder_ratio is 1.0"),
     (TokenGrid(), {"decoder_ratio": -0.5}, "mask.decoder_ratio is -0.5"),
-    (TokenGrid(), {"encoder_ratio": 0.001}, "hides none of 196 tokens of each step; try a ratio of 0.01 or more"),
+    (
+        TokenGrid(),
+        {"encoder_ratio": 0.001},
+        "hides none of 196 tokens of each step; try a ratio of 0.01 or more",
+    ),
     (TokenGrid.square(2), {"encoder": "frame", "decoder": "none"}, "hides none of 1 steps; try more frames"),
 ]
 
@@ -198,13 +232,19 @@ def test_drawn_splits_equal_their_masks():
         hidden = torch.ones(3, grid.num_tokens, dtype=torch.bool).scatter_(1, split.visible, False)
         dropped = torch.ones(3, grid.num_tokens, dtype=torch.bool).scatter_(1, whole.decoded, False)
         again = split_from_masks(hidden, dropped, membership)
-        assert all(torch.equal(getattr(split, name), getattr(again, name)) for name in ("visible", "decoded", "scored"))
+        assert all(
+            torch.equal(getattr(split, name), getattr(again, name))
+            for name in ("visible", "decoded", "scored")
+        )
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("encoder", ["tube", "random", "frame"])
 def test_splits_are_the_same_on_a_gpu(encoder):
     mask = MaskSettings(encoder=encoder, decoder="random")
-    here, there = draw_split(TokenGrid(), mask, torch.arange(5)), draw_split(TokenGrid(), mask, torch.arange(5, device="cuda"))
+    here, there = (
+        draw_split(TokenGrid(), mask, torch.arange(5)),
+        draw_split(TokenGrid(), mask, torch.arange(5, device="cuda")),
+    )
     for name in ("visible", "decoded", "scored"):
         assert getattr(there, name).is_cuda and torch.equal(getattr(there, name).cpu(), getattr(here, name))

@@ -28,7 +28,9 @@ def test_the_two_commands_are_what_ci_calls() -> None:
 
 
 def test_every_measured_number_is_a_result() -> None:
-    """Each row of the table names its file; every number of its result must be a value of that file, rounded as shown."""
+    """Each row of the table names its file; every number of its result must be a value of that file, rounded
+    as shown.
+    """
     table = README.split("## What is measured", 1)[1]
     rows = [line for line in table.splitlines() if line.startswith("|") and "results/" in line]
     assert rows
@@ -40,7 +42,9 @@ def test_every_measured_number_is_a_result() -> None:
         assert shown, row
         for number, decimals, percent in shown:
             scale = 100 if percent else 1
-            assert any(f"{scale * value:.{len(decimals)}f}" == number for value in values), f"{number} is not in {name}: {row}"
+            assert any(f"{scale * value:.{len(decimals)}f}" == number for value in values), (
+                f"{number} is not in {name}: {row}"
+            )
 
 
 def _numbers(value: object) -> list[float]:

@@ -27,7 +27,9 @@ def test_batch_counts_its_entries():
     assert len(batch) == 2
     moved = batch.to("meta")
     assert {t.device.type for t in (moved.frames, moved.row, moved.view, moved.label)} == {"meta"}
-    with pytest.raises(Exception, match=r"label must have one entry for each of the 2 clips|parameter 'label'"):
+    with pytest.raises(
+        Exception, match=r"label must have one entry for each of the 2 clips|parameter 'label'"
+    ):
         ClipBatch(frames, row=indices(2), view=indices(2), label=indices(3))
     with pytest.raises(UserError, match="uint8 or float"):
         ClipBatch(frames.int(), row=indices(2), view=indices(2), label=indices(2))

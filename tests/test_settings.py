@@ -7,7 +7,7 @@ import typing
 
 import pytest
 
-from videomae2.apps.settings_help import settings_help
+from videomae2.cli.settings_help import settings_help
 from videomae2.config import expectation, flatten, walk
 from videomae2.engine.schedule import make_plan
 from videomae2.settings import EvaluateSettings, FinetuneSettings, PretrainSettings

@@ -1,4 +1,6 @@
-"""Targets: by hand, for any tubelet, only where asked, without gradients; cubes and clips are each other's inverse."""
+"""Targets: by hand, for any tubelet, only where asked, without gradients; cubes and clips are each other's
+inverse.
+"""
 
 import pytest
 import torch
@@ -8,11 +10,17 @@ from videomae2.errors import UserError
 from videomae2.geometry import TokenGrid
 from videomae2.targets import denormalize, reconstruction_targets
 
-GRIDS = [TokenGrid.square(8, 32, patch=8), TokenGrid(6, 16, 24, 3, 8), TokenGrid.square(1, 16, tubelet=1, patch=4)]
+GRIDS = [
+    TokenGrid.square(8, 32, patch=8),
+    TokenGrid(6, 16, 24, 3, 8),
+    TokenGrid.square(1, 16, tubelet=1, patch=4),
+]
 
 
 def clip(grid, batch=2):
-    return torch.randint(0, 256, grid.clip_shape(batch), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return torch.randint(
+        0, 256, grid.clip_shape(batch), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
 
 
 def all_tokens(grid, batch=2):
@@ -38,7 +46,9 @@ def test_a_cube_is_the_slice_of_the_clip(grid):
             expected = cube_by_hand(frames[sample], grid, int(tokens[sample, place])).flatten() / 255
             assert torch.equal(chosen[sample, place], expected)
     assert gather_cubes(frames, grid, tokens).dtype == torch.uint8
-    assert torch.equal(cubes(frames, grid).gather(1, tokens[..., None].expand(-1, -1, grid.cube_values)), chosen)
+    assert torch.equal(
+        cubes(frames, grid).gather(1, tokens[..., None].expand(-1, -1, grid.cube_values)), chosen
+    )
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)

@@ -16,7 +16,9 @@ def _clip() -> torch.Tensor:
 
 def test_hidden_tokens_are_grey_and_visible_ones_untouched():
     frames = _clip()
-    seen = visualize.hide(frames, GRID, torch.tensor([4, 6]))  # tokens are raster (time, row, column): 2 x 2 x 3
+    seen = visualize.hide(
+        frames, GRID, torch.tensor([4, 6])
+    )  # tokens are raster (time, row, column): 2 x 2 x 3
     expected = torch.full_like(frames, 128)
     expected[0:2, :, 4:8, 4:8] = frames[0:2, :, 4:8, 4:8]  # token 4: step 0, row 1, column 1
     expected[2:4, :, 0:4, 0:4] = frames[2:4, :, 0:4, 0:4]  # token 6: step 1, row 0, column 0

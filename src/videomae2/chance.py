@@ -1,7 +1,8 @@
-"""Chance is a function, not a state: every random number follows from a key made of (seed, purpose, epoch, row, view).
+"""Chance is a function, not a state: every random number follows from a key made of (seed, purpose, epoch,
+row, view).
 
-Keys are 64-bit integers mixed by SplitMix64 (Steele, Lea, Flood 2014), the same bits on every device and for any
-number of workers or processes. Nothing here reads or writes a global generator.
+Keys are 64-bit integers mixed by SplitMix64 (Steele, Lea, Flood 2014), the same bits on every device and for
+any number of workers or processes. Nothing here reads or writes a global generator.
 """
 
 import hashlib
@@ -18,16 +19,24 @@ _MIX_2 = 0x94D049BB133111EB
 
 
 def key(seed: int, *parts: int | str) -> int:
-    """One non-negative 63-bit key from a seed and what it is for, such as `key(seed, "crop", epoch, row, view)`."""
+    """One non-negative 63-bit key from a seed and what it is for, such as `key(seed, "crop", epoch, row,
+    view)`.
+    """
     state = _mix(seed & _MASK)
     for part in parts:
-        number = int.from_bytes(hashlib.blake2b(part.encode(), digest_size=8).digest(), "big") if isinstance(part, str) else part
+        number = (
+            int.from_bytes(hashlib.blake2b(part.encode(), digest_size=8).digest(), "big")
+            if isinstance(part, str)
+            else part
+        )
         state = _mix((state + _GAMMA + _mix(number & _MASK)) & _MASK)
     return state >> 1
 
 
 def keys(base: int, *parts: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
-    """Keys for many samples at once: `keys(key(seed, "mask", epoch), rows, views)`; int64 [B] on the device of the parts."""
+    """Keys for many samples at once: `keys(key(seed, "mask", epoch), rows, views)`; int64 [B] on the device
+    of the parts.
+    """
     state = torch.full_like(parts[0], _signed(base))
     for part in parts:
         state = _mix_tensor(state + _signed(_GAMMA) + _mix_tensor(part))

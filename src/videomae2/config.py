@@ -1,7 +1,9 @@
-"""Typed configuration: dataclass defaults <- a TOML page of differences <- `--dotted.key value` from the command line.
+"""Typed configuration: dataclass defaults <- a TOML page of differences <- `--dotted.key value` from the
+command line.
 
-Cyclopts draws the commands, but it rebuilds a nested dataclass from its class and so forgets the defaults a command
-sets for it (`PretrainSettings.data` has four repeated views, `DataSettings` one). Here changes are laid over those.
+Cyclopts draws the commands, but it rebuilds a nested dataclass from its class and so forgets the defaults a
+command sets for it (`PretrainSettings.data` has four repeated views, `DataSettings` one). Here changes are
+laid over those.
 """
 
 import dataclasses
@@ -34,11 +36,14 @@ class Difference(NamedTuple):
         return f"{self.key}: {self.first!r} and {self.second!r}"
 
 
-def load_settings(cls: type[Settings], page: str | Path | None = None, overrides: Sequence[str] = ()) -> Settings:
+def load_settings(
+    cls: type[Settings], page: str | Path | None = None, overrides: Sequence[str] = ()
+) -> Settings:
     """Settings of a command: its defaults, changed by the TOML page, changed by command-line tokens.
 
     `page` may also be a run's folder, whose `config.toml` is then read. `overrides` are tokens such as
-    `["--optim.betas", "0.9", "0.95", "--data.no_flip"]`. UserError: unknown key, wrong type, missing or malformed page.
+    `["--optim.betas", "0.9", "0.95", "--data.no_flip"]`. UserError: unknown key, wrong type, missing or
+    malformed page.
     """
     settings = cls()
     if page is not None:
@@ -47,7 +52,9 @@ def load_settings(cls: type[Settings], page: str | Path | None = None, overrides
 
 
 def from_toml(cls: type[Settings], text: str, source: str = "the page") -> Settings:
-    """Settings from TOML text; keys it does not name keep their defaults. UserError as for a page named `source`."""
+    """Settings from TOML text; keys it does not name keep their defaults. UserError as for a page named
+    `source`.
+    """
     settings = cls()
     return _change(settings, _read_page(settings, text, source))
 
@@ -67,7 +74,11 @@ def flatten(settings: Any) -> dict[str, Any]:
 def differences(first: Any, second: Any) -> list[Difference]:
     """The keys on which two settings of one class differ, with both values."""
     other = flatten(second)
-    return [Difference(key, value, other.get(key)) for key, value in flatten(first).items() if value != other.get(key)]
+    return [
+        Difference(key, value, other.get(key))
+        for key, value in flatten(first).items()
+        if value != other.get(key)
+    ]
 
 
 def walk(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -88,8 +99,16 @@ def expectation(kind: Any) -> str:
     if typing.get_origin(kind) is tuple:
         return f"{len(typing.get_args(kind))} numbers"
     if _is_union(kind):
-        return " or ".join(expectation(part) for part in sorted(typing.get_args(kind), key=lambda part: part is str))
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "none"}[kind]
+        return " or ".join(
+            expectation(part) for part in sorted(typing.get_args(kind), key=lambda part: part is str)
+        )
+    return {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "text",
+        types.NoneType: "none",
+    }[kind]
 
 
 def _change(settings: Settings, changes: dict[str, Any]) -> Settings:
@@ -122,7 +141,9 @@ def _page_text(page: Path) -> str:
     path = page / "config.toml" if page.is_dir() else page
     if not path.is_file():
         what = "is a folder without a config.toml" if page.is_dir() else "does not exist"
-        raise UserError(f"the settings page {page} {what}; give a .toml file, or a run's folder, as the first argument")
+        raise UserError(
+            f"the settings page {page} {what}; give a .toml file, or a run's folder, as the first argument"
+        )
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -138,13 +159,17 @@ def _read_page(settings: Any, text: str, source: str) -> dict[str, Any]:
     return {key: _typed(kinds[key], value, key, source) for key, value in _dotted(table, kinds, source)}
 
 
-def _dotted(table: dict[str, Any], kinds: dict[str, Any], source: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _dotted(
+    table: dict[str, Any], kinds: dict[str, Any], source: str, prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
     sections = _sections(kinds)
     for name, value in table.items():
         key = f"{prefix}{name}"
         if key in sections:
             if not isinstance(value, dict):
-                raise UserError(f"{source}: {key} is {value!r}, but it is a section; write [{key}] and its keys below it")
+                raise UserError(
+                    f"{source}: {key} is {value!r}, but it is a section; write [{key}] and its keys below it"
+                )
             yield from _dotted(value, kinds, source, f"{key}.")
         elif key in kinds:
             yield key, value
@@ -159,9 +184,15 @@ def _read_line(settings: Any, tokens: Sequence[str]) -> dict[str, Any]:
     while position < len(tokens):
         token = tokens[position]
         if not token.startswith("--"):
-            raise UserError(f"{token!r} came where an option was expected; options look like --{next(iter(kinds))} VALUE")
+            raise UserError(
+                f"{token!r} came where an option was expected; options look like --{next(iter(kinds))} VALUE"
+            )
         name, equals, attached = token[2:].partition("=")
-        following = [attached] if equals else list(takewhile(lambda value: not value.startswith("--"), tokens[position + 1 :]))
+        following = (
+            [attached]
+            if equals
+            else list(takewhile(lambda value: not value.startswith("--"), tokens[position + 1 :]))
+        )
         key, negated = _resolve(name, kinds)
         taken, value = (0, False) if negated else _take(kinds[key], following, key)
         if negated and equals:
@@ -198,7 +229,9 @@ def _take(kind: Any, following: list[str], key: str) -> tuple[int, Any]:
 
 
 def _parse(kind: Any, text: str) -> Any:
-    """A token as the value its setting's type asks for; text that does not fit is left for `_typed` to refuse."""
+    """A token as the value its setting's type asks for; text that does not fit is left for `_typed` to
+    refuse.
+    """
     choices = set(typing.get_args(kind)) if _is_union(kind) else {kind}
     if types.NoneType in choices and text.lower() == "none":
         return None
@@ -241,7 +274,11 @@ def _unknown(name: str, kinds: dict[str, Any], source: str) -> UserError:
     by_last = {key.rpartition(".")[2]: key for key in kinds}
     near = difflib.get_close_matches(wanted, kinds, n=1) or [key for key in kinds if key.endswith(f"_{last}")]
     near = near or [by_last[match] for match in difflib.get_close_matches(last, by_last, n=1)]
-    advice = f"did you mean {near[0]}?" if near else f"the sections are {', '.join(sorted(_sections(kinds)))}; see --help"
+    advice = (
+        f"did you mean {near[0]}?"
+        if near
+        else f"the sections are {', '.join(sorted(_sections(kinds)))}; see --help"
+    )
     return UserError(f"{source}: unknown setting {name}; {advice}")
 
 

@@ -11,8 +11,11 @@ Frames = UInt8[Tensor, "B T C H W"] | Float[Tensor, "B T C H W"]
 """A batch of clips: uint8, or float in [0, 1]."""
 
 
-def gather_cubes(frames: Frames, grid: TokenGrid, tokens: Int[Tensor, "B S"] | None = None) -> Shaped[Tensor, "B S C t p q"]:
-    """The cubes of `tokens` (None: all, in raster order), untouched in type and value; no other pixel is copied.
+def gather_cubes(
+    frames: Frames, grid: TokenGrid, tokens: Int[Tensor, "B S"] | None = None
+) -> Shaped[Tensor, "B S C t p q"]:
+    """The cubes of `tokens` (None: all, in raster order), untouched in type and value; no other pixel is
+    copied.
 
     Axes of a cube: channel, frame, row, column, the order of a 3-D convolution's weight.
     """
@@ -26,7 +29,9 @@ def gather_cubes(frames: Frames, grid: TokenGrid, tokens: Int[Tensor, "B S"] | N
 
 
 def _runs(grid: TokenGrid, tokens: Tensor) -> Tensor:
-    """[B, S, C, t, p]: where each row of each cube lies, counted in runs of `patch` pixels through the whole batch."""
+    """[B, S, C, t, p]: where each row of each cube lies, counted in runs of `patch` pixels through the whole
+    batch.
+    """
     _, rows, columns = grid.shape
     sample, channel, frame, line = (
         torch.arange(count, device=tokens.device).view(-1, *[1] * trailing)
@@ -38,8 +43,12 @@ def _runs(grid: TokenGrid, tokens: Tensor) -> Tensor:
     return (picture * grid.height + row * grid.patch + line) * columns + column
 
 
-def cubes(frames: Frames, grid: TokenGrid, tokens: Int[Tensor, "B S"] | None = None) -> Float[Tensor, "B S P"]:
-    """Pixels in [0, 1] of the cubes of `tokens`, flattened as released: frame, row, column, channel fastest."""
+def cubes(
+    frames: Frames, grid: TokenGrid, tokens: Int[Tensor, "B S"] | None = None
+) -> Float[Tensor, "B S P"]:
+    """Pixels in [0, 1] of the cubes of `tokens`, flattened as released: frame, row, column, channel
+    fastest.
+    """
     return unit_range(flatten_cubes(gather_cubes(frames, grid, tokens)))
 
 
@@ -61,10 +70,15 @@ def paste(
     grid: TokenGrid,
     canvas: Float[Tensor, "B T C H W"] | None = None,
 ) -> Float[Tensor, "B T C H W"]:
-    """The inverse of `cubes`: a clip with these cubes at these tokens, on a copy of `canvas` (None: black)."""
+    """The inverse of `cubes`: a clip with these cubes at these tokens, on a copy of `canvas` (None:
+    black).
+    """
     batch, size = values.shape[0], values.shape[2]
     if size != grid.cube_values:
-        raise UserError(f"cubes of {size} values came, but the grid {grid} has cubes of {grid.cube_values}; use its own grid")
+        raise UserError(
+            f"cubes of {size} values came, but the grid {grid} has cubes of {grid.cube_values}; use its own "
+            "grid"
+        )
     if canvas is None:
         canvas = values.new_zeros(grid.clip_shape(batch))
     whole = flatten_cubes(gather_cubes(canvas, grid)).to(values.dtype)

@@ -52,4 +52,8 @@ class Network:
     @property
     def output_matrix(self) -> int:
         """Entries of the last layer: the decoder's, to pixels, or the classifier's."""
-        return self.decoder.width * self.grid.cube_values if self.decoder else self.encoder.width * self.num_classes
+        return (
+            self.decoder.width * self.grid.cube_values
+            if self.decoder
+            else self.encoder.width * self.num_classes
+        )

@@ -73,7 +73,8 @@ class TokenGrid:
         if len(shape) != 5 or tuple(shape[1:]) != self.clip_shape(0)[1:]:
             expected = "[B, " + ", ".join(str(side) for side in self.clip_shape(0)[1:]) + "]"
             raise UserError(
-                f"a clip batch of shape {list(shape)} came, but this model reads {expected} (batch, frames, channels, "
+                f"a clip batch of shape {list(shape)} came, but this model reads {expected} (batch, frames, "
+                "channels, "
                 f"height, width); resize or resample the clip, or build the model with these frames and size"
             )
 
@@ -84,7 +85,8 @@ class TokenGrid:
     def __str__(self) -> str:
         steps, rows, columns = self.shape
         return (
-            f"{self.num_frames}x{self.height}x{self.width} pixels in {self.tubelet}x{self.patch}x{self.patch} cubes "
+            f"{self.num_frames}x{self.height}x{self.width} pixels in "
+            f"{self.tubelet}x{self.patch}x{self.patch} cubes "
             f"-> {steps}x{rows}x{columns} = {self.num_tokens} tokens"
         )
 
@@ -93,4 +95,6 @@ def _must_divide(whole_name: str, whole: int, part_name: str, part: int) -> None
     if whole % part:
         below, above = whole // part * part, (whole // part + 1) * part
         choices = f"{below} or {above}" if below else f"{above}"
-        raise UserError(f"{whole_name} {whole} is not a multiple of {part_name} {part}; try {whole_name} {choices}")
+        raise UserError(
+            f"{whole_name} {whole} is not a multiple of {part_name} {part}; try {whole_name} {choices}"
+        )

@@ -18,8 +18,19 @@ AT_LEAST_ZERO = frozenset(
         "views_per_forward",
     }
 )  # fmt: skip
-SHARES = frozenset({"data.erasing", "data.max_broken", "data.crop_scale", "mix_probability", "mix_switch", "optim.layer_decay"})
-BELOW_ONE = frozenset({"model.drop_path", "model.head_dropout", "optim.betas", "optim.ema_decay", "label_smoothing"})
+SHARES = frozenset(
+    {
+        "data.erasing",
+        "data.max_broken",
+        "data.crop_scale",
+        "mix_probability",
+        "mix_switch",
+        "optim.layer_decay",
+    }
+)
+BELOW_ONE = frozenset(
+    {"model.drop_path", "model.head_dropout", "optim.betas", "optim.ema_decay", "label_smoothing"}
+)
 
 
 def check_limits(settings: Any) -> None:
@@ -32,7 +43,9 @@ def check_limits(settings: Any) -> None:
 
 
 def _expected(key: str, number: int | float) -> str:
-    """What the key takes, in words, where the number is not that; nothing where it is. A nan is never that."""
+    """What the key takes, in words, where the number is not that; nothing where it is. A nan is never
+    that.
+    """
     if key in AT_LEAST_ONE and not number >= 1:
         return "a number from 1 on"
     if key in AT_LEAST_ZERO and not 0 <= number < float("inf"):

@@ -6,9 +6,11 @@ from torch.nn import functional as F
 
 
 def masked_mse(prediction: Float[Tensor, "B S P"], target: Float[Tensor, "B S P"]) -> Float[Tensor, ""]:
-    """Squared error, averaged over a cube's values, then over the scored tokens of the batch (released engine).
+    """Squared error, averaged over a cube's values, then over the scored tokens of the batch (released
+    engine).
 
-    The paper divides by every kept token instead, scored or not: its loss is this one times 704/784 at 16 x 224 x 224.
+    The paper divides by every kept token instead, scored or not: its loss is this one times 704/784 at 16 x
+    224 x 224.
     """
     difference = prediction.float() - target.float()
     # Against a zero, so that only the difference is kept for the backward pass, which then is one product.

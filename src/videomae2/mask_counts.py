@@ -1,4 +1,6 @@
-"""How many tokens each part of a split gets, known before anything is drawn; and what cannot give equal counts."""
+"""How many tokens each part of a split gets, known before anything is drawn; and what cannot give equal
+counts.
+"""
 
 from typing import NamedTuple
 
@@ -10,7 +12,9 @@ RING = 4  # slots of the running cell: the tokens of a 2 x 2 block
 
 
 class TokenCounts(NamedTuple):
-    """V tokens the encoder sees, R the decoder predicts, S predictions that count; the same for every sample."""
+    """V tokens the encoder sees, R the decoder predicts, S predictions that count; the same for every
+    sample.
+    """
 
     visible: int
     decoded: int
@@ -18,7 +22,9 @@ class TokenCounts(NamedTuple):
 
 
 def count_tokens(grid: TokenGrid, mask: MaskSettings) -> TokenCounts:
-    """The counts of every split of this grid and mask, without drawing one. UserError says what would work instead."""
+    """The counts of every split of this grid and mask, without drawing one. UserError says what would work
+    instead.
+    """
     _check(grid, mask)
     hidden = hidden_count(grid, mask.encoder, mask.encoder_ratio)
     visible = grid.num_tokens - hidden
@@ -30,7 +36,9 @@ def count_tokens(grid: TokenGrid, mask: MaskSettings) -> TokenCounts:
 
 
 def hidden_count(grid: TokenGrid, encoder: str, ratio: float) -> int:
-    """Tokens hidden from the encoder: whole steps, or as many at each step as the released tube mask hides."""
+    """Tokens hidden from the encoder: whole steps, or as many at each step as the released tube mask
+    hides.
+    """
     if encoder == "frame":
         return int(ratio * grid.num_steps) * grid.tokens_per_step
     return grid.num_steps * int(ratio * grid.tokens_per_step)
@@ -41,7 +49,8 @@ def dropped_slots(ratio: float) -> int:
     slots = RING * ratio
     if slots not in (1, 2, 3):
         raise UserError(
-            f"a running cell leaves out 0.25, 0.5 or 0.75 of all tokens; {ratio} came; then try mask.decoder = random"
+            f"a running cell leaves out 0.25, 0.5 or 0.75 of all tokens; {ratio} came; then try mask.decoder "
+            "= random"
         )
     return int(slots)
 
@@ -54,7 +63,8 @@ def check_even(grid: TokenGrid) -> None:
         odd = next(side for side in (grid.height, grid.width) if side % step)
         below, above = odd // step * step, odd // step * step + step
         raise UserError(
-            f"a running cell covers 2 x 2 tokens, but the grid has {rows} rows and {columns} columns; instead of {odd} pixels "
+            f"a running cell covers 2 x 2 tokens, but the grid has {rows} rows and {columns} columns; "
+            f"instead of {odd} pixels "
             f"try {f'{below} or ' if below else ''}{above}, or mask.decoder = random"
         )
 
@@ -94,7 +104,10 @@ def _check(grid: TokenGrid, mask: MaskSettings) -> None:
     for name in ("encoder_ratio", "decoder_ratio"):
         came = getattr(mask, name)
         if not 0 <= came < 1:
-            raise UserError(f"mask.{name} is {came}, but a share from 0 to below 1 was expected; the paper has 0.9 and 0.5")
+            raise UserError(
+                f"mask.{name} is {came}, but a share from 0 to below 1 was expected; the paper has 0.9 and "
+                "0.5"
+            )
     _check_hides(grid, mask)
     if mask.decoder == "running_cell":
         dropped_slots(mask.decoder_ratio)
@@ -107,22 +120,35 @@ def _check(grid: TokenGrid, mask: MaskSettings) -> None:
 def _check_hides(grid: TokenGrid, mask: MaskSettings) -> None:
     if hidden_count(grid, mask.encoder, mask.encoder_ratio):
         return
-    parts, what = (grid.num_steps, "steps") if mask.encoder == "frame" else (grid.tokens_per_step, "tokens of each step")
-    advice = f"try a ratio of {1 / parts:.2f} or more" if parts > 1 else "try more frames, more pixels or a smaller patch"
-    raise UserError(f"mask.encoder_ratio {mask.encoder_ratio} ({mask.encoder}) hides none of {parts} {what}; {advice}")
+    parts, what = (
+        (grid.num_steps, "steps")
+        if mask.encoder == "frame"
+        else (grid.tokens_per_step, "tokens of each step")
+    )
+    advice = (
+        f"try a ratio of {1 / parts:.2f} or more"
+        if parts > 1
+        else "try more frames, more pixels or a smaller patch"
+    )
+    raise UserError(
+        f"mask.encoder_ratio {mask.encoder_ratio} ({mask.encoder}) hides none of {parts} {what}; {advice}"
+    )
 
 
 def _check_overlap(grid: TokenGrid, mask: MaskSettings) -> None:
     if mask.encoder == "random" and mask.decoder in ("running_cell", "frame"):
         raise UserError(
-            f"a random encoder mask under a {mask.decoder} decoder mask gives each clip another number of tokens to predict, "
+            f"a random encoder mask under a {mask.decoder} decoder mask gives each clip another number of "
+            "tokens to predict, "
             f"but all need as many; use mask.decoder = random or none, or mask.encoder = tube"
         )
     if mask.encoder == "tube" and mask.decoder == "running_cell" and grid.num_steps % RING:
         frames = RING * grid.tubelet
         below, above = grid.num_frames // frames * frames, (grid.num_frames // frames + 1) * frames
         raise UserError(
-            f"a running cell returns after {RING} steps, but {grid.num_frames} frames with tubelet {grid.tubelet} make "
-            f"{grid.num_steps}, and clips would differ in tokens to predict; try num_frames {f'{below} or ' if below else ''}"
+            f"a running cell returns after {RING} steps, but {grid.num_frames} frames with tubelet "
+            f"{grid.tubelet} make "
+            f"{grid.num_steps}, and clips would differ in tokens to predict; try num_frames "
+            f"{f'{below} or ' if below else ''}"
             f"{above}, or mask.decoder = random"
         )

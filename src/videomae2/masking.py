@@ -1,6 +1,8 @@
-"""Dual masking (paper 3.2): which tokens the encoder sees, which the decoder predicts, and which predictions count.
+"""Dual masking (paper 3.2): which tokens the encoder sees, which the decoder predicts, and which predictions
+count.
 
-Every draw is a function of the samples' keys, batched, on the keys' device, with counts known before anything is drawn.
+Every draw is a function of the samples' keys, batched, on the keys' device, with counts known before anything
+is drawn.
 """
 
 import torch
@@ -10,7 +12,15 @@ from torch import Tensor
 from videomae2 import chance
 from videomae2.errors import UserError
 from videomae2.geometry import TokenGrid
-from videomae2.mask_counts import RING, TokenCounts, check_choice, check_even, count_tokens, dropped_slots, hidden_count
+from videomae2.mask_counts import (
+    RING,
+    TokenCounts,
+    check_choice,
+    check_even,
+    count_tokens,
+    dropped_slots,
+    hidden_count,
+)
 from videomae2.records import TokenSplit
 from videomae2.settings import MaskSettings
 
@@ -20,7 +30,8 @@ __all__ = ["TokenCounts", "count_tokens", "draw_split", "running_cell_kept", "sp
 def draw_split(grid: TokenGrid, mask: MaskSettings, sample_keys: Int[Tensor, "B"]) -> TokenSplit:
     """One split for each key, on the keys' device; a sample's split does not depend on the rest of the batch.
 
-    Raises UserError where grid and settings cannot give equal counts. From a `torch.Generator`: `chance.keys_from`.
+    Raises UserError where grid and settings cannot give equal counts. From a `torch.Generator`:
+    `chance.keys_from`.
     """
     counts = count_tokens(grid, mask)
     encoder_keys = chance.keys(chance.key(0, "encoder mask"), sample_keys)
@@ -31,9 +42,13 @@ def draw_split(grid: TokenGrid, mask: MaskSettings, sample_keys: Int[Tensor, "B"
 
 
 def split_from_masks(
-    hidden: Bool[Tensor, "B N"], dropped: Bool[Tensor, "B N"] | None, membership: str = "released", scored: str = "unseen"
+    hidden: Bool[Tensor, "B N"],
+    dropped: Bool[Tensor, "B N"] | None,
+    membership: str = "released",
+    scored: str = "unseen",
 ) -> TokenSplit:
-    """A split from two masks in the released polarity: hidden from the encoder, dropped by the decoder (None: no decoder mask).
+    """A split from two masks in the released polarity: hidden from the encoder, dropped by the decoder (None:
+    no decoder mask).
 
     UserError where the counts differ between samples.
     """
@@ -65,7 +80,9 @@ def random_hidden(grid: TokenGrid, ratio: float, keys: Int[Tensor, "B"]) -> Bool
 
 def frame_hidden(grid: TokenGrid, ratio: float, keys: Int[Tensor, "B"]) -> Bool[Tensor, "B N"]:
     """int(ratio * steps) whole steps hidden."""
-    return _lowest(chance.uniform(keys, grid.num_steps), int(ratio * grid.num_steps)).repeat_interleave(grid.tokens_per_step, 1)
+    return _lowest(chance.uniform(keys, grid.num_steps), int(ratio * grid.num_steps)).repeat_interleave(
+        grid.tokens_per_step, 1
+    )
 
 
 # ---- the decoder's masks: True = kept
@@ -74,8 +91,8 @@ def frame_hidden(grid: TokenGrid, ratio: float, keys: Int[Tensor, "B"]) -> Bool[
 def running_cell_kept(grid: TokenGrid, ratio: float, start: Int[Tensor, "B"]) -> Bool[Tensor, "B N"]:
     """The running cell (after MAR, arXiv 2207.11660) with start pointers 0..3, in the released phase.
 
-    A ring of four slots, the first 4 * ratio dropped, is shifted left by start + step + 1 and laid row-major on every
-    2 x 2 cell of the step.
+    A ring of four slots, the first 4 * ratio dropped, is shifted left by start + step + 1 and laid row-major
+    on every 2 x 2 cell of the step.
     """
     dropped = dropped_slots(ratio)
     check_even(grid)
@@ -86,7 +103,9 @@ def running_cell_kept(grid: TokenGrid, ratio: float, start: Int[Tensor, "B"]) ->
 
 
 def random_kept(ratio: float, keys: Int[Tensor, "B"], hidden: Bool[Tensor, "B N"]) -> Bool[Tensor, "B N"]:
-    """Any tokens, int(ratio * count) left out of the hidden and of the visible alike, so that counts are equal."""
+    """Any tokens, int(ratio * count) left out of the hidden and of the visible alike, so that counts are
+    equal.
+    """
     return _lowest_of_each(chance.uniform(keys, hidden.shape[1]), ratio, hidden)
 
 
@@ -108,7 +127,8 @@ def _kept(grid: TokenGrid, mask: MaskSettings, keys: Tensor, hidden: Tensor) -> 
         return running_cell_kept(grid, mask.decoder_ratio, (chance.uniform(keys, 1)[:, 0] * RING).long())
     if mask.decoder == "random":
         return random_kept(mask.decoder_ratio, keys, hidden)
-    # A frame encoder mask hides whole steps, which must be shared out evenly; the others leave all steps alike.
+    # A frame encoder mask hides whole steps, which must be shared out evenly; the others leave all steps
+    # alike.
     steps = hidden[:, :: grid.tokens_per_step] & (mask.encoder == "frame")
     return frame_kept(grid, mask.decoder_ratio, keys, steps)
 
@@ -124,7 +144,9 @@ def _split(hidden: Tensor, kept: Tensor, membership: str, scored: str, counts: T
 
 
 def _indices(mask: Tensor, count: int) -> Tensor:
-    """Positions of the `count` True entries of each row, ascending, without asking the device how many there are."""
+    """Positions of the `count` True entries of each row, ascending, without asking the device how many there
+    are.
+    """
     return mask.byte().argsort(dim=1, descending=True, stable=True)[:, :count].contiguous()
 
 
@@ -149,7 +171,8 @@ def _equal_count(what: str, mask: Tensor) -> int:
     low, high = int(counts.min()), int(counts.max())
     if low != high:
         raise UserError(
-            f"the samples of this batch have between {low} and {high} tokens {what}, but every sample needs as many: tokens "
+            f"the samples of this batch have between {low} and {high} tokens {what}, but every sample needs "
+            "as many: tokens "
             f"would leak from one clip into another; draw the masks with equal counts, as draw_split does"
         )
     return low

@@ -31,8 +31,8 @@ class Failure(_Shown):
 class Clip(_Shown):
     """One view of one manifest row: uint8 frames [T, C, H, W].
 
-    `row` is the row the pixels came from; `view` numbers the views of that row; `label` is -1 where there is none.
-    `failures` names the rows that were asked for first and could not be read.
+    `row` is the row the pixels came from; `view` numbers the views of that row; `label` is -1 where there is
+    none. `failures` names the rows that were asked for first and could not be read.
     """
 
     frames: UInt8[Tensor, "T C H W"]
@@ -50,9 +50,9 @@ class Clip(_Shown):
 class ClipBatch(_Shown):
     """What the loader hands a recipe.
 
-    frames uint8 [B, T, C, H, W] (or float in [0, 1], which mixup makes); row, view, label int64 [B]; label -1 is none.
-    `epoch` is the epoch the batch was drawn for. `failures` are rows that could not be read: replaced in training,
-    absent from `frames` in evaluation, and always counted.
+    frames uint8 [B, T, C, H, W] (or float in [0, 1], which mixup makes); row, view, label int64 [B]; label -1
+    is none. `epoch` is the epoch the batch was drawn for. `failures` are rows that could not be read:
+    replaced in training, absent from `frames` in evaluation, and always counted.
     """
 
     frames: Tensor
@@ -68,14 +68,19 @@ class ClipBatch(_Shown):
             raise UserError(f"a batch is uint8 or float [B, T, C, H, W]; {_show(self.frames)} came")
         for name in ("row", "view", "label"):
             if tuple(getattr(self, name).shape) != (size,):
-                raise UserError(f"{name} must have one entry for each of the {size} clips; {_show(getattr(self, name))} came")
+                raise UserError(
+                    f"{name} must have one entry for each of the {size} clips; {_show(getattr(self, name))} "
+                    "came"
+                )
 
     def __len__(self) -> int:
         return self.frames.shape[0]
 
     def to(self, device: torch.device | str) -> "ClipBatch":
         """The same batch with its tensors on `device`, copied without blocking where the memory is pinned."""
-        moved = {n: getattr(self, n).to(device, non_blocking=True) for n in ("frames", "row", "view", "label")}
+        moved = {
+            n: getattr(self, n).to(device, non_blocking=True) for n in ("frames", "row", "view", "label")
+        }
         return replace(self, **moved)
 
     def pin_memory(self) -> "ClipBatch":
@@ -87,9 +92,10 @@ class ClipBatch(_Shown):
 class TokenSplit(_Shown):
     """Which tokens play which part, by index; the same counts for every sample.
 
-    visible [B, V]: tokens the encoder sees, ascending. decoded [B, R]: tokens the decoder predicts, ascending.
-    scored [B, S]: which of the R predictions count, as positions into `decoded`, ascending.
-    (The design draws `scored` as [B, R]; as indices it keeps static shapes and lets targets be computed only there.)
+    visible [B, V]: tokens the encoder sees, ascending. decoded [B, R]: tokens the decoder predicts,
+    ascending. scored [B, S]: which of the R predictions count, as positions into `decoded`, ascending. (The
+    design draws `scored` as [B, R]; as indices it keeps static shapes and lets targets be computed only
+    there.)
     """
 
     visible: Int[Tensor, "B V"]
@@ -100,11 +106,17 @@ class TokenSplit(_Shown):
         for name in ("visible", "decoded", "scored"):
             indices = getattr(self, name)
             if indices.ndim != 2 or indices.dtype != torch.int64 or indices.shape[0] != self.visible.shape[0]:
-                raise UserError(f"{name} must be int64 [B, count] with the same B throughout; {_show(indices)} came")
+                raise UserError(
+                    f"{name} must be int64 [B, count] with the same B throughout; {_show(indices)} came"
+                )
         if self.visible.shape[1] == 0:
-            raise UserError("the encoder would see no token at all; lower the encoder mask ratio or enlarge the grid")
+            raise UserError(
+                "the encoder would see no token at all; lower the encoder mask ratio or enlarge the grid"
+            )
         if self.scored.shape[1] > self.decoded.shape[1]:
-            raise UserError(f"{self.scored.shape[1]} predictions are scored, but only {self.decoded.shape[1]} are decoded")
+            raise UserError(
+                f"{self.scored.shape[1]} predictions are scored, but only {self.decoded.shape[1]} are decoded"
+            )
 
     @property
     def targets(self) -> Int[Tensor, "B S"]:
@@ -128,7 +140,9 @@ class Boxes(_Shown):
         if self.xyxy.ndim != 2 or self.xyxy.shape[1] != 4:
             raise UserError(f"boxes are [A, 4] as (x0, y0, x1, y1); {_show(self.xyxy)} came")
         if bool((self.xyxy[:, 2:] < self.xyxy[:, :2]).any()):
-            raise UserError("a box ends before it starts; give boxes as (x0, y0, x1, y1) with x1 >= x0 and y1 >= y0")
+            raise UserError(
+                "a box ends before it starts; give boxes as (x0, y0, x1, y1) with x1 >= x0 and y1 >= y0"
+            )
 
 
 @dataclass(frozen=True, repr=False)
@@ -143,14 +157,17 @@ class Segments(_Shown):
         if self.seconds.ndim != 2 or self.seconds.shape[1] != 2:
             raise UserError(f"segments are [M, 2] as (start, end) in seconds; {_show(self.seconds)} came")
         if bool((self.seconds[:, 1] < self.seconds[:, 0]).any()):
-            raise UserError("a segment ends before it starts; give segments as (start, end) with end >= start")
+            raise UserError(
+                "a segment ends before it starts; give segments as (start, end) with end >= start"
+            )
 
 
 @dataclass(frozen=True, repr=False)
 class StepOutput(_Shown):
     """What a recipe's step gives the loop: a scalar loss that carries gradients, and detached scalars to log.
 
-    `metrics` stay on the device: the loop reads them only when it logs, so that a step never waits for the device.
+    `metrics` stay on the device: the loop reads them only when it logs, so that a step never waits for the
+    device.
     """
 
     loss: Float[Tensor, ""]

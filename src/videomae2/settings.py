@@ -1,6 +1,8 @@
-"""Every setting of every recipe, with the paper's values as defaults. No torch here: `--help` reads this file.
+"""Every setting of every recipe, with the paper's values as defaults. No torch here: `--help` reads this
+file.
 
-Durations are typed: "30ep" is epochs, "5%" is a share of the run, 12000 is optimizer steps; they are resolved once.
+Durations are typed: "30ep" is epochs, "5%" is a share of the run, 12000 is optimizer steps; they are resolved
+once.
 """
 
 from dataclasses import dataclass, field
@@ -11,7 +13,9 @@ Duration = str | int
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """Which network, on which grid. `None` takes the value of the size table (paper, tables of the appendix)."""
+    """Which network, on which grid. `None` takes the value of the size table (paper, tables of the
+    appendix).
+    """
 
     name: str = "vit_b16"
     """vit_ti16, vit_s16, vit_b16, vit_l16, vit_h16 or vit_g14."""
@@ -37,7 +41,9 @@ class ModelSettings:
     native_size: int = 224
     """As native_frames, for height and width."""
     positions: Literal["sinusoid", "axes", "learned"] = "sinusoid"
-    """sinusoid: released, over the flattened grid; axes: of time, row and column apart (ours, for small networks)."""
+    """sinusoid: released, over the flattened grid; axes: of time, row and column apart (ours, for small
+    networks).
+    """
     cosine_attention: bool = False
     """Attention by the angle between queries and keys; no released model has it."""
     layer_scale: float = 0.0
@@ -47,9 +53,13 @@ class ModelSettings:
     head_dropout: float = 0.0
     """Dropout before the classification head."""
     activation_checkpointing: bool = False
-    """Compute blocks again in the backward pass: of each only its input is kept, for about a third more time."""
+    """Compute blocks again in the backward pass: of each only its input is kept, for about a third more
+    time.
+    """
     mlp_checkpointing: bool = False
-    """Compute only the hidden values of MLPs again: 0.6 of the activations, for less than a tenth more time."""
+    """Compute only the hidden values of MLPs again: 0.6 of the activations, for less than a tenth more
+    time.
+    """
 
 
 @dataclass(frozen=True)
@@ -57,18 +67,25 @@ class DataSettings:
     """Which clips, how they are sampled, and how they are changed."""
 
     train: str = ""
-    """A manifest (.parquet, .arrow, .csv), a released list file (.txt), a folder of class folders, or a folder of videos."""
+    """A manifest (.parquet, .arrow, .csv), a released list file (.txt), a folder of class folders, or a
+    folder of videos.
+    """
     val: str = ""
     """As `train`; what `evaluate` and the periodic evaluation read. Empty: no evaluation."""
     root: str = ""
     """Folder that relative paths in a manifest start from; empty: the manifest's own folder."""
     list_format: Literal["auto", "pretrain", "video", "frames"] = "auto"
-    """What two numbers after each path of a released list are. pretrain: first frame and count; video: count and label;
-    frames: as video, of folders of raw frames; auto: told from the numbers, refused where both would do."""
+    """What two numbers after each path of a released list are. pretrain: first frame and count; video: count
+    and label; frames: as video, of folders of raw frames; auto: told from the numbers, refused where both
+    would do."""
     frame_pattern: str = "img_{:05}.jpg"
-    """How the raw frames of a released list are named, where it lists folders; a table has a column `pattern`."""
+    """How the raw frames of a released list are named, where it lists folders; a table has a column
+    `pattern`.
+    """
     sampling: Literal["dense", "segments"] = "dense"
-    """dense: one window of `num_frames` x `stride`; segments: one frame from each of `num_frames` equal parts (TSN)."""
+    """dense: one window of `num_frames` x `stride`; segments: one frame from each of `num_frames` equal parts
+    (TSN).
+    """
     stride: int = 4
     """Frames between sampled frames, where a row does not say."""
     target_fps: float = 0.0
@@ -78,8 +95,8 @@ class DataSettings:
     repeated_views: int = 1
     """Views made from one decode of a training video (repeated augmentation)."""
     crop: Literal["multi_scale", "random_resized", "center"] = "random_resized"
-    """multi_scale: four corners and the middle at several sizes (pre-training); random_resized: any area and shape;
-    center: the middle square."""
+    """multi_scale: four corners and the middle at several sizes (pre-training); random_resized: any area and
+    shape; center: the middle square."""
     crop_scale: tuple[float, float] = (0.08, 1.0)
     """Area range of random_resized."""
     flip: bool = True
@@ -104,12 +121,16 @@ class MaskSettings:
 
     encoder: Literal["tube", "random", "frame"] = "tube"
     encoder_ratio: float = 0.9
-    """Share of tokens hidden from the encoder; counts round as released: int(ratio * tokens of a step) hidden."""
+    """Share of tokens hidden from the encoder; counts round as released: int(ratio * tokens of a step)
+    hidden.
+    """
     decoder: Literal["none", "running_cell", "random", "frame"] = "running_cell"
     decoder_ratio: float = 0.5
     """Share of tokens the decoder leaves out."""
     membership: Literal["released", "unseen"] = "released"
-    """released: mask tokens at all kept positions, seen ones too; unseen: only where the encoder was blind (cheaper)."""
+    """released: mask tokens at all kept positions, seen ones too; unseen: only where the encoder was blind
+    (cheaper).
+    """
     scored: Literal["unseen", "all"] = "unseen"
     """Which predictions count: unseen as published; all is the ablation row of table 1 (66.74)."""
 
@@ -119,7 +140,9 @@ class TargetSettings:
     """What a prediction is compared with."""
 
     normalize: Literal["channel", "cube", "none"] = "channel"
-    """channel: per cube and colour channel, as released; cube: over the whole cube; none: raw pixels in [0, 1]."""
+    """channel: per cube and colour channel, as released; cube: over the whole cube; none: raw pixels in [0,
+    1].
+    """
 
 
 @dataclass(frozen=True)
@@ -129,7 +152,9 @@ class OptimSettings:
     base_lr: float = 1.5e-4
     """Learning rate for a batch of 256."""
     lr_counts_views: bool = True
-    """Whether `batch` in the rule above counts repeated views: the paper does for pre-training (8192 = 2048 x 4)."""
+    """Whether `batch` in the rule above counts repeated views: the paper does for pre-training (8192 = 2048 x
+    4).
+    """
     min_lr: float = 2.5e-6
     """Final learning rate, scaled by the same rule: 8e-5 at the paper's batch of 8192, as released."""
     weight_decay: float = 0.05
@@ -185,19 +210,25 @@ class PretrainSettings:
 
     model: ModelSettings = field(default_factory=ModelSettings)
     data: DataSettings = field(
-        default_factory=lambda: DataSettings(repeated_views=4, crop="multi_scale", flip=False, rand_augment="", erasing=0.0)
+        default_factory=lambda: DataSettings(
+            repeated_views=4, crop="multi_scale", flip=False, rand_augment="", erasing=0.0
+        )
     )
     mask: MaskSettings = field(default_factory=MaskSettings)
     target: TargetSettings = field(default_factory=TargetSettings)
     optim: OptimSettings = field(default_factory=OptimSettings)
     run: RunSettings = field(default_factory=RunSettings)
     init: str = ""
-    """Weights to continue from: a run, a .safetensors, a released .pth, or a hub name. Empty: from scratch."""
+    """Weights to continue from: a run, a .safetensors, a released .pth, or a hub name. Empty: from
+    scratch.
+    """
 
 
 @dataclass(frozen=True)
 class FinetuneSettings:
-    """`videomae2 finetune`: supervised training of a classifier; also post-pre-training on a labelled mix (paper 3.3)."""
+    """`videomae2 finetune`: supervised training of a classifier; also post-pre-training on a labelled mix
+    (paper 3.3).
+    """
 
     model: ModelSettings = field(default_factory=lambda: ModelSettings(drop_path=0.1))
     data: DataSettings = field(default_factory=lambda: DataSettings(repeated_views=2))
@@ -229,9 +260,13 @@ class FinetuneSettings:
     mix_switch: float = 0.5
     """Probability of cutmix over mixup where both are on."""
     init: str = ""
-    """Pre-trained or classifier weights: a run, a .safetensors, a released .pth, or a hub name. Empty: from scratch."""
+    """Pre-trained or classifier weights: a run, a .safetensors, a released .pth, or a hub name. Empty: from
+    scratch.
+    """
     label_map: str = ""
-    """A JSON list of old class numbers, one for each new class, to slice a released head (710 -> 400/600/700)."""
+    """A JSON list of old class numbers, one for each new class, to slice a released head (710 ->
+    400/600/700).
+    """
 
 
 @dataclass(frozen=True)
@@ -248,7 +283,9 @@ class EvaluateSettings:
     use_ema: bool = True
     """Use a run's averaged weights where it has them."""
     as_trained: bool = True
-    """Take clips as the weights were trained to see them (stride and the like), where a setting is left at its default."""
+    """Take clips as the weights were trained to see them (stride and the like), where a setting is left at
+    its default.
+    """
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "bf16"] = "bf16"
     out: str = ""

@@ -1,4 +1,6 @@
-"""What a prediction is compared with: the pixels of the scored cubes, normalised (paper 3.2; released engine)."""
+"""What a prediction is compared with: the pixels of the scored cubes, normalised (paper 3.2; released
+engine).
+"""
 
 import torch
 from jaxtyping import Float, Int
@@ -21,8 +23,8 @@ def reconstruction_targets(
 ) -> Float[Tensor, "B S P"]:
     """Targets of these tokens only, without gradients, from un-normalised pixels in [0, 1].
 
-    `channel`: each cube and colour channel to mean 0 and unbiased variance 1, as released; `cube`: statistics over the
-    whole cube; `none`: raw pixels. UserError where a cube is too small to have a variance.
+    `channel`: each cube and colour channel to mean 0 and unbiased variance 1, as released; `cube`: statistics
+    over the whole cube; `none`: raw pixels. UserError where a cube is too small to have a variance.
     """
     pixels = unit_range(gather_cubes(frames, grid, tokens))
     if normalize != "none":
@@ -32,9 +34,14 @@ def reconstruction_targets(
 
 
 def denormalize(
-    prediction: Float[Tensor, "B S P"], pixels: Float[Tensor, "B S P"], grid: TokenGrid, normalize: str = "channel"
+    prediction: Float[Tensor, "B S P"],
+    pixels: Float[Tensor, "B S P"],
+    grid: TokenGrid,
+    normalize: str = "channel",
 ) -> Float[Tensor, "B S P"]:
-    """Predictions as pixels, with the mean and deviation of the true cubes `pixels` ([0, 1], from `cubes`), for looking at."""
+    """Predictions as pixels, with the mean and deviation of the true cubes `pixels` ([0, 1], from `cubes`),
+    for looking at.
+    """
     if normalize == "none":
         return prediction
     mean, deviation = _statistics(_by_channel(pixels, grid), _axes(normalize, grid, _AXES))
@@ -46,7 +53,9 @@ def _axes(normalize: str, grid: TokenGrid, axes: dict[str, tuple[int, ...]]) -> 
     if normalize not in axes:
         raise UserError(f"target normalisation {normalize!r} came; choose channel, cube or none")
     if (grid.cube_pixels if normalize == "channel" else grid.cube_values) < 2:
-        raise UserError(f"a cube of one value has no variance to normalise by ({grid}); use target.normalize = none")
+        raise UserError(
+            f"a cube of one value has no variance to normalise by ({grid}); use target.normalize = none"
+        )
     return axes[normalize]
 
 
@@ -54,7 +63,9 @@ def _statistics(pixels: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     # Two passes: torch's variance takes one, and on a CPU ten times as long.
     mean = pixels.mean(axes, keepdim=True)
     count = pixels.numel() // mean.numel()
-    return mean, torch.linalg.vector_norm(pixels - mean, dim=axes, keepdim=True) / (count - 1) ** 0.5 + _EPSILON
+    return mean, torch.linalg.vector_norm(pixels - mean, dim=axes, keepdim=True) / (
+        count - 1
+    ) ** 0.5 + _EPSILON
 
 
 def _by_channel(values: Tensor, grid: TokenGrid) -> Tensor:

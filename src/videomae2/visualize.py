@@ -57,7 +57,9 @@ def strip(frames: UInt8[Tensor, "T C H W"], count: int = 8, gap: int = 4) -> UIn
 
 
 def enlarge(pictures: UInt8[Tensor, "*n C H W"], at_least: int) -> UInt8[Tensor, "*n C H2 W2"]:
-    """Whole-number enlargement, pixel by pixel, until pictures are at least `at_least` high; tiny clips stay sharp."""
+    """Whole-number enlargement, pixel by pixel, until pictures are at least `at_least` high; tiny clips stay
+    sharp.
+    """
     factor = max(1, -(-at_least // pictures.shape[-2]))
     return pictures.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)
 

@@ -52,7 +52,10 @@ def write_numbered() -> Callable[..., Path]:
                 stream.set_display_rotation(rotation)
             for number in range(num_frames):
                 frame = av.VideoFrame.from_ndarray(numbered_picture(number, *size), format="rgb24")
-                frame.pts, frame.time_base = (times[number] if times is not None else number), Fraction(1, rate)
+                frame.pts, frame.time_base = (
+                    (times[number] if times is not None else number),
+                    Fraction(1, rate),
+                )
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
         return path

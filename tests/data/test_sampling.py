@@ -1,4 +1,6 @@
-"""Which frames a clip takes: ranges, short videos, one view, and time. Equality with the released code is in tests/parity."""
+"""Which frames a clip takes: ranges, short videos, one view, and time. Equality with the released code is in
+tests/parity.
+"""
 
 import numpy as np
 import pytest
@@ -18,7 +20,9 @@ def generator(seed: int = 0) -> np.random.Generator:
 
 
 @given(COUNTS, LENGTHS, STRIDES, st.integers(1, 6))
-def test_every_sampling_stays_inside_and_moves_forward(num_frames: int, length: int, stride: int, clips: int) -> None:
+def test_every_sampling_stays_inside_and_moves_forward(
+    num_frames: int, length: int, stride: int, clips: int
+) -> None:
     drawn = [
         sampling.pretrain_indices(num_frames, length, stride, generator=generator()),
         sampling.dense_train(num_frames, length, stride, generator=generator()),
@@ -50,7 +54,9 @@ def test_the_same_generator_draws_the_same() -> None:
 
 
 def test_one_view_is_the_middle_one() -> None:
-    np.testing.assert_array_equal(sampling.dense_test_views(301, 16, 4, clips=1), [30 * 4 + 4 * np.arange(16)])
+    np.testing.assert_array_equal(
+        sampling.dense_test_views(301, 16, 4, clips=1), [30 * 4 + 4 * np.arange(16)]
+    )
     np.testing.assert_array_equal(sampling.segments_test_views(32, 16, clips=1), [np.arange(0, 32, 2)])
     assert sampling.crop_offsets(224, 298, crops=1).tolist() == [37]
 

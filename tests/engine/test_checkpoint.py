@@ -39,7 +39,9 @@ def test_weights_come_without_knowing_their_shapes(tmp_path, tensors):
     model = checkpoint.load_model_state(tmp_path)
     assert set(model) == {"head.weight", "norm"} and model["norm"].dtype == torch.bfloat16
     assert torch.equal(model["head.weight"], tensors["model.head.weight"])
-    assert torch.equal(checkpoint.load_model_state(tmp_path, "ema")["head.weight"], tensors["ema.head.weight"])
+    assert torch.equal(
+        checkpoint.load_model_state(tmp_path, "ema")["head.weight"], tensors["ema.head.weight"]
+    )
     with pytest.raises(UserError, match=r"holds no 'teacher' weights"):
         checkpoint.load_model_state(tmp_path, "teacher")
     with pytest.raises(UserError, match=r"holds no checkpoint; give a run's folder"):
@@ -81,7 +83,10 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, tensors, ha
 
 def test_no_usable_checkpoint_is_an_error_not_a_fresh_start(tmp_path, tensors):
     (save(tmp_path, tensors, 4) / "__0_0.distcp").unlink()
-    with pytest.raises(UserError, match=r"no usable checkpoint is left: .*step-4 is damaged.*remove .* to start the run again"):
+    with pytest.raises(
+        UserError,
+        match=r"no usable checkpoint is left: .*step-4 is damaged.*remove .* to start the run again",
+    ):
         checkpoint.latest(tmp_path)
     assert checkpoint.latest(tmp_path / "empty") is None
 
@@ -97,7 +102,9 @@ def test_flipped_bytes_are_one_clear_line(tmp_path, tensors):
 
 def test_another_architecture_is_named(tmp_path, tensors):
     path = save(tmp_path, tensors, 4)
-    with pytest.raises(UserError, match=r"another architecture: .*model.head.weight is \[3, 4\] there and \[2, 4\] here"):
+    with pytest.raises(
+        UserError, match=r"another architecture: .*model.head.weight is \[3, 4\] there and \[2, 4\] here"
+    ):
         checkpoint.load_tensors(path, {"model.head.weight": torch.zeros(2, 4)})
     with pytest.raises(UserError, match=r"1 tensors are missing .*\(model.tail is not in it\)"):
         checkpoint.load_tensors(path, {"model.tail": torch.zeros(2, 4)})

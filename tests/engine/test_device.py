@@ -44,7 +44,9 @@ def test_devices():
         assert choose_device("auto").type == choose_device("cuda").type == "cuda"
     else:
         assert choose_device("auto").type == "cpu"
-        with pytest.raises(UserError, match=r"run.device is 'cuda', but torch sees no CUDA device; use --device cpu"):
+        with pytest.raises(
+            UserError, match=r"run.device is 'cuda', but torch sees no CUDA device; use --device cpu"
+        ):
             choose_device("cuda")
 
 

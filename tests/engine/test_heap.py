@@ -25,8 +25,12 @@ print(kept, faults() - before)
 
 def measured(**variables: str) -> tuple[str, int]:
     """Whether memory is kept, and how many pages four further steps had to be given by the system."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")} | variables
-    done = subprocess.run([sys.executable, "-c", FAULTS], env=environment, capture_output=True, text=True, check=True)
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")
+    } | variables
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS], env=environment, capture_output=True, text=True, check=True
+    )
     kept, faults = done.stdout.split()
     return kept, int(faults)
 

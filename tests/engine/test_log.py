@@ -22,7 +22,15 @@ def log_of(folder, start=0):
 
 
 def record(step, **others):
-    return {"step": step, "epoch": 0.5, "loss": 1.0, "lr": 0.1, "clips_per_second": 3.0, "seconds_left": 75.0, **others}
+    return {
+        "step": step,
+        "epoch": 0.5,
+        "loss": 1.0,
+        "lr": 0.1,
+        "clips_per_second": 3.0,
+        "seconds_left": 75.0,
+        **others,
+    }
 
 
 def test_one_object_a_line(folder):
@@ -31,7 +39,11 @@ def test_one_object_a_line(folder):
         log.train(record(20, loss=None))
         log.evaluation(20, 0.5, {"top1": 0.25})
     lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
-    assert lines == [record(10), record(20, loss=None), {"step": 20, "epoch": 0.5, "evaluation": {"top1": 0.25}}]
+    assert lines == [
+        record(10),
+        record(20, loss=None),
+        {"step": 20, "epoch": 0.5, "evaluation": {"top1": 0.25}},
+    ]
 
 
 def test_lines_after_the_resumed_step_and_torn_ones_are_dropped(folder):
@@ -69,7 +81,11 @@ def test_on_a_terminal_there_is_a_bar_and_no_plain_line(folder, monkeypatch):
         log.train(record(10))
         log.advance(12)
         log.say("a note")
-    assert "12/100" in terminal.getvalue() and "3.0 clips/s" in terminal.getvalue() and "a note" in terminal.getvalue()
+    assert (
+        "12/100" in terminal.getvalue()
+        and "3.0 clips/s" in terminal.getvalue()
+        and "a note" in terminal.getvalue()
+    )
 
 
 def test_a_process_that_is_not_the_main_one_writes_nothing(folder, capsys):

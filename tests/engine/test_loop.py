@@ -105,7 +105,9 @@ def test_every_line_has_the_schedules_learning_rate_and_a_mean_loss(whole):
 
 
 def test_averaged_weights_are_evaluated_and_the_best_is_remembered(whole, tmp_path):
-    evaluations = [line["evaluation"] for line in read_lines(whole[0] / "metrics.jsonl") if "evaluation" in line]
+    evaluations = [
+        line["evaluation"] for line in read_lines(whole[0] / "metrics.jsonl") if "evaluation" in line
+    ]
     assert all({"score", "ema_score"} == set(values) for values in evaluations) and len(evaluations) == 4
     scores = iter([0.1, 0.2, 0.9, 0.8, 0.3, 0.4, 0.5, 0.6])
     _, result = toy_run(tmp_path, evaluate=lambda task: {"score": next(scores)})
@@ -134,7 +136,9 @@ def test_the_best_resumes_too(whole, tmp_path):
 
 def test_accumulating_equals_one_large_batch(tmp_path):
     plain = replace(OPTIM, ema_decay=0.0, clip_grad=0.0)
-    small, _ = toy_run(tmp_path / "small", optim=replace(plain, batch_size=4, accumulate=2), task=Toy(dropout=0.0))
+    small, _ = toy_run(
+        tmp_path / "small", optim=replace(plain, batch_size=4, accumulate=2), task=Toy(dropout=0.0)
+    )
 
     def joined(start):
         from itertools import islice
@@ -144,7 +148,10 @@ def test_accumulating_equals_one_large_batch(tmp_path):
         parts = toy_batches(4)(2 * start)
         while True:
             first, second = islice(parts, 2)
-            together = [torch.cat([getattr(each, n) for each in (first, second)]) for n in ("frames", "row", "view", "label")]
+            together = [
+                torch.cat([getattr(each, n) for each in (first, second)])
+                for n in ("frames", "row", "view", "label")
+            ]
             yield ClipBatch(*together)
 
     # One epoch of 12 videos is 3 batches of 4 but 1 of 8, so the length is given in steps.
@@ -181,7 +188,9 @@ def test_a_step_that_is_not_finite_changes_nothing(tmp_path, where):
 
 def test_too_many_in_a_row_stop_the_run_and_leave_the_weights(tmp_path):
     task = Broken(set(range(6, 99)))
-    with pytest.raises(RunStopped, match=r"not finite in 4 steps in a row up to step 10 .*max_nonfinite is 3.*lower --optim"):
+    with pytest.raises(
+        RunStopped, match=r"not finite in 4 steps in a row up to step 10 .*max_nonfinite is 3.*lower --optim"
+    ):
         toy_run(tmp_path, task=task)
     assert all(torch.isfinite(parameter).all() for parameter in task.parameters())
     assert checkpoint.find(tmp_path).name == "step-8"  # its evaluation was a new best
@@ -257,7 +266,9 @@ def test_a_damaged_checkpoint_costs_only_its_steps(whole, tmp_path):
 
 def test_rows_that_failed_are_written_once(tmp_path):
     toy_run(tmp_path, batches=toy_batches(4, failing=True))
-    assert read_lines(tmp_path / "failures.jsonl") == [{"row": 5, "path": "broken.mp4", "reason": "no frames"}]
+    assert read_lines(tmp_path / "failures.jsonl") == [
+        {"row": 5, "path": "broken.mp4", "reason": "no frames"}
+    ]
 
 
 def test_what_is_done_at_the_end_gets_both_sets_of_weights(tmp_path):

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from videomae2.engine.averaging import build_average
+from videomae2.engine.average import build_average
 from videomae2.engine.optim import build_optimizer, decays, parameter_groups
 from videomae2.errors import UserError
 from videomae2.settings import OptimSettings
@@ -28,8 +28,13 @@ class Net(nn.Module):
 
 def test_compiling_does_not_change_the_groups():
     plain, compiled = parameter_groups(Net(), 0.05), parameter_groups(torch.compile(Net()), 0.05)
-    assert [(g["names"], g["weight_decay"]) for g in plain] == [(g["names"], g["weight_decay"]) for g in compiled]
-    assert [(g["names"], g["weight_decay"]) for g in plain] == [(["mask_token", "head.bias"], 0.0), (["head.weight"], 0.05)]
+    assert [(g["names"], g["weight_decay"]) for g in plain] == [
+        (g["names"], g["weight_decay"]) for g in compiled
+    ]
+    assert [(g["names"], g["weight_decay"]) for g in plain] == [
+        (["mask_token", "head.bias"], 0.0),
+        (["head.weight"], 0.05),
+    ]
 
 
 def test_frozen_parameters_are_left_out():
@@ -43,7 +48,11 @@ def test_frozen_parameters_are_left_out():
 
 def test_the_optimizer_is_fused_adamw_with_the_settings():
     optimizer = build_optimizer(Net(), OptimSettings(betas=(0.8, 0.9), eps=1e-7))
-    assert optimizer.defaults["fused"] and optimizer.defaults["betas"] == (0.8, 0.9) and optimizer.defaults["eps"] == 1e-7
+    assert (
+        optimizer.defaults["fused"]
+        and optimizer.defaults["betas"] == (0.8, 0.9)
+        and optimizer.defaults["eps"] == 1e-7
+    )
 
 
 def test_the_average_follows_by_its_decay():

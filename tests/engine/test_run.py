@@ -29,7 +29,9 @@ def test_no_folder_given():
 
 def test_the_same_settings_resume_and_harmless_ones_may_differ(tmp_path):
     RunFolder.create_or_resume(tmp_path, SETTINGS)
-    harmless = replace(SETTINGS, data=replace(SETTINGS.data, workers=7), run=replace(SETTINGS.run, out="x", log_every=1))
+    harmless = replace(
+        SETTINGS, data=replace(SETTINGS.data, workers=7), run=replace(SETTINGS.run, out="x", log_every=1)
+    )
     RunFolder.create_or_resume(tmp_path, harmless)
     assert "workers = 7" in (tmp_path / "config.toml").read_text()
 
@@ -39,7 +41,10 @@ def test_the_same_settings_resume_and_harmless_ones_may_differ(tmp_path):
     [
         (replace(SETTINGS, optim=OptimSettings(base_lr=1.0)), "optim.base_lr is 0.00015 there and 1.0 here"),
         (replace(SETTINGS, run=RunSettings(seed=3)), "run.seed is 0 there and 3 here"),
-        (replace(SETTINGS, run=RunSettings(precision="fp32")), "run.precision is 'bf16' there and 'fp32' here"),
+        (
+            replace(SETTINGS, run=RunSettings(precision="fp32")),
+            "run.precision is 'bf16' there and 'fp32' here",
+        ),
         (replace(SETTINGS, data=DataSettings()), "and . more"),
         (FinetuneSettings(), "a run of pretrain, not of finetune"),
     ],

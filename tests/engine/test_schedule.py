@@ -32,7 +32,9 @@ def test_a_length_cannot_be_a_share_of_itself():
 
 
 def test_the_warmup_must_fit():
-    with pytest.raises(UserError, match=r"optim.warmup '30ep' is 600 steps, but optim.length 100 is only 100; shorten"):
+    with pytest.raises(
+        UserError, match=r"optim.warmup '30ep' is 600 steps, but optim.length 100 is only 100; shorten"
+    ):
         plan(length=100, warmup="30ep")
 
 
@@ -74,7 +76,9 @@ def test_no_step_is_outside_the_schedule():
 def test_what_is_due_when():
     resolved = plan(run=RunSettings(checkpoint_every="1ep", evaluate_every="50%"))
     assert [s for s in range(201) if resolved.is_due(resolved.evaluate_every, s)] == [100, 200]
-    assert [s for s in range(201) if resolved.is_due(resolved.checkpoint_every, s)] == list(range(20, 201, 20))
+    assert [s for s in range(201) if resolved.is_due(resolved.checkpoint_every, s)] == list(
+        range(20, 201, 20)
+    )
     assert not resolved.is_due(0, 100) and resolved.is_due(0, 200)
 
 

@@ -1,4 +1,6 @@
-"""A toy task with everything that could break exactness: drop path by chance, several groups, metrics, a mask token."""
+"""A toy task with everything that could break exactness: drop path by chance, several groups, metrics, a mask
+token.
+"""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +26,9 @@ class Toy(nn.Module):
     def __init__(self, width: int = 8, dropout: float = 0.5) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(3)
-        self.encoder = nn.Sequential(nn.Linear(48, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, 1))
+        self.encoder = nn.Sequential(
+            nn.Linear(48, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, 1)
+        )
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         with torch.no_grad():
             for parameter in self.parameters():
@@ -47,7 +51,12 @@ def toy_batches(batch_size: int, failing: bool = False) -> Callable[[int], Itera
             rows = torch.arange(batch_size)
             failures = (Failure(5, "broken.mp4", "no frames"),) if failing else ()
             yield ClipBatch(
-                frames, rows, torch.zeros_like(rows), torch.full_like(rows, -1), number * batch_size // NUM_ROWS, failures
+                frames,
+                rows,
+                torch.zeros_like(rows),
+                torch.full_like(rows, -1),
+                number * batch_size // NUM_ROWS,
+                failures,
             )
             number += 1
 
@@ -55,9 +64,19 @@ def toy_batches(batch_size: int, failing: bool = False) -> Callable[[int], Itera
 
 
 OPTIM = OptimSettings(
-    base_lr=0.5, min_lr=0.01, batch_size=4, accumulate=2, length=14, warmup=3, clip_grad=0.5, ema_decay=0.8, layer_decay=0.9
+    base_lr=0.5,
+    min_lr=0.01,
+    batch_size=4,
+    accumulate=2,
+    length=14,
+    warmup=3,
+    clip_grad=0.5,
+    ema_decay=0.8,
+    layer_decay=0.9,
 )
-RUN = RunSettings(precision="fp32", device="cpu", checkpoint_every=5, evaluate_every=4, log_every=3, tensorboard=False)
+RUN = RunSettings(
+    precision="fp32", device="cpu", checkpoint_every=5, evaluate_every=4, log_every=3, tensorboard=False
+)
 
 
 def plan_of(optim: OptimSettings, run: RunSettings, num_rows: int = NUM_ROWS) -> Plan:
@@ -72,7 +91,11 @@ def toy_metric(task: nn.Module) -> dict[str, float]:
 
 
 def toy_run(
-    out: Path, optim: OptimSettings = OPTIM, run: RunSettings = RUN, task: nn.Module | None = None, **others: object
+    out: Path,
+    optim: OptimSettings = OPTIM,
+    run: RunSettings = RUN,
+    task: nn.Module | None = None,
+    **others: object,
 ) -> tuple[nn.Module, Result]:
     """Train a toy in a folder, to the end or on from where it was."""
     task = Toy() if task is None else task

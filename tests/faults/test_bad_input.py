@@ -12,17 +12,27 @@ from pathlib import Path
 import pytest
 import torch
 
-from videomae2.apps import cli
+from videomae2.cli import main as cli
 from videomae2.config import load_settings
-from videomae2.data.sprites import encode_mp4
+from videomae2.data.sprites.draw import encode_mp4
 from videomae2.settings import FinetuneSettings, PretrainSettings
 
 TINY = shlex.split(
-    "--model.name vit_ti16 --model.depth 1 --model.width 48 --model.num_heads 3 --model.num_frames 8 --model.size 32 "
+    "--model.name vit_ti16 --model.depth 1 --model.width 48 --model.num_heads 3 --model.num_frames 8 "
+    "--model.size 32 "
     "--model.native_frames 8 --model.native_size 32 --data.workers 0 --data.stride 1 "
-    "--optim.batch_size 2 --optim.length 2 --optim.warmup 0 --run.device cpu --run.precision fp32 --run.no_tensorboard"
+    "--optim.batch_size 2 --optim.length 2 --optim.warmup 0 --run.device cpu --run.precision fp32 "
+    "--run.no_tensorboard"
 )
-TINY_PRETRAIN = [*TINY, "--model.decoder_depth", "1", "--model.decoder_width", "24", "--data.repeated_views", "1"]
+TINY_PRETRAIN = [
+    *TINY,
+    "--model.decoder_depth",
+    "1",
+    "--model.decoder_width",
+    "24",
+    "--data.repeated_views",
+    "1",
+]
 Fails = Callable[..., str]
 
 
@@ -60,7 +70,9 @@ def out(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def fails(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Fails:
-    """Run a command line that must fail as a user's mistake, changing no file under tmp_path; its one line comes back."""
+    """Run a command line that must fail as a user's mistake, changing no file under tmp_path; its one line
+    comes back.
+    """
 
     def command(*tokens: str | Path) -> str:
         before = snapshot(tmp_path)
@@ -77,7 +89,11 @@ def fails(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Fails:
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def pretrain(videos: Path, out: Path, *changes: str | Path) -> list[str | Path]:
@@ -92,12 +108,16 @@ def weights(path: Path, *changes: str, kind: str = "classifier") -> Path:
     """A checkpoint of a tiny network in our own layout."""
     from videomae2.heads.classify import build_classifier
     from videomae2.models.build import build_autoencoder
-    from videomae2.models.writers import save_safetensors
+    from videomae2.weights.write import save_safetensors
 
     cls = FinetuneSettings if kind == "classifier" else PretrainSettings
     settings = load_settings(cls, None, [*(TINY if kind == "classifier" else TINY_PRETRAIN), *changes]).model
     generator = torch.Generator().manual_seed(0)
-    module = build_classifier(settings, 2, 1.0, generator) if kind == "classifier" else build_autoencoder(settings, generator)
+    module = (
+        build_classifier(settings, 2, 1.0, generator)
+        if kind == "classifier"
+        else build_autoencoder(settings, generator)
+    )
     save_safetensors(path, module, settings, kind)
     return path
 
@@ -180,12 +200,16 @@ def test_fine_tuning_needs_labels(videos: Path, out: Path, fails: Fails) -> None
 
 
 @pytest.mark.parametrize("command", [pretrain, finetune])
-@pytest.mark.parametrize(("manifest", "first"), [("broken.csv", "broken0.mp4"), ("absent.csv", "absent0.mp4")])
+@pytest.mark.parametrize(
+    ("manifest", "first"), [("broken.csv", "broken0.mp4"), ("absent.csv", "absent0.mp4")]
+)
 def test_where_every_video_is_broken_the_run_stops_at_once_and_names_the_first(
     videos: Path, out: Path, fails: Fails, *, command: Callable, manifest: str, first: str
 ) -> None:
     error = fails(*command(videos, out, "--data.train", videos / manifest, "--optim.length", "1000"))
-    assert f"none of 4 videos tried of {videos / manifest} could be read; the first failures: row 0, " in error
+    assert (
+        f"none of 4 videos tried of {videos / manifest} could be read; the first failures: row 0, " in error
+    )
     assert first in error
     assert not out.exists()
 
@@ -293,7 +317,9 @@ def test_a_folder_of_something_else_and_a_file_are_left_alone(videos: Path, out:
         (["--data.test_crops", "0"], "data.test_crops is 0"),
     ],
 )
-def test_evaluate_refuses(videos: Path, out: Path, tmp_path: Path, fails: Fails, *, changes: list[str], message: str) -> None:
+def test_evaluate_refuses(
+    videos: Path, out: Path, tmp_path: Path, fails: Fails, *, changes: list[str], message: str
+) -> None:
     good = weights(tmp_path / "good.safetensors")
     base = [
         "evaluate",
@@ -312,26 +338,46 @@ def test_evaluate_refuses(videos: Path, out: Path, tmp_path: Path, fails: Fails,
     assert not out.exists()
 
 
-def test_evaluate_refuses_weights_without_a_classifier(videos: Path, out: Path, tmp_path: Path, fails: Fails) -> None:
+def test_evaluate_refuses_weights_without_a_classifier(
+    videos: Path, out: Path, tmp_path: Path, fails: Fails
+) -> None:
     pretrained = weights(tmp_path / "pretrained.safetensors", kind="pretrain")
-    error = fails("evaluate", "--weights", pretrained, "--data.val", videos / "good.csv", "--device", "cpu", "--out", out)
+    error = fails(
+        "evaluate",
+        "--weights",
+        pretrained,
+        "--data.val",
+        videos / "good.csv",
+        "--device",
+        "cpu",
+        "--out",
+        out,
+    )
     assert "pretrained.safetensors" in error
     assert not out.exists()
 
 
-def test_predict_and_reconstruct_name_a_file_they_cannot_read(videos: Path, tmp_path: Path, fails: Fails) -> None:
+def test_predict_and_reconstruct_name_a_file_they_cannot_read(
+    videos: Path, tmp_path: Path, fails: Fails
+) -> None:
     classifier = weights(tmp_path / "classifier.safetensors")
     autoencoder = weights(tmp_path / "autoencoder.safetensors", kind="pretrain")
     for name in ("broken0.mp4", "absent.mp4"):
         assert name in fails("predict", videos / name, "--weights", classifier, "--device", "cpu")
         target = tmp_path / "r.mp4"
-        assert name in fails("reconstruct", videos / name, "--weights", autoencoder, "-o", target, "--device", "cpu")
+        assert name in fails(
+            "reconstruct", videos / name, "--weights", autoencoder, "-o", target, "--device", "cpu"
+        )
 
 
-def test_reconstruct_needs_a_decoder_and_predict_a_classifier(videos: Path, tmp_path: Path, fails: Fails) -> None:
+def test_reconstruct_needs_a_decoder_and_predict_a_classifier(
+    videos: Path, tmp_path: Path, fails: Fails
+) -> None:
     classifier = weights(tmp_path / "classifier.safetensors")
     autoencoder = weights(tmp_path / "autoencoder.safetensors", kind="pretrain")
-    assert "decoder" in fails("reconstruct", videos / "0.mp4", "--weights", classifier, "-o", tmp_path / "r.mp4")
+    assert "decoder" in fails(
+        "reconstruct", videos / "0.mp4", "--weights", classifier, "-o", tmp_path / "r.mp4"
+    )
     assert "autoencoder.safetensors" in fails("predict", videos / "0.mp4", "--weights", autoencoder)
 
 
@@ -346,7 +392,9 @@ def test_data_show_and_check_name_what_they_cannot_read(videos: Path, fails: Fai
 
 def test_as_a_process_the_mistake_is_one_line_and_exit_code_2(videos: Path, out: Path) -> None:
     tokens = [str(token) for token in pretrain(videos, out, "--data.train", "nowhere.csv")]
-    found = subprocess.run([sys.executable, "-m", "videomae2.apps.cli", *tokens], capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        [sys.executable, "-m", "videomae2.cli.main", *tokens], capture_output=True, text=True, check=False
+    )
     assert found.returncode == 2, found.stderr
     assert re.fullmatch(r"error: [^\n]*nowhere\.csv[^\n]*\n", found.stderr)
     assert not out.exists()

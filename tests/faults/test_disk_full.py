@@ -20,7 +20,9 @@ SETTINGS = {"run": replace(RUN, checkpoint_every=2, evaluate_every=0)}
 
 @pytest.fixture
 def full_disk(monkeypatch):
-    """Bytes that torch writes into a checkpoint go to /dev/full, whose every write is refused by the kernel."""
+    """Bytes that torch writes into a checkpoint go to /dev/full, whose every write is refused by the
+    kernel.
+    """
 
     @contextlib.contextmanager
     def create_stream(self, path, mode):
@@ -88,7 +90,9 @@ def test_a_full_log(tmp_path, monkeypatch):
         return real(Path("/dev/full") if self.name == "metrics.jsonl" else self, *arguments, **others)
 
     monkeypatch.setattr(Path, "open", open_full)
-    with pytest.raises(UserError, match=r"metrics.jsonl could not be written: No space left on device; make room"):
+    with pytest.raises(
+        UserError, match=r"metrics.jsonl could not be written: No space left on device; make room"
+    ):
         toy_run(tmp_path, **SETTINGS)
 
 
@@ -105,7 +109,9 @@ def test_a_mistake_of_ours_is_not_called_a_full_disk(tmp_path, monkeypatch):
 def test_on_a_file_system_that_is_really_full(tmp_path):
     small = tmp_path / "small"
     small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(small)], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(small)], capture_output=True, check=False
+    )
     if mounted.returncode:
         pytest.skip("mounting a small file system needs the rights to do so")
     try:

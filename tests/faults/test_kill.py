@@ -1,4 +1,6 @@
-"""SIGKILL at any moment: the resumed run ends with the same bits. Children are forked, so that torch is imported once."""
+"""SIGKILL at any moment: the resumed run ends with the same bits. Children are forked, so that torch is
+imported once.
+"""
 
 import multiprocessing
 import os
@@ -16,7 +18,10 @@ from videomae2.engine.log import read_lines
 from ..engine.toys import OPTIM, RUN, same_tensors, toy_batches, toy_run, without_time
 
 FORK = multiprocessing.get_context("fork")
-SETTINGS = {"run": replace(RUN, checkpoint_every=2, keep_last=2), "batches": toy_batches(OPTIM.batch_size, failing=True)}
+SETTINGS = {
+    "run": replace(RUN, checkpoint_every=2, keep_last=2),
+    "batches": toy_batches(OPTIM.batch_size, failing=True),
+}
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +49,14 @@ def child(out, before=lambda: None):
 
 def assert_equal(whole, out):
     assert same_tensors(whole, out)
-    assert without_time(read_lines(whole / "metrics.jsonl")) == without_time(read_lines(out / "metrics.jsonl"))
+    assert without_time(read_lines(whole / "metrics.jsonl")) == without_time(
+        read_lines(out / "metrics.jsonl")
+    )
     assert read_lines(whole / "failures.jsonl") == read_lines(out / "failures.jsonl")
     assert {path.name for path in whole.iterdir()} == {path.name for path in out.iterdir()}
-    assert {path.name for path in (whole / "checkpoints").iterdir()} == {path.name for path in (out / "checkpoints").iterdir()}
+    assert {path.name for path in (whole / "checkpoints").iterdir()} == {
+        path.name for path in (out / "checkpoints").iterdir()
+    }
 
 
 @pytest.mark.parametrize("number", range(10))

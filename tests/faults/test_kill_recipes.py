@@ -93,4 +93,6 @@ def test_killed_and_resumed_equals_uninterrupted(references, videos, tmp_path, r
     assert same_tensors(reference, out)
     for name in ("model.safetensors", "model_without_ema.safetensors"):
         assert (reference / name).read_bytes() == (out / name).read_bytes()
-    assert without_time(read_lines(reference / "metrics.jsonl")) == without_time(read_lines(out / "metrics.jsonl"))
+    assert without_time(read_lines(reference / "metrics.jsonl")) == without_time(
+        read_lines(out / "metrics.jsonl")
+    )

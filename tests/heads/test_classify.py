@@ -20,7 +20,9 @@ TINY = {"name": "vit_ti16", "num_frames": 8, "size": 32, "patch": 8, "width": 48
 
 
 def clip(batch=3):
-    return torch.randint(0, 256, (batch, 8, 3, 32, 32), dtype=torch.uint8, generator=chance.torch_generator(0))
+    return torch.randint(
+        0, 256, (batch, 8, 3, 32, 32), dtype=torch.uint8, generator=chance.torch_generator(0)
+    )
 
 
 @pytest.mark.parametrize("name", COUNTS)

@@ -1,4 +1,6 @@
-"""bf16 attention on a CPU: the values of the fused kernel, and gradients as near to the exact ones as its own."""
+"""bf16 attention on a CPU: the values of the fused kernel, and gradients as near to the exact ones as its
+own.
+"""
 
 import pytest
 import torch
@@ -29,9 +31,13 @@ def error(ours: Tensor, exact: Tensor) -> float:
 
 @pytest.mark.parametrize(("queries", "keys"), SHAPES)
 @pytest.mark.parametrize("scale", [None, 1.0])
-def test_values_and_gradients_are_as_exact_as_bf16_allows(queries: int, keys: int, scale: float | None) -> None:
+def test_values_and_gradients_are_as_exact_as_bf16_allows(
+    queries: int, keys: int, scale: float | None
+) -> None:
     given = operands(queries, keys)
-    exact = gradients(*(each.double() for each in given), lambda *x: F.scaled_dot_product_attention(*x, scale=scale))
+    exact = gradients(
+        *(each.double() for each in given), lambda *x: F.scaled_dot_product_attention(*x, scale=scale)
+    )
     ours = gradients(*given, lambda *x: attend(*x, scale))
     for mine, true in zip(ours, exact, strict=True):
         assert mine.dtype == torch.bfloat16

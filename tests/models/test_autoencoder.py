@@ -1,14 +1,16 @@
-"""The whole autoencoder: no leak between clips, images as one-frame clips, every parameter trained, and it learns."""
+"""The whole autoencoder: no leak between clips, images as one-frame clips, every parameter trained, and it
+learns.
+"""
 
 import pytest
 import torch
 
+from videomae2.architecture import token_grid
 from videomae2.losses import masked_mse
-from videomae2.models.sizes import token_grid
 from videomae2.settings import MaskSettings
 from videomae2.targets import reconstruction_targets
 
-from . import tiny
+from .. import tiny
 
 IMAGE = {"num_frames": 1, "tubelet": 1, "native_frames": 1}
 IMAGE_MASK = MaskSettings(encoder="random", encoder_ratio=0.75, decoder="none")
@@ -16,7 +18,11 @@ IMAGE_MASK = MaskSettings(encoder="random", encoder_ratio=0.75, decoder="none")
 
 @pytest.mark.parametrize("membership", ["released", "unseen"])
 def test_one_clip_never_changes_another_clips_predictions(membership):
-    model, split, clip = tiny.network(), tiny.split(mask=MaskSettings(encoder_ratio=0.75, membership=membership)), tiny.frames()
+    model, split, clip = (
+        tiny.network(),
+        tiny.split(mask=MaskSettings(encoder_ratio=0.75, membership=membership)),
+        tiny.frames(),
+    )
     changed = torch.cat((255 - clip[:1], clip[1:]))
     before, after = model(clip, split), model(changed, split)
     assert torch.equal(after[1], before[1])
@@ -41,7 +47,9 @@ def test_scored_tokens_are_predicted_blind():
     assert torch.equal(reached, seen)
 
 
-@pytest.mark.parametrize("changes", [{}, {"cosine_attention": True, "layer_scale": 0.1, "positions": "learned"}, IMAGE], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{}, {"cosine_attention": True, "layer_scale": 0.1, "positions": "learned"}, IMAGE], ids=str
+)
 def test_every_parameter_gets_a_gradient(changes):
     mask = IMAGE_MASK if changes == IMAGE else tiny.MASK
     model = tiny.network(**changes)
@@ -50,12 +58,16 @@ def test_every_parameter_gets_a_gradient(changes):
         assert bool(grad.isfinite().all()) and float(grad.abs().sum()) > 0, name
 
 
-@pytest.mark.parametrize("changes", [{}, IMAGE, {"num_frames": 12, "tubelet": 3, "native_frames": 12}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{}, IMAGE, {"num_frames": 12, "tubelet": 3, "native_frames": 12}], ids=str
+)
 def test_it_learns_to_reconstruct_one_batch(changes):
     """One frame with tubelet 1 is the image autoencoder; three frames a tubelet are as good as two."""
     mask = IMAGE_MASK if changes == IMAGE else tiny.MASK
     model, split, clip = tiny.network(**changes), tiny.split(mask=mask, **changes), tiny.frames(**changes)
-    clip = clip.float().mean((3, 4), keepdim=True).expand_as(clip) / 255 + torch.linspace(-0.2, 0.2, 32)  # smooth
+    clip = clip.float().mean((3, 4), keepdim=True).expand_as(clip) / 255 + torch.linspace(
+        -0.2, 0.2, 32
+    )  # smooth
     target = reconstruction_targets(clip, token_grid(tiny.settings(**changes)), split.targets)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []

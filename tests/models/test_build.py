@@ -5,12 +5,13 @@ import torch
 
 from videomae2 import chance
 from videomae2.models.build import build_autoencoder, build_encoder
-from videomae2.models.positions import sinusoid
+from videomae2.positions import sinusoid
 from videomae2.settings import ModelSettings
 
-from . import tiny
+from .. import tiny
 
-# Paper 5.1 and 5.2: encoder with its final norm, whole pre-training model, decoder with projection and mask token.
+# Paper 5.1 and 5.2: encoder with its final norm, whole pre-training model, decoder with projection and mask
+# token.
 COUNTS = {
     "vit_s16": (21_879_936, 24_029_376, 2_149_440),
     "vit_b16": (86_227_200, 94_210_944, 7_983_744),
@@ -47,7 +48,9 @@ def test_pretraining_values_are_the_released_ones():
     for name, value in model.state_dict().items():
         if value.ndim == 2:
             bound = (6 / sum(value.shape)) ** 0.5
-            assert float(value.abs().max()) <= bound and float(value.std()) == pytest.approx(bound / 3**0.5, rel=0.1), name
+            assert float(value.abs().max()) <= bound and float(value.std()) == pytest.approx(
+                bound / 3**0.5, rel=0.1
+            ), name
         elif "norm" in name and name.endswith("weight"):
             assert torch.equal(value, torch.ones_like(value)), name
         elif name.endswith("bias") and "patch_embed" not in name:

@@ -1,6 +1,7 @@
 """The forward pass is one graph: no step of it falls back to Python.
 
-A process of its own, because the shape checks of a test run are Python; the backend that compiles nothing keeps it short.
+A process of its own, because the shape checks of a test run are Python; the backend that compiles nothing
+keeps it short.
 """
 
 import subprocess
@@ -10,7 +11,7 @@ SCRIPT = """
 import torch
 from videomae2.masking import draw_split
 from videomae2.models.build import build_autoencoder
-from videomae2.models.sizes import token_grid
+from videomae2.architecture import token_grid
 from videomae2.settings import MaskSettings, ModelSettings
 
 settings = ModelSettings(name="vit_ti16", num_frames=8, size=32, patch=8, depth=2, decoder_depth=2)

@@ -1,11 +1,13 @@
-"""The decoder: predictions where they are scored, the same as if all had been made, under either membership."""
+"""The decoder: predictions where they are scored, the same as if all had been made, under either
+membership.
+"""
 
 import pytest
 import torch
 
 from videomae2.settings import MaskSettings
 
-from . import tiny
+from .. import tiny
 
 
 @pytest.mark.parametrize("decoder", ["none", "running_cell", "random", "frame"])

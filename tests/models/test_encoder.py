@@ -6,7 +6,7 @@ import torch
 from videomae2.errors import UserError
 from videomae2.models.build import build_encoder
 
-from . import tiny
+from .. import tiny
 
 
 def test_hidden_pixels_never_change_the_encoder():

@@ -18,7 +18,9 @@ def layer_and_input() -> tuple[nn.Linear, torch.Tensor]:
 
 @pytest.mark.parametrize("fuses", [True, False])
 @pytest.mark.parametrize("gelu", [True, False])
-def test_bf16_on_a_cpu_is_the_plain_layer_up_to_rounding(monkeypatch: pytest.MonkeyPatch, fuses: bool, gelu: bool) -> None:
+def test_bf16_on_a_cpu_is_the_plain_layer_up_to_rounding(
+    monkeypatch: pytest.MonkeyPatch, fuses: bool, gelu: bool
+) -> None:
     module, x = layer_and_input()
     if not fuses:
         monkeypatch.setattr(fused_linear, "_onednn_fuses", lambda: False)

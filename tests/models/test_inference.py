@@ -6,7 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from videomae2.models.inference import for_inference
 
-from .small import CLIP, autoencoder, classifier
+from ..small_networks import CLIP, autoencoder, classifier
 
 
 class Casts(TorchDispatchMode):

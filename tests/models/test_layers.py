@@ -4,7 +4,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from videomae2.models.layers import APART_FROM, Attention, Block, DropPath, LayerNorm, attend, run_blocks, take
+from videomae2.models.layers import (
+    APART_FROM,
+    Attention,
+    Block,
+    DropPath,
+    LayerNorm,
+    attend,
+    run_blocks,
+    take,
+)
 
 
 def block(**extra):
@@ -17,7 +26,9 @@ def test_chosen_tokens_are_those_of_the_whole_block(extra):
     x, chosen = torch.randn(2, 10, 24), torch.tensor([[9, 1, 4], [0, 2, 3]])
     module = block(**extra)
     torch.testing.assert_close(module(x, chosen), take(module(x), chosen))
-    torch.testing.assert_close(run_blocks([module, module], x, False, chosen), take(module(module(x)), chosen))
+    torch.testing.assert_close(
+        run_blocks([module, module], x, False, chosen), take(module(module(x)), chosen)
+    )
 
 
 def test_attention_is_its_formula_without_a_key_bias():
@@ -26,7 +37,8 @@ def test_attention_is_its_formula_without_a_key_bias():
     torch.nn.init.normal_(attention.q_bias)
     torch.nn.init.normal_(attention.v_bias)
     query, key, value = (
-        part.unflatten(-1, (2, 4)).transpose(1, 2) for part in F.linear(norm(x), attention.qkv.weight).chunk(3, -1)
+        part.unflatten(-1, (2, 4)).transpose(1, 2)
+        for part in F.linear(norm(x), attention.qkv.weight).chunk(3, -1)
     )
     query = query + attention.q_bias.unflatten(0, (2, 1, 4))
     value = value + attention.v_bias.unflatten(0, (2, 1, 4))
@@ -46,14 +58,18 @@ def test_attention_written_out_for_bf16_on_a_cpu_agrees_with_the_fused_kernel(sc
 
 @pytest.mark.parametrize("asking", [APART_FROM, 7])
 def test_long_attention_without_gradients_is_that_with_them(asking):
-    side_by_side = torch.randn(2, APART_FROM, 3, 4, 8, generator=torch.Generator().manual_seed(0)).permute(2, 0, 3, 1, 4)
+    side_by_side = torch.randn(2, APART_FROM, 3, 4, 8, generator=torch.Generator().manual_seed(0)).permute(
+        2, 0, 3, 1, 4
+    )
     query, key, value = side_by_side.unbind(0)
     query = query[:, :, :asking]
     expected = attend(query, key, value)
     with torch.no_grad():
         torch.testing.assert_close(attend(query, key, value), expected)
         copies = [attend(query + number, key, value) for number in range(2)]
-    assert not torch.equal(*copies), "what an earlier call returned lies apart from what the next one works in"
+    assert not torch.equal(*copies), (
+        "what an earlier call returned lies apart from what the next one works in"
+    )
     for mode in (torch.inference_mode, torch.no_grad, torch.inference_mode):
         with mode():
             torch.testing.assert_close(attend(query, key, value), expected)

@@ -1,4 +1,6 @@
-"""What keeps less for the backward pass gives the values and gradients of the plain modules, and does keep less."""
+"""What keeps less for the backward pass gives the values and gradients of the plain modules, and does keep
+less.
+"""
 
 from collections.abc import Callable
 
@@ -36,7 +38,9 @@ def plain_heads(x: Tensor, made: nn.ModuleDict) -> Tensor:
 
 
 def lean_heads(x: Tensor, made: nn.ModuleDict) -> Tensor:
-    return torch.stack(norm_heads(x, made["norm"], made["first"].weight, made["first"].bias, parts="qv", num_heads=5))
+    return torch.stack(
+        norm_heads(x, made["norm"], made["first"].weight, made["first"].bias, parts="qv", num_heads=5)
+    )
 
 
 def lean_mlp(x: Tensor, made: nn.ModuleDict) -> Tensor:
@@ -49,20 +53,29 @@ def recomputed_mlp(x: Tensor, made: nn.ModuleDict) -> Tensor:
 
 each_kind = pytest.mark.parametrize(
     ("lean", "plain"),
-    [(lean_linear, plain_linear), (lean_heads, plain_heads), (lean_mlp, plain_mlp), (recomputed_mlp, plain_mlp)],
+    [
+        (lean_linear, plain_linear),
+        (lean_heads, plain_heads),
+        (lean_mlp, plain_mlp),
+        (recomputed_mlp, plain_mlp),
+    ],
     ids=["linear", "heads", "mlp", "mlp recomputed"],
 )
 Function = Callable[[Tensor, nn.ModuleDict], Tensor]
 
 
-def gradients(function: Function, made: nn.ModuleDict, x: Tensor, autocast: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+def gradients(
+    function: Function, made: nn.ModuleDict, x: Tensor, autocast: bool = False
+) -> tuple[Tensor, dict[str, Tensor]]:
     """The output, and the gradients of x and of every parameter that wants one."""
     made.zero_grad()
     x = x.clone().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         out = function(x, made)
     (out.float() * torch.linspace(-1, 1, out.numel()).view(out.shape)).sum().backward()
-    named = {name: parameter.grad for name, parameter in made.named_parameters() if parameter.grad is not None}
+    named = {
+        name: parameter.grad for name, parameter in made.named_parameters() if parameter.grad is not None
+    }
     return out, {"x": x.grad, **named}
 
 
@@ -89,7 +102,9 @@ def test_a_network_that_is_all_bf16_needs_no_autocast(lean: Function, plain: Fun
 
 @each_kind
 @pytest.mark.parametrize("frozen", ["norm", "first"])
-def test_frozen_parameters_get_no_gradient_and_the_others_theirs(lean: Function, plain: Function, frozen: str) -> None:
+def test_frozen_parameters_get_no_gradient_and_the_others_theirs(
+    lean: Function, plain: Function, frozen: str
+) -> None:
     made, x = parts(), torch.randn(1, 4, 12, generator=torch.Generator().manual_seed(1))
     made[frozen].requires_grad_(False)
     (_, our_grads), (_, their_grads) = (gradients(each, made, x) for each in (lean, plain))
@@ -142,7 +157,9 @@ def test_an_mlp_without_gradients_is_the_plain_one(autocast: bool) -> None:
 
 def test_heads_lie_apart_in_training_and_a_part_that_nobody_used_has_no_gradient_of_its_own() -> None:
     made, x = parts(), torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(1))
-    first, second = norm_heads(x, made["norm"], made["first"].weight, made["first"].bias, parts="qv", num_heads=5)
+    first, second = norm_heads(
+        x, made["norm"], made["first"].weight, made["first"].bias, parts="qv", num_heads=5
+    )
     assert first.shape == second.shape == (2, 5, 5, 2)
     assert first.transpose(1, 2).is_contiguous(), "what attention returns lies as queries do"
     assert second.is_contiguous()

@@ -1,12 +1,14 @@
-"""The tokenizer is the released convolution, normalises by itself, and reads nothing but the tokens asked for."""
+"""The tokenizer is the released convolution, normalises by itself, and reads nothing but the tokens asked
+for.
+"""
 
 import torch
 from torch.nn import functional as F
 
-from videomae2.models.sizes import IMAGENET_MEAN, IMAGENET_STD, encoder_config
+from videomae2.architecture import IMAGENET_MEAN, IMAGENET_STD, encoder_config
 from videomae2.models.tokenizer import Tokenizer
 
-from . import tiny
+from .. import tiny
 
 
 def by_convolution(tokenizer, clip):

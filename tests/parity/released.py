@@ -1,4 +1,6 @@
-"""Golden files recorded from the released code, and our networks carrying their weights under the released names."""
+"""Golden files recorded from the released code, and our networks carrying their weights under the released
+names.
+"""
 
 import json
 from pathlib import Path
@@ -7,12 +9,12 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from videomae2.architecture import DecoderConfig, EncoderConfig
 from videomae2.geometry import TokenGrid
 from videomae2.heads.classify import Classifier
 from videomae2.models.autoencoder import Autoencoder
 from videomae2.models.decoder import Decoder
 from videomae2.models.encoder import Encoder
-from videomae2.models.sizes import DecoderConfig, EncoderConfig
 
 PRETRAIN = (
     "pretrain_dual_p8",
@@ -29,7 +31,11 @@ def read(path: Path) -> tuple[dict, dict[str, Tensor], dict[str, Tensor]]:
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         config = json.loads(file.metadata()["config"])
-    weights = {name.removeprefix("weights."): tensors.pop(name) for name in list(tensors) if name.startswith("weights.")}
+    weights = {
+        name.removeprefix("weights."): tensors.pop(name)
+        for name in list(tensors)
+        if name.startswith("weights.")
+    }
     return config, tensors, weights
 
 
@@ -41,24 +47,37 @@ def frames(tensors: dict[str, Tensor]) -> Tensor:
 def autoencoder(config: dict, weights: dict[str, Tensor]) -> Autoencoder:
     """Our pre-training network with the recorded weights: their names are ours."""
     extra = {"cosine_attention": config.get("cos_attn", False), "layer_scale": config.get("init_values", 0.0)}
-    encoder = encoder_config(config, config["encoder_dim"], config["encoder_depth"], config["encoder_heads"], **extra)
+    encoder = encoder_config(
+        config, config["encoder_dim"], config["encoder_depth"], config["encoder_heads"], **extra
+    )
     width = config["decoder_dim"]
     decoder = DecoderConfig(
-        width, config["decoder_depth"], config["decoder_heads"], round(width * config["mlp_ratio"] - 1e-9), **extra
+        width,
+        config["decoder_depth"],
+        config["decoder_heads"],
+        round(width * config["mlp_ratio"] - 1e-9),
+        **extra,
     )
     return loaded(Autoencoder(Encoder(encoder), Decoder(decoder, encoder.grid, encoder.native)), weights)
 
 
 def classifier(config: dict, weights: dict[str, Tensor]) -> Classifier:
     """Our classifier with the recorded weights, whose encoder has no prefix in the released layout."""
-    encoder = Encoder(encoder_config(config, config["dim"], config["depth"], config["heads"]), final_norm=False)
-    ours = {name if name.startswith(("fc_norm.", "head.")) else f"encoder.{name}": value for name, value in weights.items()}
+    encoder = Encoder(
+        encoder_config(config, config["dim"], config["depth"], config["heads"]), final_norm=False
+    )
+    ours = {
+        name if name.startswith(("fc_norm.", "head.")) else f"encoder.{name}": value
+        for name, value in weights.items()
+    }
     return loaded(Classifier(encoder, config["num_classes"]), ours)
 
 
 def encoder_config(config: dict, width: int, depth: int, num_heads: int, **extra) -> EncoderConfig:
     """The recorded grid is the native one: the released table is made for the network's own size."""
-    grid = TokenGrid.square(config["num_frames"], config["img_size"], config["tubelet_size"], config["patch_size"])
+    grid = TokenGrid.square(
+        config["num_frames"], config["img_size"], config["tubelet_size"], config["patch_size"]
+    )
     return EncoderConfig(grid, grid, width, depth, num_heads, round(width * config["mlp_ratio"]), **extra)
 
 

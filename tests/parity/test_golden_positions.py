@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from videomae2.geometry import TokenGrid
-from videomae2.models.positions import position_table, sinusoid
+from videomae2.positions import position_table, sinusoid
 
 
 @pytest.mark.parametrize("name", ["64x48", "128x24"])

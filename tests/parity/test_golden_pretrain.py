@@ -1,4 +1,6 @@
-"""Pre-training as released: split, encoder output, prediction, target, loss and gradients, through our own path."""
+"""Pre-training as released: split, encoder output, prediction, target, loss and gradients, through our own
+path.
+"""
 
 import pytest
 import torch

@@ -14,7 +14,9 @@ RECORDED = json.loads((Path(__file__).parent / "data" / "schedules_and_sampling.
 @pytest.mark.parametrize("case", RECORDED["frame_indices"], ids=lambda case: f"{case['num_frames']} frames")
 def test_frame_indices(case: dict) -> None:
     count = case["num_frames"]
-    np.testing.assert_array_equal(sampling.dense_test_views(count, 16, 4, 5), case["dense_stride4_test_views"])
+    np.testing.assert_array_equal(
+        sampling.dense_test_views(count, 16, 4, 5), case["dense_stride4_test_views"]
+    )
     np.testing.assert_array_equal(sampling.dense_val(count, 16, 4), case["dense_stride4_validation"])
     np.testing.assert_array_equal(sampling.segments_test_views(count, 16, 2), case["sparse_test_views"])
     if count >= 16:
@@ -32,4 +34,6 @@ def test_pretrain_indices(case: dict) -> None:
 
 @pytest.mark.parametrize("case", RECORDED["crop_offsets"])
 def test_crop_offsets(case: dict) -> None:
-    np.testing.assert_array_equal(sampling.crop_offsets(case["height"], case["width"], case["crops"]), case["offsets"])
+    np.testing.assert_array_equal(
+        sampling.crop_offsets(case["height"], case["width"], case["crops"]), case["offsets"]
+    )

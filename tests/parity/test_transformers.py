@@ -1,7 +1,7 @@
 """Equal to the installed `transformers` VideoMAE on random weights, in both directions.
 
-Two of its LayerNorms (`decoder.norm`, `fc_norm`) are hard-coded to eps 1e-5, where the weights were trained with 1e-6;
-the tests set those two to 1e-6. Every other one follows config.json.
+Two of its LayerNorms (`decoder.norm`, `fc_norm`) are hard-coded to eps 1e-5, where the weights were trained
+with 1e-6; the tests set those two to 1e-6. Every other one follows config.json.
 """
 
 from dataclasses import replace
@@ -12,15 +12,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from videomae2.architecture import IMAGENET_MEAN, IMAGENET_STD, token_grid
 from videomae2.chance import torch_generator
 from videomae2.heads.classify import build_classifier
 from videomae2.losses import masked_mse
 from videomae2.masking import split_from_masks
 from videomae2.models.build import build_autoencoder
-from videomae2.models.sizes import IMAGENET_MEAN, IMAGENET_STD, token_grid
-from videomae2.models.weights import load_into, read_checkpoint, write_transformers
 from videomae2.settings import ModelSettings
 from videomae2.targets import reconstruction_targets
+from videomae2.weights.describe import load_into, read_checkpoint, write_transformers
 
 transformers = pytest.importorskip("transformers")
 
@@ -47,7 +47,9 @@ def stirred(model: nn.Module, seed: int) -> nn.Module:
     generator = torch_generator(seed)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * (0.5 if parameter.ndim == 1 else 0.1))
+            parameter.copy_(
+                torch.randn(parameter.shape, generator=generator) * (0.5 if parameter.ndim == 1 else 0.1)
+            )
     return trained_eps(model).eval()
 
 
@@ -111,7 +113,9 @@ def test_classification_read_from_transformers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["pretrain", "classifier"])
 def test_a_state_dict_saved_from_memory_is_read_too(tmp_path: Path, kind: str) -> None:
-    """In memory the biases are called query.bias and value.bias; with config.json beside it, heads are known."""
+    """In memory the biases are called query.bias and value.bias; with config.json beside it, heads are
+    known.
+    """
     reference = theirs(kind)
     reference.config.save_pretrained(tmp_path)
     torch.save(reference.state_dict(), tmp_path / "pytorch_model.bin")
@@ -158,7 +162,11 @@ def test_ours_written_for_transformers(tmp_path: Path, kind: str) -> None:
     ours = stirred(build_autoencoder(TINY) if kind == "pretrain" else build_classifier(TINY, 5), 11)
     names = [] if kind == "pretrain" else ["up", "down", "left", "right", "still"]
     write_transformers(tmp_path / "hf", ours, TINY, kind, class_names=names)
-    their_class = transformers.VideoMAEForPreTraining if kind == "pretrain" else transformers.VideoMAEForVideoClassification
+    their_class = (
+        transformers.VideoMAEForPreTraining
+        if kind == "pretrain"
+        else transformers.VideoMAEForVideoClassification
+    )
     reference, info = their_class.from_pretrained(tmp_path / "hf", output_loading_info=True)
     assert not any(info[problem] for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert reference.config.layer_norm_eps == 1e-6 and reference.config.qv_bias
@@ -181,4 +189,6 @@ def test_theirs_to_ours_and_back_is_bit_equal(tmp_path: Path) -> None:
         checkpoint = read_checkpoint(tmp_path / kind)
         write_transformers(tmp_path / f"{kind} back", checkpoint.state, checkpoint.settings, kind)
         before, after = (load_file(tmp_path / name / "model.safetensors") for name in (kind, f"{kind} back"))
-        assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+        assert before.keys() == after.keys() and all(
+            torch.equal(before[name], after[name]) for name in before
+        )

@@ -1,6 +1,8 @@
-"""A compiled task keeps its graphs: no epoch, step or mask makes new ones, which in the end would switch compilation off.
+"""A compiled task keeps its graphs: no epoch, step or mask makes new ones, which in the end would switch
+compilation off.
 
-A process of its own, because the shape checks of a test run are Python; the backend that compiles nothing keeps it short.
+A process of its own, because the shape checks of a test run are Python; the backend that compiles nothing
+keeps it short.
 """
 
 import subprocess
@@ -49,8 +51,12 @@ RECOMPUTED = FINETUNE.replace("drop_path=0.1", "drop_path=0.1, mlp_checkpointing
 
 
 @pytest.mark.parametrize(
-    ("script", "graphs"), [(PRETRAIN, 2), (FINETUNE, 1), (RECOMPUTED, 1)], ids=["pretrain", "finetune", "MLPs recomputed"]
+    ("script", "graphs"),
+    [(PRETRAIN, 2), (FINETUNE, 1), (RECOMPUTED, 1)],
+    ids=["pretrain", "finetune", "MLPs recomputed"],
 )
 def test_no_step_makes_a_new_graph(script: str, graphs: int) -> None:
-    done = subprocess.run([sys.executable, "-c", COMMON + script], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", COMMON + script], capture_output=True, text=True, check=False
+    )
     assert done.stdout == f"{graphs} {graphs} no break\n", done.stderr[-2000:]

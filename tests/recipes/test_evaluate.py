@@ -7,19 +7,22 @@ from dataclasses import replace
 import pytest
 import torch
 
-from videomae2.data.decode import VideoFile
+from videomae2.data.video.decode import VideoFile
 from videomae2.errors import UserError
 from videomae2.heads.classify import build_classifier
-from videomae2.models.weights import save_safetensors
 from videomae2.recipes.evaluate import run_evaluation
 from videomae2.recipes.trained import read_classifier
 from videomae2.settings import DataSettings, EvaluateSettings
+from videomae2.weights.describe import save_safetensors
 
 from ..small_runs import DATA, MODEL, write_classes, write_video
 
 
 def settings(weights, videos, /, **changes) -> EvaluateSettings:
-    return replace(EvaluateSettings(str(weights), replace(DATA, val=str(videos)), device="cpu", precision="fp32"), **changes)
+    return replace(
+        EvaluateSettings(str(weights), replace(DATA, val=str(videos)), device="cpu", precision="fp32"),
+        **changes,
+    )
 
 
 @pytest.fixture
@@ -44,7 +47,11 @@ def test_a_broken_video_counts_as_wrong_and_is_named(constant, tmp_path):
     videos = write_classes(tmp_path / "videos", each=1)
     (videos / "left" / "broken.mp4").write_bytes(b"no video")
     evaluation = run_evaluation(settings(constant, videos, out=str(tmp_path / "out")))
-    assert (evaluation.accuracy.evaluated, evaluation.accuracy.failed, evaluation.accuracy.listed) == (2, 1, 3)
+    assert (evaluation.accuracy.evaluated, evaluation.accuracy.failed, evaluation.accuracy.listed) == (
+        2,
+        1,
+        3,
+    )
     assert evaluation.accuracy.top1 == pytest.approx(1 / 3)
     assert "2 evaluated, 1 failed, 3 listed" in str(evaluation)
     assert f"row 1, {videos}/left/broken.mp4, could not be read: not a video" in str(evaluation)
@@ -65,7 +72,9 @@ def test_files_of_an_evaluation(runs, tmp_path):
     confusion = list(csv.reader((tmp_path / "out" / "confusion.csv").open()))
     assert confusion[0][1:] == ["left", "right"]
     scores = [json.loads(line) for line in (tmp_path / "out" / "scores.jsonl").read_text().splitlines()]
-    assert len(scores) == 6 and all(line["views"] == 6 and sum(line["scores"]) == pytest.approx(1, abs=1e-5) for line in scores)
+    assert len(scores) == 6 and all(
+        line["views"] == 6 and sum(line["scores"]) == pytest.approx(1, abs=1e-5) for line in scores
+    )
 
 
 def test_views_and_batches_do_not_change_the_scores(runs):
@@ -88,7 +97,10 @@ def test_a_video_is_decoded_once_for_all_its_views(runs, monkeypatch):
 
 
 def test_averaged_weights_are_used_unless_told_otherwise(runs):
-    averaged, trained = read_classifier(str(runs.finetuned)), read_classifier(str(runs.finetuned), use_ema=False)
+    averaged, trained = (
+        read_classifier(str(runs.finetuned)),
+        read_classifier(str(runs.finetuned), use_ema=False),
+    )
     assert not torch.equal(averaged.module.head.weight, trained.module.head.weight)
 
 
@@ -117,7 +129,10 @@ def test_other_sampling_than_in_training_is_said(runs, capsys):
 def test_a_setting_left_at_its_default_follows_the_weights(runs, capsys):
     plain = replace(DATA, val=str(runs.videos), stride=DataSettings().stride)
     followed = run_evaluation(settings(runs.finetuned, runs.videos, data=plain))
-    assert "note: data.stride is 1, as when these weights were trained; --no_as_trained takes 4" in capsys.readouterr().err
+    assert (
+        "note: data.stride is 1, as when these weights were trained; --no_as_trained takes 4"
+        in capsys.readouterr().err
+    )
     same = run_evaluation(settings(runs.finetuned, runs.videos))
     other = run_evaluation(settings(runs.finetuned, runs.videos, data=plain, as_trained=False))
     assert "data.stride is 4 here, but was 1" in capsys.readouterr().err
@@ -126,7 +141,9 @@ def test_a_setting_left_at_its_default_follows_the_weights(runs, capsys):
     assert not torch.equal(means, otherwise)
 
 
-@pytest.mark.parametrize(("changes", "message"), [({"weights": ""}, "--weights"), ({"data": DATA}, r"--data\.val")])
+@pytest.mark.parametrize(
+    ("changes", "message"), [({"weights": ""}, "--weights"), ({"data": DATA}, r"--data\.val")]
+)
 def test_what_is_missing_is_named(runs, changes, message):
     with pytest.raises(UserError, match=message):
         run_evaluation(settings(runs.finetuned, runs.videos, **changes))

@@ -11,10 +11,10 @@ from videomae2.engine.device import seeded
 from videomae2.engine.log import read_lines
 from videomae2.errors import UserError
 from videomae2.heads.classify import build_classifier
-from videomae2.models.weights import read_checkpoint, save_safetensors
 from videomae2.recipes.finetune import Finetuning, run_finetuning
 from videomae2.recipes.start import load_classifier
 from videomae2.records import ClipBatch
+from videomae2.weights.describe import read_checkpoint, save_safetensors
 
 from ..small_runs import MODEL, finetune_settings, write_video
 
@@ -35,7 +35,9 @@ def test_without_mixing_frames_stay_bytes_and_labels_are_smoothed(tmp_path):
     frames, targets = finetuning.mix(clips)
     assert frames is clips.frames
     torch.testing.assert_close(targets[1], torch.tensor([0.1, 0.8, 0.1]))
-    expected = torch.nn.functional.cross_entropy(finetuning.classifier(frames), clips.label, label_smoothing=0.3)
+    expected = torch.nn.functional.cross_entropy(
+        finetuning.classifier(frames), clips.label, label_smoothing=0.3
+    )
     torch.testing.assert_close(finetuning(clips, 0).loss, expected)
 
 
@@ -55,7 +57,11 @@ def test_mixing_follows_from_the_step_seed_and_from_nothing_else(tmp_path):
 
 def test_a_run_saves_named_classes_and_evaluates_the_average(runs):
     checkpoint = read_checkpoint(runs.finetuned)
-    assert (checkpoint.kind, checkpoint.num_classes, checkpoint.class_names) == ("classifier", 2, ("left", "right"))
+    assert (checkpoint.kind, checkpoint.num_classes, checkpoint.class_names) == (
+        "classifier",
+        2,
+        ("left", "right"),
+    )
     averaged = load_file(runs.finetuned / "model.safetensors")
     trained = load_file(runs.finetuned / "model_without_ema.safetensors")
     assert not torch.equal(averaged["head.weight"], trained["head.weight"])
@@ -74,7 +80,10 @@ def test_pretrained_weights_give_the_encoder_and_nothing_else(runs):
         expected = source[name] if name.startswith("encoder.") else fresh[name]
         assert torch.equal(tensor, expected), name
     assert set(report.missing) == {"fc_norm.weight", "fc_norm.bias", "head.weight", "head.bias"}
-    assert all(name.startswith(("decoder.", "encoder_to_decoder", "mask_token", "encoder.norm")) for name in report.unexpected)
+    assert all(
+        name.startswith(("decoder.", "encoder_to_decoder", "mask_token", "encoder.norm"))
+        for name in report.unexpected
+    )
 
 
 def test_a_head_of_the_same_classes_is_kept_and_of_others_dropped_and_said(runs, tmp_path):
@@ -130,7 +139,9 @@ def test_a_held_out_video_that_cannot_be_read_is_named_once(runs, tmp_path, caps
     write_video(videos / "right" / "0.mp4", 2)
     (videos / "right" / "1.mp4").write_bytes(b"no video")
     settings = finetune_settings(runs.videos, tmp_path / "run")
-    settings = replace(settings, data=replace(settings.data, val=str(videos)), run=replace(settings.run, evaluate_every=1))
+    settings = replace(
+        settings, data=replace(settings.data, val=str(videos)), run=replace(settings.run, evaluate_every=1)
+    )
     run_finetuning(settings)
     said = capsys.readouterr().err
     assert said.count("could not be read and counts as wrong") == 1

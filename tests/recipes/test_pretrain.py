@@ -1,4 +1,6 @@
-"""Pre-training: masks are a function of (seed, epoch, row, view), the released loss, and what a run leaves."""
+"""Pre-training: masks are a function of (seed, epoch, row, view), the released loss, and what a run
+leaves.
+"""
 
 from dataclasses import replace
 
@@ -12,11 +14,11 @@ from videomae2.errors import UserError
 from videomae2.losses import masked_mse
 from videomae2.masking import draw_split
 from videomae2.models.build import build_autoencoder
-from videomae2.models.weights import read_checkpoint
 from videomae2.recipes.pretrain import Pretraining, run_pretraining
 from videomae2.records import ClipBatch
 from videomae2.settings import MaskSettings, TargetSettings
 from videomae2.targets import reconstruction_targets
+from videomae2.weights.describe import read_checkpoint
 
 from ..small_runs import MODEL, OPTIM, pretrain_settings
 
@@ -30,7 +32,9 @@ def task(**changes) -> Pretraining:
 def batch(rows=(0, 1, 2), views=(0, 0, 1), epoch=0) -> ClipBatch:
     frames = torch.stack(
         [
-            torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=chance.torch_generator(100 * r + v))
+            torch.randint(
+                0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=chance.torch_generator(100 * r + v)
+            )
             for r, v in zip(rows, views, strict=True)
         ]
     )
@@ -52,7 +56,9 @@ def test_the_loss_is_the_mean_squared_error_of_the_scored_cubes():
 def test_a_mask_does_not_depend_on_the_batch_but_on_epoch_row_and_view():
     pretraining = task()
     whole = pretraining.loss(batch(), chance.key(3, "mask", 0))
-    alone = [pretraining.loss(batch((r,), (v,)), chance.key(3, "mask", 0)) for r, v in ((0, 0), (1, 0), (2, 1))]
+    alone = [
+        pretraining.loss(batch((r,), (v,)), chance.key(3, "mask", 0)) for r, v in ((0, 0), (1, 0), (2, 1))
+    ]
     torch.testing.assert_close(whole, torch.stack(alone).mean())
     assert pretraining(batch(epoch=0), 0).loss != pretraining(batch(epoch=1), 0).loss
     assert pretraining(batch(epoch=1), 0).loss == pretraining(batch(epoch=1), 9).loss
@@ -61,7 +67,9 @@ def test_a_mask_does_not_depend_on_the_batch_but_on_epoch_row_and_view():
 @pytest.mark.parametrize(("switch", "expected"), [(False, torch.bfloat16), (True, torch.float32)])
 def test_the_decoder_runs_in_fp32_where_it_was_asked_to(switch, expected):
     pretraining, seen = task(decoder_fp32=switch), []
-    pretraining.autoencoder.decoder.head.register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
+    pretraining.autoencoder.decoder.head.register_forward_hook(
+        lambda _module, _inputs, output: seen.append(output.dtype)
+    )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = pretraining(batch(), 0).loss
     assert seen == [expected]
@@ -70,7 +78,9 @@ def test_the_decoder_runs_in_fp32_where_it_was_asked_to(switch, expected):
 
 def test_evaluation_is_the_same_every_time_and_weighs_every_clip_alike():
     pretraining = task().eval()
-    empty = ClipBatch(torch.zeros(0, 8, 3, 32, 32, dtype=torch.uint8), *[torch.zeros(0, dtype=torch.int64)] * 3)
+    empty = ClipBatch(
+        torch.zeros(0, 8, 3, 32, 32, dtype=torch.uint8), *[torch.zeros(0, dtype=torch.int64)] * 3
+    )
     one = pretraining.evaluate([batch()])
     uneven = pretraining.evaluate([batch((0, 1), (0, 0)), empty, batch((2,), (1,), epoch=7)])
     assert one["loss"] == pytest.approx(uneven["loss"], rel=1e-6)
@@ -109,9 +119,16 @@ def test_the_number_of_loader_workers_changes_no_bit(runs, tmp_path):
 def test_a_run_continues_from_other_weights_and_says_what_matched(runs, tmp_path, capsys):
     settings = pretrain_settings(runs.videos, tmp_path / "more", init=str(runs.pretrained))
     data = replace(settings.data, val="")
-    run_pretraining(replace(settings, data=data, optim=replace(OPTIM, length=1, base_lr=0.0, min_lr=0.0, weight_decay=0.0)))
+    run_pretraining(
+        replace(
+            settings, data=data, optim=replace(OPTIM, length=1, base_lr=0.0, min_lr=0.0, weight_decay=0.0)
+        )
+    )
     assert "tensors matched, 0 missing, 0 unexpected" in capsys.readouterr().err
-    before, after = load_file(runs.pretrained / "model.safetensors"), load_file(tmp_path / "more" / "model.safetensors")
+    before, after = (
+        load_file(runs.pretrained / "model.safetensors"),
+        load_file(tmp_path / "more" / "model.safetensors"),
+    )
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 

@@ -20,7 +20,9 @@ def unfinished(runs, tmp_path) -> Path:
     return as_before_its_end(runs.finetuned, tmp_path / "run")
 
 
-@pytest.mark.parametrize(("use_ema", "file"), [(True, "model.safetensors"), (False, "model_without_ema.safetensors")])
+@pytest.mark.parametrize(
+    ("use_ema", "file"), [(True, "model.safetensors"), (False, "model_without_ema.safetensors")]
+)
 def test_an_unfinished_run_gives_the_weights_of_its_newest_checkpoint(runs, unfinished, use_ema, file):
     expected = load_file(runs.finetuned / file)
     for name in (unfinished, unfinished / "checkpoints" / "step-2"):

@@ -1,7 +1,7 @@
 """Which frames a clip takes: pure functions from a count of frames to frame numbers.
 
-Every number is relative to the row's own first frame. Where a function draws, it takes the generator; each is equal to
-the released code (VideoMAE V2 at 29eab1e) unless its docstring says where and why not.
+Every number is relative to the row's own first frame. Where a function draws, it takes the generator; each is
+equal to the released code (VideoMAE V2 at 29eab1e) unless its docstring says where and why not.
 """
 
 import numpy as np
@@ -15,24 +15,36 @@ Table = Int64[np.ndarray, "M"]
 
 
 def pretrain_indices(
-    num_frames: int, length: int = 16, stride: int = 4, *, generator: np.random.Generator | None = None, start: int | None = None
+    num_frames: int,
+    length: int = 16,
+    stride: int = 4,
+    *,
+    generator: np.random.Generator | None = None,
+    start: int | None = None,
 ) -> Indices:
-    """A window of `length` frames, `stride` apart, from `start` or a uniform random start (paper 4.1; released).
+    """A window of `length` frames, `stride` apart, from `start` or a uniform random start (paper 4.1;
+    released).
 
-    A video shorter than the window starts at 0 and repeats the last frame reached. As released, a step is taken only
-    if it ends before the video's very last frame, so a short video never shows that one.
+    A video shorter than the window starts at 0 and repeats the last frame reached. As released, a step is
+    taken only if it ends before the video's very last frame, so a short video never shows that one.
     """
     _check(num_frames, length, stride)
     if start is None:
         start = _uniform(generator, max(num_frames - length * stride, 0) + 1)
     elif not 0 <= start < num_frames:
-        raise UserError(f"a window starts at frame {start}, but the row has {num_frames} frames, numbered from 0")
+        raise UserError(
+            f"a window starts at frame {start}, but the row has {num_frames} frames, numbered from 0"
+        )
     reachable = max(num_frames - 2 - start, 0) // stride
     return start + stride * np.minimum(np.arange(length), reachable)
 
 
-def dense_train(num_frames: int, length: int = 16, stride: int = 4, *, generator: np.random.Generator) -> Indices:
-    """`length` frames spread evenly over a random window of `length * stride` frames (released fine-tuning)."""
+def dense_train(
+    num_frames: int, length: int = 16, stride: int = 4, *, generator: np.random.Generator
+) -> Indices:
+    """`length` frames spread evenly over a random window of `length * stride` frames (released
+    fine-tuning).
+    """
     _check(num_frames, length, stride)
     window = length * stride
     if num_frames <= window:
@@ -64,7 +76,8 @@ def dense_test_views(num_frames: int, length: int = 16, stride: int = 4, clips: 
 def segments_train(num_frames: int, length: int = 16, *, generator: np.random.Generator) -> Indices:
     """One random frame from each of `length` equal parts (TSN sampling, released).
 
-    Fewer frames than parts: the parts are fractions of a frame, so frames repeat in order (released: unordered zeros).
+    Fewer frames than parts: the parts are fractions of a frame, so frames repeat in order (released:
+    unordered zeros).
     """
     _check(num_frames, length)
     part = num_frames // length
@@ -74,7 +87,9 @@ def segments_train(num_frames: int, length: int = 16, *, generator: np.random.Ge
 
 
 def segments_val(num_frames: int, length: int = 16) -> Indices:
-    """The middle frame of each of `length` equal parts (released, where a shorter video gives frame -1; here frames repeat)."""
+    """The middle frame of each of `length` equal parts (released, where a shorter video gives frame -1; here
+    frames repeat).
+    """
     _check(num_frames, length)
     part = num_frames // length
     if part == 0:
@@ -94,19 +109,24 @@ def segments_test_views(num_frames: int, length: int = 16, clips: int = 2) -> Vi
 def by_time(num_frames: int, frames_per_second: float, target_fps: float) -> Table:
     """The frame on show at each tick of `target_fps`: a table to sample from as if it were the video.
 
-    `by_time(300, 30.0, 12.0)[dense_val(120)]` is a clip at 12 frames a second. Use `by_timestamps` for variable frame rate.
+    `by_time(300, 30.0, 12.0)[dense_val(120)]` is a clip at 12 frames a second. Use `by_timestamps` for
+    variable frame rate.
     """
     _check(num_frames, 1)
     _check_rate(target_fps)
     if not frames_per_second > 0:
-        raise UserError(f"the frame rate is {frames_per_second}, so frames cannot be taken by time; set data.target_fps 0")
+        raise UserError(
+            f"the frame rate is {frames_per_second}, so frames cannot be taken by time; set data.target_fps 0"
+        )
     count = max(int(np.ceil(num_frames / frames_per_second * target_fps - 1e-6)), 1)
     shown = np.floor(np.arange(count) * (frames_per_second / target_fps) + 1e-6).astype(np.int64)
     return np.minimum(shown, num_frames - 1)
 
 
 def by_timestamps(seconds: Float[np.ndarray, "N"], target_fps: float) -> Table:
-    """As `by_time`, from the time of each frame in seconds, ascending: the frame on show is the last that has begun."""
+    """As `by_time`, from the time of each frame in seconds, ascending: the frame on show is the last that has
+    begun.
+    """
     _check(len(seconds), 1)
     _check_rate(target_fps)
     since = seconds - seconds[0]
@@ -116,7 +136,8 @@ def by_timestamps(seconds: Float[np.ndarray, "N"], target_fps: float) -> Table:
 
 
 def crop_offsets(height: int, width: int, crops: int = 3) -> Int64[np.ndarray, "crops"]:
-    """Pixels from the top or left at which square crops of the short side begin, spread over the long side (released).
+    """Pixels from the top or left at which square crops of the short side begin, spread over the long side
+    (released).
 
     One crop is the central one (the released code divides by zero).
     """

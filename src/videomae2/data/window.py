@@ -1,4 +1,6 @@
-"""From a manifest row to what a clip needs of its frames: which ones, each decoded once and made smaller at once."""
+"""From a manifest row to what a clip needs of its frames: which ones, each decoded once and made smaller at
+once.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,10 +11,10 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from videomae2.data import sampling
-from videomae2.data.decode import DecodeError, VideoFile
-from videomae2.data.frames import FrameFolder, open_row
-from videomae2.data.manifest import Manifest
-from videomae2.data.opening import UNREADABLE, why_unreadable
+from videomae2.data.tables.manifest import Manifest
+from videomae2.data.video.decode import DecodeError, VideoFile
+from videomae2.data.video.frames import FrameFolder, open_row
+from videomae2.data.video.opening import UNREADABLE, why_unreadable
 from videomae2.records import Failure
 from videomae2.settings import DataSettings
 
@@ -22,7 +24,9 @@ TOGETHER_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class Window:
-    """What was made of each frame that is wanted, once, [1, C, h, w] by part and frame; and which of them each place shows."""
+    """What was made of each frame that is wanted, once, [1, C, h, w] by part and frame; and which of them
+    each place shows.
+    """
 
     parts: list[list[Tensor]]
     places: Tensor
@@ -37,17 +41,20 @@ def read_window(
     *,
     short_side_at_most: int | None = None,
 ) -> Window | Failure:
-    """The parts that `shrink` makes of the frames [N, C, H, W] that `draw(count, stride)` picks from a row, from one opening.
+    """The parts that `shrink` makes of the frames [N, C, H, W] that `draw(count, stride)` picks from a row,
+    from one opening.
 
-    Frames with a short side above `short_side_at_most` are scaled to it while they become RGB, for a tenth of what a
-    resize of the RGB costs.
+    Frames with a short side above `short_side_at_most` are scaled to it while they become RGB, for a tenth of
+    what a resize of the RGB costs.
     """
     row = manifest.row(number)
     try:
         with open_row(row) as video:
             first, last = row.start, video.num_frames if row.end < 0 else min(row.end, video.num_frames)
             if first >= last:
-                return Failure(number, row.path, f"the row begins at frame {row.start}, but there are {video.num_frames}")
+                return Failure(
+                    number, row.path, f"the row begins at frame {row.start}, but there are {video.num_frames}"
+                )
             stride = row.stride or data.stride
             if data.target_fps > 0:
                 ticks = _ticks(video, first, last, data.target_fps)
@@ -61,12 +68,21 @@ def read_window(
 
 
 def _shrunk(
-    video: VideoFile | FrameFolder, wanted: np.ndarray, shrink: Callable[[Tensor], list[Tensor]], bound: int | None
+    video: VideoFile | FrameFolder,
+    wanted: np.ndarray,
+    shrink: Callable[[Tensor], list[Tensor]],
+    bound: int | None,
 ) -> list[list[Tensor]]:
-    """By part and frame: few small pictures are shrunk together; large ones each at once, while the processor's cache has it."""
+    """By part and frame: few small pictures are shrunk together; large ones each at once, while the
+    processor's cache has it.
+    """
 
     def keep(picture: UInt8[np.ndarray, "H W C"]) -> np.ndarray | list[Tensor]:
-        return picture if len(wanted) * picture.nbytes <= TOGETHER_BYTES else shrink(_channels_first(picture[None]))
+        return (
+            picture
+            if len(wanted) * picture.nbytes <= TOGETHER_BYTES
+            else shrink(_channels_first(picture[None]))
+        )
 
     kept = video.collect(wanted, keep, bound, at_most=True)
     if isinstance(kept[0], np.ndarray):
@@ -79,9 +95,13 @@ def _channels_first(pictures: UInt8[np.ndarray, "N H W C"]) -> UInt8[Tensor, "N 
 
 
 def _ticks(video: VideoFile | FrameFolder, first: int, last: int, target_fps: float) -> np.ndarray:
-    """Frame numbers on show at each tick of `target_fps` within a stretch; by timestamps where the rate varies."""
+    """Frame numbers on show at each tick of `target_fps` within a stretch; by timestamps where the rate
+    varies.
+    """
     if video.constant_rate and video.fps <= 0:
-        raise DecodeError(video.name, "says no frame rate, so its frames cannot be taken by time; set data.target_fps 0")
+        raise DecodeError(
+            video.name, "says no frame rate, so its frames cannot be taken by time; set data.target_fps 0"
+        )
     if video.constant_rate:
         return first + sampling.by_time(last - first, video.fps, target_fps)
     return first + sampling.by_timestamps(video.timestamps()[first:last], target_fps)

@@ -1,7 +1,9 @@
-"""Checkpoints: complete, written beside their place and renamed into it, read and re-shared by torch.distributed.checkpoint.
+"""Checkpoints: complete, written beside their place and renamed into it, read and re-shared by
+torch.distributed.checkpoint.
 
-checkpoints/step-N/ holds every tensor of the run (`model.*`, `ema.*`, `optimizer.*`) and state.json, which names the
-step, the counters, and the size of each file, so that a damaged checkpoint is known before it is read.
+checkpoints/step-N/ holds every tensor of the run (`model.*`, `ema.*`, `optimizer.*`) and state.json, which
+names the step, the counters, and the size of each file, so that a damaged checkpoint is known before it is
+read.
 """
 
 import contextlib
@@ -21,7 +23,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-from videomae2.engine import distributed
+from videomae2.engine import parallel as distributed
 from videomae2.engine.index import SafeReader
 from videomae2.engine.run import write_atomically
 from videomae2.errors import UserError
@@ -37,7 +39,9 @@ def step_of(path: Path) -> int:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Every complete-looking checkpoint of a run's checkpoints folder, oldest first; temporary leftovers are not."""
+    """Every complete-looking checkpoint of a run's checkpoints folder, oldest first; temporary leftovers are
+    not.
+    """
     found = (path for path in folder.glob(f"{_PREFIX}*") if path.name.removeprefix(_PREFIX).isdigit())
     return sorted(found, key=step_of)
 
@@ -45,8 +49,8 @@ def checkpoints(folder: Path) -> list[Path]:
 def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, Any], step: int) -> Path:
     """Write folder/step-N in one rename: tensors by flat name, and `state`, plain JSON.
 
-    Every process of a group calls this; each writes its own shards. UserError when the disk is full or not writable:
-    what was there before is untouched, and the part that was written is removed.
+    Every process of a group calls this; each writes its own shards. UserError when the disk is full or not
+    writable: what was there before is untouched, and the part that was written is removed.
     """
     final, temporary = folder / f"{_PREFIX}{step}", folder / f"{_TEMPORARY}{step}"
     try:
@@ -55,10 +59,14 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, A
             temporary.mkdir(parents=True)
         distributed.barrier()
         with _alone():
-            dcp.save(tensors, storage_writer=dcp.FileSystemWriter(temporary), no_dist=not distributed.in_group())
+            dcp.save(
+                tensors, storage_writer=dcp.FileSystemWriter(temporary), no_dist=not distributed.in_group()
+            )
         if distributed.is_main():
             sizes = {path.name: path.stat().st_size for path in sorted(temporary.iterdir())}
-            write_atomically(temporary / STATE, json.dumps({"step": step, "files": sizes, **state}, indent=2) + "\n")
+            write_atomically(
+                temporary / STATE, json.dumps({"step": step, "files": sizes, **state}, indent=2) + "\n"
+            )
             _publish(temporary, final)
         distributed.barrier()
     except (OSError, RuntimeError, CheckpointException) as error:
@@ -75,18 +83,27 @@ def read_state(path: Path) -> dict[str, Any]:
     try:
         state = json.loads((path / STATE).read_text(encoding="utf-8"))
         files = state["files"].items()
-        wrong = [name for name, size in files if not (path / name).is_file() or (path / name).stat().st_size != size]
+        wrong = [
+            name
+            for name, size in files
+            if not (path / name).is_file() or (path / name).stat().st_size != size
+        ]
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f"checkpoint {path} is damaged: its {STATE} cannot be read ({error})") from error
     if wrong:
-        raise UserError(f"checkpoint {path} is damaged: {', '.join(wrong)} is missing or has another size than was written")
+        raise UserError(
+            f"checkpoint {path} is damaged: {', '.join(wrong)} is missing or has another size than was "
+            "written"
+        )
     return state
 
 
 def latest(folder: Path) -> Path | None:
-    """The newest undamaged checkpoint of a checkpoints folder, with a warning for each damaged one passed over.
+    """The newest undamaged checkpoint of a checkpoints folder, with a warning for each damaged one passed
+    over.
 
-    None where there is none at all; UserError where all are damaged, since starting again would hide the loss.
+    None where there is none at all; UserError where all are damaged, since starting again would hide the
+    loss.
     """
     damage: list[str] = []
     for path in reversed(checkpoints(folder)):
@@ -99,7 +116,10 @@ def latest(folder: Path) -> Path | None:
             warnings.warn(f"{line}; going back to {path.name}", stacklevel=2)
         return path
     if damage:
-        raise UserError(f"no usable checkpoint is left: {damage[0]}; remove {folder} to start the run again from its first step")
+        raise UserError(
+            f"no usable checkpoint is left: {damage[0]}; remove {folder} to start the run again from its "
+            "first step"
+        )
     return None
 
 
@@ -111,18 +131,25 @@ def tensor_names(path: Path) -> dict[str, TensorStorageMetadata]:
 
 
 def load_tensors(path: Path, into: dict[str, Tensor]) -> None:
-    """Fill tensors in place, by flat name, whole or sharded; those the checkpoint holds besides are left alone.
+    """Fill tensors in place, by flat name, whole or sharded; those the checkpoint holds besides are left
+    alone.
 
-    UserError when a name is missing or has another shape (a checkpoint of another architecture), or a file is damaged.
+    UserError when a name is missing or has another shape (a checkpoint of another architecture), or a file is
+    damaged.
     """
     there = tensor_names(path)
     missing = [name for name in into if name not in there]
     reshaped = [name for name in into if name in there and tuple(there[name].size) != tuple(into[name].shape)]
     if missing or reshaped:
         name = (missing or reshaped)[0]
-        what = "is not in it" if missing else f"is {list(there[name].size)} there and {list(into[name].shape)} here"
+        what = (
+            "is not in it"
+            if missing
+            else f"is {list(there[name].size)} there and {list(into[name].shape)} here"
+        )
         raise UserError(
-            f"checkpoint {path} is of another architecture: {len(missing)} tensors are missing and {len(reshaped)} have another "
+            f"checkpoint {path} is of another architecture: {len(missing)} tensors are missing and "
+            f"{len(reshaped)} have another "
             f"shape ({name} {what}); build the model with the settings of its run"
         )
     if into:
@@ -131,9 +158,11 @@ def load_tensors(path: Path, into: dict[str, Tensor]) -> None:
 
 
 def load_model_state(path: Path, which: str = "model") -> dict[str, Tensor]:
-    """The weights of a checkpoint, or of the newest one of a run, on the CPU, by the task's own parameter names.
+    """The weights of a checkpoint, or of the newest one of a run, on the CPU, by the task's own parameter
+    names.
 
-    `which` is "model" (trained) or "ema" (averaged). UserError if the checkpoint has no such weights or is damaged.
+    `which` is "model" (trained) or "ema" (averaged). UserError if the checkpoint has no such weights or is
+    damaged.
     """
     path = find(path)
     read_state(path)
@@ -148,14 +177,18 @@ def load_model_state(path: Path, which: str = "model") -> dict[str, Tensor]:
 
 
 def find(path: str | Path) -> Path:
-    """The checkpoint a path means: itself, or the newest of a run or of a checkpoints folder. UserError if there is none."""
+    """The checkpoint a path means: itself, or the newest of a run or of a checkpoints folder. UserError if
+    there is none.
+    """
     path = Path(path)
     if (path / STATE).is_file():
         return path
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     newest = latest(folder)
     if newest is None:
-        raise UserError(f"{path} holds no checkpoint; give a run's folder, or one of its checkpoints/{_PREFIX}N")
+        raise UserError(
+            f"{path} holds no checkpoint; give a run's folder, or one of its checkpoints/{_PREFIX}N"
+        )
     return newest
 
 
@@ -178,7 +211,15 @@ def keep(folder: Path, last: int, best_step: int | None) -> None:
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, RuntimeError, ValueError, EOFError, AttributeError, pickle.UnpicklingError, CheckpointException) as error:
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        EOFError,
+        AttributeError,
+        pickle.UnpicklingError,
+        CheckpointException,
+    ) as error:
         raise UserError(f"checkpoint {path} is damaged: {_reason(error)}") from error
 
 

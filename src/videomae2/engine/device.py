@@ -9,7 +9,9 @@ from videomae2.errors import UserError
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device that "auto", "cpu" or "cuda" means here, with its number. UserError if there is no such device."""
+    """The device that "auto", "cpu" or "cuda" means here, with its number. UserError if there is no such
+    device.
+    """
     if name not in ("auto", "cpu", "cuda"):
         raise UserError(f"device is {name!r}, but it takes one of auto, cpu, cuda")
     if name == "cuda" and not torch.cuda.is_available():
@@ -20,12 +22,16 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """bf16 autocast where `precision` is "bf16", nothing for "fp32". Never fp16: on a CPU it is a hundred times slower."""
+    """bf16 autocast where `precision` is "bf16", nothing for "fp32". Never fp16: on a CPU it is a hundred
+    times slower.
+    """
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 def precision_note(device: torch.device, precision: str, option: str = "--run.precision") -> str:
-    """What to tell whoever asks for bf16 of an x86 processor without bf16 arithmetic, which is slower than fp32; else empty."""
+    """What to tell whoever asks for bf16 of an x86 processor without bf16 arithmetic, which is slower than
+    fp32; else empty.
+    """
     if device.type != "cpu" or precision != "bf16":
         return ""
     # Older torch cannot say.
@@ -37,9 +43,11 @@ def precision_note(device: torch.device, precision: str, option: str = "--run.pr
 
 @contextlib.contextmanager
 def seeded(key: int, device: torch.device) -> Iterator[None]:
-    """Inside, torch's generators of the CPU and of this one device start from `key`; afterwards they are as they were.
+    """Inside, torch's generators of the CPU and of this one device start from `key`; afterwards they are as
+    they were.
 
-    Drop path and dropout draw from them, which makes both a function of (seed, step) like everything else random.
+    Drop path and dropout draw from them, which makes both a function of (seed, step) like everything else
+    random.
     """
     generators = [torch.default_generator]
     if device.type == "cuda":

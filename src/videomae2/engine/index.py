@@ -1,4 +1,6 @@
-"""The index of a checkpoint, read without running anything that is in it: it is a pickle, and only shapes may come out."""
+"""The index of a checkpoint, read without running anything that is in it: it is a pickle, and only shapes may
+come out.
+"""
 
 import pickle
 from pathlib import Path
@@ -11,8 +13,14 @@ from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 _TORCH = "torch.distributed.checkpoint"
 _ALLOWED = frozenset(
     {
-        *((f"{_TORCH}.metadata", name) for name in ("Metadata", "MetadataIndex", "StorageMeta", "TensorProperties")),
-        *((f"{_TORCH}.metadata", name) for name in ("TensorStorageMetadata", "ChunkStorageMetadata", "BytesStorageMetadata")),
+        *(
+            (f"{_TORCH}.metadata", name)
+            for name in ("Metadata", "MetadataIndex", "StorageMeta", "TensorProperties")
+        ),
+        *(
+            (f"{_TORCH}.metadata", name)
+            for name in ("TensorStorageMetadata", "ChunkStorageMetadata", "BytesStorageMetadata")
+        ),
         (f"{_TORCH}.metadata", "_MEM_FORMAT_ENCODING"),
         (f"{_TORCH}.filesystem", "_StorageInfo"),
         ("torch", "Size"),
@@ -41,4 +49,6 @@ class _IndexUnpickler(pickle.Unpickler):
         dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
         if dtype or (module, name) in _ALLOWED:
             return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"its index asks for {module}.{name}, which no checkpoint needs; it was not run")
+        raise pickle.UnpicklingError(
+            f"its index asks for {module}.{name}, which no checkpoint needs; it was not run"
+        )

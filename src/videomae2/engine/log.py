@@ -1,4 +1,6 @@
-"""What a run writes while it works: metrics.jsonl, failures.jsonl, TensorBoard events, and a progress bar on the terminal."""
+"""What a run writes while it works: metrics.jsonl, failures.jsonl, TensorBoard events, and a progress bar on
+the terminal.
+"""
 
 import contextlib
 import json
@@ -24,11 +26,14 @@ class RunLog:
     """The log of one run, from `start` steps on; lines that a killed run wrote past that step are dropped.
 
     metrics.jsonl has one object a line: training lines `{"step", "epoch", "loss", "lr", "grad_norm",
-    "clips_per_second", ...}` with means since the line before, and evaluations `{"step", "epoch", "evaluation": {...}}`.
-    `step` counts finished optimizer steps. A process that is not the main one makes a log with `quiet=True`.
+    "clips_per_second", ...}` with means since the line before, and evaluations `{"step", "epoch",
+    "evaluation": {...}}`. `step` counts finished optimizer steps. A process that is not the main one makes a
+    log with `quiet=True`.
     """
 
-    def __init__(self, folder: RunFolder, start: int, steps: int, *, name: str, tensorboard: bool, quiet: bool = False) -> None:
+    def __init__(
+        self, folder: RunFolder, start: int, steps: int, *, name: str, tensorboard: bool, quiet: bool = False
+    ) -> None:
         self.folder = folder
         self.start = start
         self.steps = steps
@@ -51,7 +56,9 @@ class RunLog:
             self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.stop()
         if self._events is not None:
@@ -91,7 +98,9 @@ class RunLog:
             return
         self._append(self.folder.metrics, [{"step": step, "epoch": epoch, "evaluation": values}])
         self._event("evaluation", {"step": step, **values})
-        self.say(f"{self.name} step {step}: " + ", ".join(f"{key} {value:.4g}" for key, value in values.items()))
+        self.say(
+            f"{self.name} step {step}: " + ", ".join(f"{key} {value:.4g}" for key, value in values.items())
+        )
 
     def failures(self, failures: Iterable[Failure]) -> None:
         """Write each row that could not be read once in the life of the run."""
@@ -104,7 +113,9 @@ class RunLog:
         for line in new.values():
             self._told += 1
             if self._told <= FAILURES_TOLD:
-                self.say(f"row {line['row']}, {line['path']}, could not be read and is replaced: {line['reason']}")
+                self.say(
+                    f"row {line['row']}, {line['path']}, could not be read and is replaced: {line['reason']}"
+                )
             elif self._told == FAILURES_TOLD + 1:
                 self.say(f"more videos could not be read: see {self.folder.failures}")
 
@@ -126,14 +137,18 @@ class RunLog:
         if self._events is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._events = SummaryWriter(str(self.folder.events), purge_step=self.start + 1 if self.start else None)
+            self._events = SummaryWriter(
+                str(self.folder.events), purge_step=self.start + 1 if self.start else None
+            )
         for key, value in record.items():
             if key != "step" and isinstance(value, int | float):
                 self._events.add_scalar(f"{section}/{key}", value, record["step"])
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a .jsonl file; a last line that a kill cut short is left out, and a file not there is empty."""
+    """The objects of a .jsonl file; a last line that a kill cut short is left out, and a file not there is
+    empty.
+    """
     objects = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         with contextlib.suppress(json.JSONDecodeError):
@@ -149,7 +164,14 @@ def _drop_lines_after(path: Path, step: int) -> None:
 
 def _progress_bar() -> Any:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     return Progress(
         TextColumn("{task.description}"),

@@ -8,8 +8,9 @@ from dataclasses import asdict
 import torch
 from torch import nn
 
-from videomae2.engine import checkpoint, distributed
-from videomae2.engine.averaging import build_average
+from videomae2.engine import checkpoint
+from videomae2.engine import parallel as distributed
+from videomae2.engine.average import build_average
 from videomae2.engine.device import autocast, choose_device, precision_note
 from videomae2.engine.heap import keep_freed_memory
 from videomae2.engine.log import RunLog
@@ -46,19 +47,21 @@ def train(  # noqa: PLR0917
 ) -> Result:
     """Train a task to the end of its plan, from the newest checkpoint of its folder if there is one.
 
-    task: forward(batch, step) -> StepOutput. `evaluate` runs when the plan says so, and again for averaged weights,
-    whose numbers get the prefix "ema_". `best_metric` names the number whose best checkpoint is kept. `on_finish` gets
-    the task and the averaged one (None without) before the run is marked finished. On a CPU in fp32 an interrupted and
-    resumed run ends with the same bits as an uninterrupted one.
+    task: forward(batch, step) -> StepOutput. `evaluate` runs when the plan says so, and again for averaged
+    weights, whose numbers get the prefix "ema_". `best_metric` names the number whose best checkpoint is
+    kept. `on_finish` gets the task and the averaged one (None without) before the run is marked finished. On
+    a CPU in fp32 an interrupted and resumed run ends with the same bits as an uninterrupted one.
 
-    Raises Stopped after saving, when SIGTERM or SIGINT came; RunStopped when training diverged; UserError for a full
-    disk, a broken loader, or a checkpoint of another architecture.
+    Raises Stopped after saving, when SIGTERM or SIGINT came; RunStopped when training diverged; UserError for
+    a full disk, a broken loader, or a checkpoint of another architecture.
     """
     quiet = not distributed.is_main()
     if folder.finished is not None:
         result = read_result(folder)
         if not quiet:
-            sys.stderr.write(f"{folder} holds this run, finished after step {result.step}; nothing is left to do\n")
+            sys.stderr.write(
+                f"{folder} holds this run, finished after step {result.step}; nothing is left to do\n"
+            )
         return result
     trainer = _Trainer(task, plan, optim, run, folder)
     trainer.evaluate, trainer.best_metric, trainer.maximise = evaluate, best_metric, maximise
@@ -67,7 +70,9 @@ def train(  # noqa: PLR0917
     with run_log as log, StopRequest() as stop:
         if note := precision_note(trainer.device, run.precision):
             log.say(note)
-        log.say(plan.describe() if resumed is None else f"resuming {folder} after step {resumed} of {plan.steps}")
+        log.say(
+            plan.describe() if resumed is None else f"resuming {folder} after step {resumed} of {plan.steps}"
+        )
         trainer.go(batches, log, stop)
         if on_finish is not None and not quiet:
             on_finish(task, trainer.average.module if trainer.average else None)
@@ -81,7 +86,9 @@ def train(  # noqa: PLR0917
 class _Trainer:
     """The state of a run between two steps, and the four bands of the loop: evaluate, save, step, log."""
 
-    def __init__(self, task: nn.Module, plan: Plan, optim: OptimSettings, run: RunSettings, folder: RunFolder) -> None:
+    def __init__(
+        self, task: nn.Module, plan: Plan, optim: OptimSettings, run: RunSettings, folder: RunFolder
+    ) -> None:
         self.device = choose_device(run.device)
         if self.device.type == "cpu":
             keep_freed_memory()
@@ -160,7 +167,9 @@ class _Trainer:
     def _note_best(self) -> None:
         sign = 1 if self.maximise else -1
         for key in (self.best_metric, f"ema_{self.best_metric}"):
-            if key in self.metrics and (self.best is None or sign * self.metrics[key] > sign * self.best.value):
+            if key in self.metrics and (
+                self.best is None or sign * self.metrics[key] > sign * self.best.value
+            ):
                 self.best = Best(key, self.metrics[key], self.step)
 
     def _save(self) -> None:
@@ -214,7 +223,8 @@ class _Trainer:
         if self.saved_at != self.step:
             self._save()
         raise Stopped(
-            f"stopped after step {self.step} of {self.plan.steps}, saved in {self.folder}; the same command goes on from there",
+            f"stopped after step {self.step} of {self.plan.steps}, saved in {self.folder}; the same command "
+            "goes on from there",
             stop.number,
         )
 
@@ -225,7 +235,9 @@ class _Trainer:
 
     def _evaluation_due(self) -> bool:
         return (
-            self.evaluate is not None and self.plan.evaluate_every > 0 and self.plan.is_due(self.plan.evaluate_every, self.step)
+            self.evaluate is not None
+            and self.plan.evaluate_every > 0
+            and self.plan.is_due(self.plan.evaluate_every, self.step)
         )
 
     def _save_due(self) -> bool:

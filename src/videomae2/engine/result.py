@@ -8,7 +8,9 @@ from videomae2.engine.run import RunFolder
 
 @dataclass(frozen=True)
 class Best:
-    """The best evaluation so far: the metric's name ("top1", or "ema_top1" for the averaged weights), value and step."""
+    """The best evaluation so far: the metric's name ("top1", or "ema_top1" for the averaged weights), value
+    and step.
+    """
 
     metric: str
     value: float
@@ -17,7 +19,9 @@ class Best:
 
 @dataclass(frozen=True)
 class Result:
-    """A run's folder, steps done, last checkpoint, last evaluation, best one, and whether there was anything left to do."""
+    """A run's folder, steps done, last checkpoint, last evaluation, best one, and whether there was anything
+    left to do.
+    """
 
     folder: Path
     step: int

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from videomae2 import config
-from videomae2.atomic import replacing
 from videomae2.errors import UserError
+from videomae2.files import replacing
 
 CHANGES_NOTHING = frozenset(
     {
@@ -26,8 +26,8 @@ _KIND = "# videomae2 run of "
 class RunFolder:
     """Paths of one run, and the lock that keeps a second process out of it.
 
-    config.toml (replays the run) · metrics.jsonl · failures.jsonl · events/ (TensorBoard) · checkpoints/step-N/ ·
-    finished.json once the run is complete.
+    config.toml (replays the run) · metrics.jsonl · failures.jsonl · events/ (TensorBoard) ·
+    checkpoints/step-N/ · finished.json once the run is complete.
     """
 
     def __init__(self, path: Path, settings: Any = None) -> None:
@@ -47,8 +47,9 @@ class RunFolder:
     def create_or_resume(cls, out: str | Path, settings: Any) -> "RunFolder":
         """The folder of a new run, or of the same one to go on with.
 
-        `settings` is the recipe's settings object. UserError: no folder given, the folder holds something else, or a
-        run with other settings (the keys that differ are named), or another process is at work in it.
+        `settings` is the recipe's settings object. UserError: no folder given, the folder holds something
+        else, or a run with other settings (the keys that differ are named), or another process is at work in
+        it.
         """
         if not str(out):
             raise UserError("no folder for the run was given; name one with --out, such as --out runs/first")
@@ -58,7 +59,9 @@ class RunFolder:
         if folder.config.is_file():
             _refuse_another_run(folder, settings)
         elif folder.path.is_dir() and any(not _ours(entry.name) for entry in folder.path.iterdir()):
-            raise UserError(f"{folder} is not empty and holds no run (no config.toml); give another --out or empty it")
+            raise UserError(
+                f"{folder} is not empty and holds no run (no config.toml); give another --out or empty it"
+            )
         with _readable(folder.path):
             folder.path.mkdir(parents=True, exist_ok=True)
             folder._take_lock()
@@ -69,9 +72,13 @@ class RunFolder:
         return folder
 
     def write_config(self, derived: str = "") -> None:
-        """Write the page that replays the run; `derived`, such as a plan's description, goes on top as comments."""
+        """Write the page that replays the run; `derived`, such as a plan's description, goes on top as
+        comments.
+        """
         comments = "".join(f"# {line}\n" for line in derived.splitlines())
-        write_atomically(self.config, f"{_KIND}{type(self.settings).__name__}\n{comments}\n{config.to_toml(self.settings)}")
+        write_atomically(
+            self.config, f"{_KIND}{type(self.settings).__name__}\n{comments}\n{config.to_toml(self.settings)}"
+        )
 
     @property
     def finished(self) -> dict[str, Any] | None:
@@ -83,7 +90,9 @@ class RunFolder:
         write_atomically(self._finished, json.dumps(summary, indent=2) + "\n")
 
     def _take_lock(self) -> None:
-        """Record locks belong to the process: they end with it, even by SIGKILL, and loader workers do not inherit them."""
+        """Record locks belong to the process: they end with it, even by SIGKILL, and loader workers do not
+        inherit them.
+        """
         import fcntl
 
         lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -91,7 +100,9 @@ class RunFolder:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"another process is training in {self}; wait for it, stop it, or give another --out") from None
+            raise UserError(
+                f"another process is training in {self}; wait for it, stop it, or give another --out"
+            ) from None
         except OSError:
             pass  # A file system without locks: the run goes on unguarded.
 
@@ -118,9 +129,14 @@ def _refuse_another_run(folder: RunFolder, settings: Any) -> None:
     there = config.from_toml(type(settings), text, str(folder.config))
     changed = [each for each in config.differences(there, settings) if each.key not in CHANGES_NOTHING]
     if changed:
-        named = "; ".join(f"{each.key} is {each.first!r} there and {each.second!r} here" for each in changed[:3])
+        named = "; ".join(
+            f"{each.key} is {each.first!r} there and {each.second!r} here" for each in changed[:3]
+        )
         more = f"; and {len(changed) - 3} more" if len(changed) > 3 else ""
-        raise UserError(f"{folder} holds another run: {named}{more}; give another --out, or the same settings to resume it")
+        raise UserError(
+            f"{folder} holds another run: {named}{more}; give another --out, or the same settings to resume "
+            "it"
+        )
 
 
 def _command(kind: str) -> str:
@@ -135,4 +151,6 @@ def _readable(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except OSError as error:
-        raise UserError(f"the run's folder {path} cannot be written: {error.strerror}; give another --out") from error
+        raise UserError(
+            f"the run's folder {path} cannot be written: {error.strerror}; give another --out"
+        ) from error

@@ -1,7 +1,8 @@
 """Every tensor a resume needs, by flat name: `model.*`, `ema.*` and `optimizer.<parameter>.<moment>`.
 
-Names are bare, so wrapping a task or not, whole or sharded (DTensors pass through), makes no difference to a checkpoint.
-The learning rate and other settings of the optimizer are not here: they follow from the settings and the step.
+Names are bare, so wrapping a task or not, whole or sharded (DTensors pass through), makes no difference to a
+checkpoint. The learning rate and other settings of the optimizer are not here: they follow from the settings
+and the step.
 """
 
 from pathlib import Path
@@ -12,10 +13,12 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from videomae2.engine import checkpoint
-from videomae2.engine.distributed import bare_name
+from videomae2.engine.parallel import bare_name
 
 
-def gather(task: nn.Module, optimizer: torch.optim.Optimizer, average: AveragedModel | None) -> dict[str, Tensor]:
+def gather(
+    task: nn.Module, optimizer: torch.optim.Optimizer, average: AveragedModel | None
+) -> dict[str, Tensor]:
     """The tensors of a run, not copied."""
     tensors = _model("model", task) | (_model("ema", average.module) if average else {})
     for name, parameter in task.named_parameters():
@@ -25,9 +28,15 @@ def gather(task: nn.Module, optimizer: torch.optim.Optimizer, average: AveragedM
 
 
 def fill(
-    path: Path, task: nn.Module, optimizer: torch.optim.Optimizer, average: AveragedModel | None, state: dict[str, Any]
+    path: Path,
+    task: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: AveragedModel | None,
+    state: dict[str, Any],
 ) -> None:
-    """Overwrite a run's tensors with those of a checkpoint. UserError if it is of another architecture or damaged."""
+    """Overwrite a run's tensors with those of a checkpoint. UserError if it is of another architecture or
+    damaged.
+    """
     there = checkpoint.tensor_names(path)
     tensors = _model("model", task) | (_model("ema", average.module) if average else {})
     for name, parameter in task.named_parameters():

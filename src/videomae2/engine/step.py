@@ -1,4 +1,6 @@
-"""One optimizer step: forwards, gradients, clipping, the finiteness policy, the update. It never waits for the device."""
+"""One optimizer step: forwards, gradients, clipping, the finiteness policy, the update. It never waits for
+the device.
+"""
 
 import math
 from collections.abc import Iterator
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from videomae2 import chance
-from videomae2.engine import distributed
+from videomae2.engine import parallel as distributed
 from videomae2.engine.device import autocast, seeded
 from videomae2.engine.optim import set_learning_rate
 from videomae2.errors import UserError
@@ -18,7 +20,9 @@ from videomae2.settings import OptimSettings, RunSettings
 
 
 class RunStopped(UserError):
-    """Too many steps in a row had a loss or gradient that is not finite. The weights are those of the last good step."""
+    """Too many steps in a row had a loss or gradient that is not finite. The weights are those of the last
+    good step.
+    """
 
 
 class Window:
@@ -32,7 +36,9 @@ class Window:
         self.failures: list[Failure] = []
 
     def add(self, values: dict[str, Tensor], good: Tensor) -> None:
-        """Add a step's values; one that was skipped counts for nothing, so that a NaN does not hide the others."""
+        """Add a step's values; one that was skipped counts for nothing, so that a NaN does not hide the
+        others.
+        """
         for name, value in values.items():
             kept = torch.where(good > 0, value.detach().float(), 0.0)
             self.sums[name] = self.sums[name] + kept if name in self.sums else kept
@@ -40,24 +46,35 @@ class Window:
         self.steps += 1
 
     def means(self) -> dict[str, float | None]:
-        """Mean of each value over the finite steps and over the processes; None where every step was skipped."""
+        """Mean of each value over the finite steps and over the processes; None where every step was
+        skipped.
+        """
         if not self.sums:
             return {}
         names = sorted(self.sums)
         stacked = distributed.mean(torch.stack([self.sums[name] for name in names]) / self.good)
-        return {name: value if math.isfinite(value) else None for name, value in zip(names, stacked.tolist(), strict=True)}
+        return {
+            name: value if math.isfinite(value) else None
+            for name, value in zip(names, stacked.tolist(), strict=True)
+        }
 
 
 class Stepper:
     """Takes optimizer steps on a task and remembers how many were skipped.
 
-    Finiteness policy: a step whose loss or gradient norm is not finite, on any process, changes nothing. The flag stays
-    on the device, where the fused optimizer reads it; the averaged weights move towards unchanged ones. The host reads
-    the counts on a CPU at every step, on a GPU when it logs, and stops after more than `max_nonfinite` in a row.
+    Finiteness policy: a step whose loss or gradient norm is not finite, on any process, changes nothing. The
+    flag stays on the device, where the fused optimizer reads it; the averaged weights move towards unchanged
+    ones. The host reads the counts on a CPU at every step, on a GPU when it logs, and stops after more than
+    `max_nonfinite` in a row.
     """
 
     def __init__(
-        self, task: nn.Module, optimizer: torch.optim.Optimizer, optim: OptimSettings, run: RunSettings, device: torch.device
+        self,
+        task: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        optim: OptimSettings,
+        run: RunSettings,
+        device: torch.device,
     ) -> None:
         self.task = task
         self.optimizer = optimizer
@@ -69,7 +86,9 @@ class Stepper:
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
     def take(self, step: int, learning_rate: float, batches: Iterator[ClipBatch]) -> None:
-        """Forward and backward over the next `accumulate` batches, then one update. UserError from a broken loader."""
+        """Forward and backward over the next `accumulate` batches, then one update. UserError from a broken
+        loader.
+        """
         self.task.train()
         set_learning_rate(self.optimizer, learning_rate)
         values: dict[str, Tensor] = {}
@@ -83,12 +102,16 @@ class Stepper:
         self.window.add({**values, "grad_norm": norm}, 1.0 - bad)
 
     def check(self, step: int) -> None:
-        """Read the counts; RunStopped if too many steps in a row were skipped. `step` is how many steps are done."""
+        """Read the counts; RunStopped if too many steps in a row were skipped. `step` is how many steps are
+        done.
+        """
         _, _, most = self.counts.tolist()
         if most > self.run.max_nonfinite:
             raise RunStopped(
-                f"the loss or its gradient was not finite in {most:.0f} steps in a row up to step {step} (run.max_nonfinite is "
-                f"{self.run.max_nonfinite}); the weights were left as before them; try a lower --optim.base_lr, a longer "
+                f"the loss or its gradient was not finite in {most:.0f} steps in a row up to step {step} "
+                "(run.max_nonfinite is "
+                f"{self.run.max_nonfinite}); the weights were left as before them; try a lower "
+                "--optim.base_lr, a longer "
                 f"--optim.warmup, --optim.clip_grad 1.0 or --run.precision fp32, in a new --out"
             )
 
@@ -110,7 +133,9 @@ class Stepper:
             with autocast(self.device, self.run.precision):
                 output = self.task(batch.to(self.device), step)
             (output.loss * share).backward()
-        return {name: value.detach() * share for name, value in (("loss", output.loss), *output.metrics.items())}
+        return {
+            name: value.detach() * share for name, value in (("loss", output.loss), *output.metrics.items())
+        }
 
     def _clip(self) -> Tensor:
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
@@ -120,7 +145,8 @@ class Stepper:
         return norm
 
     def _update(self, bad: Tensor) -> None:
-        # The flag by which torch's own gradient scaler tells a fused optimizer, on the device, to skip the step.
+        # The flag by which torch's own gradient scaler tells a fused optimizer, on the device, to skip the
+        # step.
         self.optimizer.found_inf = bad  # type: ignore[attr-defined]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

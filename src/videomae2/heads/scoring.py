@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from videomae2.engine import distributed
-from videomae2.metrics import ViewScores
+from videomae2.engine import parallel as distributed
+from videomae2.metrics.accuracy import ViewScores
 from videomae2.records import ClipBatch
 
 
@@ -22,10 +22,12 @@ def score_views(
     precision: Callable[[], AbstractContextManager[None]] = nullcontext,
     progress: Callable[[int], None] = lambda done: None,
 ) -> ViewScores:
-    """Add every view's softmax to `scores`; rows that could not be read are recorded as failed, never replaced.
+    """Add every view's softmax to `scores`; rows that could not be read are recorded as failed, never
+    replaced.
 
-    At most `views_per_forward` clips go through the network at once (0: a whole batch). `precision` opens the autocast to
-    run under; `progress` is told how many rows each batch brought. The classifier is put back in the mode it came in.
+    At most `views_per_forward` clips go through the network at once (0: a whole batch). `precision` opens the
+    autocast to run under; `progress` is told how many rows each batch brought. The classifier is put back in
+    the mode it came in.
     """
     device = next(classifier.parameters()).device
     was_training = classifier.training
@@ -36,7 +38,9 @@ def score_views(
             if len(batch):
                 parts = batch.frames.split(views_per_forward or len(batch))
                 with precision():
-                    logits = torch.cat([classifier(part.to(device, non_blocking=True)).float() for part in parts])
+                    logits = torch.cat(
+                        [classifier(part.to(device, non_blocking=True)).float() for part in parts]
+                    )
                 scores.update(logits, batch.row, batch.view)
             progress(len(batch.row.unique()) + len(batch.failures))
     finally:

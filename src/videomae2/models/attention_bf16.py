@@ -1,7 +1,8 @@
 """Training attention in bf16 on a CPU, where torch's fused kernel is fast forward but not backward.
 
-The backward here makes the weights of attention again, for a few heads at a time, so that they stay in the cache and no
-[M, N] matrix is kept. On two cores with bf16 arithmetic it takes two thirds of the fused one's time at 864 and 1,568 tokens.
+The backward here makes the weights of attention again, for a few heads at a time, so that they stay in the
+cache and no [M, N] matrix is kept. On two cores with bf16 arithmetic it takes two thirds of the fused one's
+time at 864 and 1,568 tokens.
 """
 
 from typing import Any
@@ -13,14 +14,21 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 WRITTEN_OUT_UP_TO = 256
-"""Keys up to which attention is written out and its weights are kept: they are few, and making them again is not."""
+"""Keys up to which attention is written out and its weights are kept: they are few, and making them again is
+not.
+"""
 
 _CACHE = 2 << 20
-"""Bytes of attention weights that are worked on at once: what two cores' second-level caches hold beside their operands."""
+"""Bytes of attention weights that are worked on at once: what two cores' second-level caches hold beside
+their operands.
+"""
 
 
 def attend(
-    query: Float[Tensor, "B heads M d"], key: Float[Tensor, "B heads N d"], value: Float[Tensor, "B heads N d"], scale: float
+    query: Float[Tensor, "B heads M d"],
+    key: Float[Tensor, "B heads N d"],
+    value: Float[Tensor, "B heads N d"],
+    scale: float,
 ) -> Float[Tensor, "B heads M d"]:
     """softmax(query key^T * scale) value."""
     if key.shape[2] <= WRITTEN_OUT_UP_TO:

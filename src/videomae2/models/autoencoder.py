@@ -21,9 +21,13 @@ class Autoencoder(nn.Module):
         self.decoder = decoder
 
     def forward(self, frames: Frames, split: TokenSplit, only_scored: bool = True) -> Float[Tensor, "B M P"]:
-        """Predicted cubes [B, S, P] of the scored tokens (`split.targets`), or [B, R, P] of `split.decoded`."""
+        """Predicted cubes [B, S, P] of the scored tokens (`split.targets`), or [B, R, P] of
+        `split.decoded`.
+        """
         return self.decode(self.encoder(frames, split.visible), split, only_scored)
 
-    def decode(self, encoded: Float[Tensor, "B V D"], split: TokenSplit, only_scored: bool = True) -> Float[Tensor, "B M P"]:
+    def decode(
+        self, encoded: Float[Tensor, "B V D"], split: TokenSplit, only_scored: bool = True
+    ) -> Float[Tensor, "B M P"]:
         """The second half of `forward`, apart, for those who run it in another precision than the encoder."""
         return self.decoder(self.encoder_to_decoder(encoded), self.mask_token, split, only_scored)

@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 from videomae2 import chance
+from videomae2.architecture import decoder_config, encoder_config
 from videomae2.models.autoencoder import Autoencoder
 from videomae2.models.decoder import Decoder
 from videomae2.models.encoder import Encoder
 from videomae2.models.layers import INITIAL_LOG_SCALE, Attention, Block
-from videomae2.models.sizes import decoder_config, encoder_config
 from videomae2.models.tokenizer import Tokenizer
 from videomae2.settings import ModelSettings
 
@@ -20,7 +20,9 @@ M = TypeVar("M", bound=nn.Module)
 def build_autoencoder(
     settings: ModelSettings, generator: torch.Generator | None = None, device: torch.device | str = "cpu"
 ) -> Autoencoder:
-    """A fresh pre-training network. Same generator state, same weights; None is seed 0; device meta is shapes only."""
+    """A fresh pre-training network. Same generator state, same weights; None is seed 0; device meta is shapes
+    only.
+    """
     with torch.device("meta"):
         config = encoder_config(settings)
         decoder = Decoder(decoder_config(settings), config.grid, config.native)
@@ -34,14 +36,18 @@ def build_encoder(
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
 ) -> Encoder:
-    """A fresh encoder, initialised for fine-tuning; without the final norm it is the trunk of a released classifier."""
+    """A fresh encoder, initialised for fine-tuning; without the final norm it is the trunk of a released
+    classifier.
+    """
     with torch.device("meta"):
         model = Encoder(encoder_config(settings), final_norm)
     return materialize(model, "finetune", generator, device)
 
 
 def materialize(model: M, style: str, generator: torch.Generator | None, device: torch.device | str) -> M:
-    """Give a network that was built on the meta device memory and initial values: the same on every device."""
+    """Give a network that was built on the meta device memory and initial values: the same on every
+    device.
+    """
     if torch.device(device).type == "meta":
         return model
     model.to_empty(device="cpu")
@@ -50,7 +56,9 @@ def materialize(model: M, style: str, generator: torch.Generator | None, device:
 
 
 def initialize(model: nn.Module, style: str, generator: torch.Generator) -> None:
-    """Every parameter and buffer, as released. Linear weights: pretrain xavier-uniform, finetune normal 0.02 cut at 2."""
+    """Every parameter and buffer, as released. Linear weights: pretrain xavier-uniform, finetune normal 0.02
+    cut at 2.
+    """
     for module in model.modules():
         if isinstance(module, nn.Linear):
             if style == "pretrain":

@@ -1,18 +1,22 @@
-"""The decoder: a narrow transformer that predicts the pixels of hidden cubes; thrown away after pre-training."""
+"""The decoder: a narrow transformer that predicts the pixels of hidden cubes; thrown away after
+pre-training.
+"""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from videomae2.architecture import DecoderConfig
 from videomae2.geometry import TokenGrid
 from videomae2.models.layers import Block, LayerNorm, run_blocks
-from videomae2.models.positions import position_table
-from videomae2.models.sizes import DecoderConfig
+from videomae2.positions import position_table
 from videomae2.records import TokenSplit
 
 
 class Decoder(nn.Module):
-    """Visible tokens first, then a mask token at every decoded position (released order); positions are never learned here."""
+    """Visible tokens first, then a mask token at every decoded position (released order); positions are never
+    learned here.
+    """
 
     pos_embed: Tensor
 
@@ -38,7 +42,9 @@ class Decoder(nn.Module):
     def reset_buffers(self) -> None:
         """Fill the position table; it is in no checkpoint."""
         if not self.pos_embed.is_meta:
-            self.pos_embed.copy_(position_table(self.grid, self.native, self.config.width, self.config.positions))
+            self.pos_embed.copy_(
+                position_table(self.grid, self.native, self.config.width, self.config.positions)
+            )
 
     def forward(
         self,

@@ -4,17 +4,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from videomae2.architecture import EncoderConfig
 from videomae2.cubes import Frames
 from videomae2.models.layers import Block, LayerNorm, run_blocks
-from videomae2.models.positions import position_table
-from videomae2.models.sizes import EncoderConfig
 from videomae2.models.tokenizer import Tokenizer
+from videomae2.positions import position_table
 
 
 class Encoder(nn.Module):
     """Joint space-time attention over visible tokens (paper 3.1).
 
-    `final_norm=False` leaves the last LayerNorm out, as the released classifiers do: they normalise after pooling.
+    `final_norm=False` leaves the last LayerNorm out, as the released classifiers do: they normalise after
+    pooling.
     """
 
     pos_embed: Tensor
@@ -44,7 +45,9 @@ class Encoder(nn.Module):
         self.reset_buffers()
 
     def reset_buffers(self) -> None:
-        """Fill the position table; a fixed one is in no checkpoint. A learned table starts as the sinusoid."""
+        """Fill the position table; a fixed one is in no checkpoint. A learned table starts as the
+        sinusoid.
+        """
         if self.pos_embed.is_meta:
             return
         with torch.no_grad():

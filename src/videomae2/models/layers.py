@@ -1,4 +1,6 @@
-"""Transformer parts, as released: no key bias, LayerNorm eps 1e-6, optional cosine attention and LayerScale."""
+"""Transformer parts, as released: no key bias, LayerNorm eps 1e-6, optional cosine attention and
+LayerScale.
+"""
 
 import math
 from collections.abc import Iterable
@@ -21,7 +23,9 @@ INITIAL_LOG_SCALE = math.log(10.0)
 _MAX_LOG_SCALE = math.log(100.0)  # released: cosine similarities are multiplied by at most 100
 
 APART_FROM = 512
-"""Tokens from which fp32 attention on a CPU is faster over copies of queries, keys and values than side by side."""
+"""Tokens from which fp32 attention on a CPU is faster over copies of queries, keys and values than side by
+side.
+"""
 
 
 def take(x: Float[Tensor, "B N D"], chosen: Int[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
@@ -30,9 +34,14 @@ def take(x: Float[Tensor, "B N D"], chosen: Int[Tensor, "B S"]) -> Float[Tensor,
 
 
 def run_blocks(
-    blocks: Iterable[nn.Module], x: Float[Tensor, "B N D"], recompute: bool, chosen: Int[Tensor, "B S"] | None = None
+    blocks: Iterable[nn.Module],
+    x: Float[Tensor, "B N D"],
+    recompute: bool,
+    chosen: Int[Tensor, "B S"] | None = None,
 ) -> Float[Tensor, "B M D"]:
-    """All blocks in turn, the last only for the `chosen` tokens; `recompute` rebuilds activations in the backward pass."""
+    """All blocks in turn, the last only for the `chosen` tokens; `recompute` rebuilds activations in the
+    backward pass.
+    """
     *first, last = blocks
     for block in first:
         x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
@@ -40,7 +49,9 @@ def run_blocks(
 
 
 class Block(nn.Module):
-    """Pre-norm attention and MLP, each scaled by LayerScale (0: none) and dropped for whole samples by drop path."""
+    """Pre-norm attention and MLP, each scaled by LayerScale (0: none) and dropped for whole samples by drop
+    path.
+    """
 
     def __init__(
         self,
@@ -63,7 +74,9 @@ class Block(nn.Module):
         self.gamma_1 = nn.Parameter(torch.full((width,), layer_scale)) if layer_scale else None
         self.gamma_2 = nn.Parameter(torch.full((width,), layer_scale)) if layer_scale else None
 
-    def forward(self, x: Float[Tensor, "B N D"], chosen: Int[Tensor, "B S"] | None = None) -> Float[Tensor, "B M D"]:
+    def forward(
+        self, x: Float[Tensor, "B N D"], chosen: Int[Tensor, "B S"] | None = None
+    ) -> Float[Tensor, "B M D"]:
         """All tokens are attended to; with `chosen`, only those attend, pass the MLP and are returned."""
         asking = x if chosen is None else take(x, chosen)
         x = self._add(asking, self.attn(asking, x, self.norm1), self.gamma_1)
@@ -73,7 +86,8 @@ class Block(nn.Module):
         branch = self.drop_path(branch if gamma is None else branch * gamma)
         if torch.compiler.is_compiling():
             return x + branch
-        # The sum takes the branch's place: no hole is left beside what is kept for the backward pass, and no new memory paged in.
+        # The sum takes the branch's place: no hole is left beside what is kept for the backward pass, and no
+        # new memory paged in.
         return branch.to(x.dtype).add_(x)
 
 
@@ -89,14 +103,18 @@ class Attention(nn.Module):
         self.scale = nn.Parameter(torch.full((num_heads, 1, 1), math.log(10.0))) if cosine else None
         self.proj = nn.Linear(width, width)
 
-    def forward(self, asking: Float[Tensor, "B M D"], x: Float[Tensor, "B N D"], norm: nn.LayerNorm) -> Float[Tensor, "B M D"]:
+    def forward(
+        self, asking: Float[Tensor, "B M D"], x: Float[Tensor, "B N D"], norm: nn.LayerNorm
+    ) -> Float[Tensor, "B M D"]:
         """The `asking` tokens, some or all of `x`, attend to every token of `x`; both are normed first."""
         query, key, value = self._heads(asking, x, norm)
         if self.scale is None:
             attended = attend(query, key, value)
         else:
             query = F.normalize(query, dim=-1) * self.scale.clamp(max=_MAX_LOG_SCALE).exp()
-            attended = attend(query.to(value.dtype), F.normalize(key, dim=-1).to(value.dtype), value, scale=1.0)
+            attended = attend(
+                query.to(value.dtype), F.normalize(key, dim=-1).to(value.dtype), value, scale=1.0
+            )
         return self.proj(attended.transpose(1, 2).flatten(2))
 
     def _heads(self, asking: Tensor, x: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, ...]:
@@ -120,7 +138,9 @@ def attend(
     """softmax(query key^T * scale) value; scale is d ** -0.5 unless given."""
     if query.device.type == "cpu":
         if query.dtype == torch.bfloat16 and trains_eagerly():
-            return attention_bf16.attend(query, key, value, query.shape[-1] ** -0.5 if scale is None else scale)
+            return attention_bf16.attend(
+                query, key, value, query.shape[-1] ** -0.5 if scale is None else scale
+            )
         if query.dtype == torch.float32 and only_infers() and key.shape[2] >= APART_FROM:
             query, key, value = (_apart(part, x) for part, x in zip("qkv", (query, key, value), strict=True))
     return F.scaled_dot_product_attention(query, key, value, scale=scale)
@@ -132,7 +152,9 @@ def _apart(part: str, x: Float[Tensor, "B heads N d"]) -> Float[Tensor, "B heads
 
 
 class Mlp(nn.Module):
-    """Two linear layers around an exact GELU; `recompute` makes the hidden values again in the backward pass of training."""
+    """Two linear layers around an exact GELU; `recompute` makes the hidden values again in the backward pass
+    of training.
+    """
 
     def __init__(self, width: int, hidden: int, recompute: bool = False) -> None:
         super().__init__()
@@ -146,10 +168,11 @@ class Mlp(nn.Module):
 
 
 class DropPath(nn.Module):
-    """In training, drops a residual branch for whole samples with probability `rate`, and scales up the others.
+    """In training, drops a residual branch for whole samples with probability `rate`, and scales up the
+    others.
 
-    It draws from torch's generator, as dropout does: who trains seeds that generator from (seed, step) at each step,
-    inside `torch.random.fork_rng`, and a resumed run drops the same branches.
+    It draws from torch's generator, as dropout does: who trains seeds that generator from (seed, step) at
+    each step, inside `torch.random.fork_rng`, and a resumed run drops the same branches.
     """
 
     def __init__(self, rate: float, inplace: bool = False) -> None:

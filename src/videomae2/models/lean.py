@@ -1,10 +1,10 @@
 """Norms and MLPs that keep less for the backward pass: what an elementwise pass makes again is not kept.
 
-Of `linear(norm(x))` autograd would keep x and norm(x), of an MLP also its hidden values before and after GELU. Here x and
-the values before GELU stay: of a block ten times a token's width instead of sixteen, for about one part in a hundred of a
-step's time. With `recompute` not even those before GELU stay, and it is six, for one more of an MLP's six products. Values
-and gradients are those of the plain modules, which run without gradients (`fused_linear.py`) and under torch.compile. The
-gradients have no derivative of their own.
+Of `linear(norm(x))` autograd would keep x and norm(x), of an MLP also its hidden values before and after
+GELU. Here x and the values before GELU stay: of a block ten times a token's width instead of sixteen, for
+about one part in a hundred of a step's time. With `recompute` not even those before GELU stay, and it is six,
+for one more of an MLP's six products. Values and gradients are those of the plain modules, which run without
+gradients (`fused_linear.py`) and under torch.compile. The gradients have no derivative of their own.
 """
 
 from collections.abc import Callable
@@ -41,7 +41,8 @@ def norm_heads(
     parts: str,
     num_heads: int,
 ) -> tuple[Float[Tensor, "B heads N d"], ...]:
-    """`linear(norm(x))`, cut into `parts`, "q" queries, "k" keys, "v" values, such as "qkv", and those into heads.
+    """`linear(norm(x))`, cut into `parts`, "q" queries, "k" keys, "v" values, such as "qkv", and those into
+    heads.
 
     In training on a CPU each part lies by itself (`empty_part`).
     """
@@ -50,11 +51,15 @@ def norm_heads(
     return _cut(norm_linear(x, norm, weight, bias), len(parts), num_heads)
 
 
-def empty_part(part: str, allocate: Callable[[tuple[int, ...]], Tensor], shape: tuple[int, ...]) -> Float[Tensor, "B heads N d"]:
-    """Room for queries, keys or values of `shape` [B, heads, N, d], as torch's attention on a CPU is fastest with them.
+def empty_part(
+    part: str, allocate: Callable[[tuple[int, ...]], Tensor], shape: tuple[int, ...]
+) -> Float[Tensor, "B heads N d"]:
+    """Room for queries, keys or values of `shape` [B, heads, N, d], as torch's attention on a CPU is fastest
+    with them.
 
-    Parts that lie side by side, as one linear layer writes them, cost it more than sorting them does. Keys and values lie
-    head after head. Queries lie token after token, for what attention returns lies as they do, and is to be joined again.
+    Parts that lie side by side, as one linear layer writes them, cost it more than sorting them does. Keys
+    and values lie head after head. Queries lie token after token, for what attention returns lies as they do,
+    and is to be joined again.
     """
     if part != "q":
         return allocate(shape)
@@ -63,9 +68,15 @@ def empty_part(part: str, allocate: Callable[[tuple[int, ...]], Tensor], shape: 
 
 
 def norm_mlp(
-    x: Float[Tensor, "B N D"], norm: nn.LayerNorm, first: nn.Linear, second: nn.Linear, recompute: bool = False
+    x: Float[Tensor, "B N D"],
+    norm: nn.LayerNorm,
+    first: nn.Linear,
+    second: nn.Linear,
+    recompute: bool = False,
 ) -> Float[Tensor, "B N D"]:
-    """`second(gelu(first(norm(x))))` with an exact GELU; `recompute` makes the hidden values again in the backward pass."""
+    """`second(gelu(first(norm(x))))` with an exact GELU; `recompute` makes the hidden values again in the
+    backward pass.
+    """
     if trains_eagerly():
         parameters = first.weight, first.bias, second.weight, second.bias
         return _NormMlp.apply(x, norm.weight, norm.bias, norm.eps, *parameters, recompute)
@@ -80,7 +91,9 @@ def _plain_mlp(x: Tensor, norm: nn.LayerNorm, first: nn.Linear, second: nn.Linea
     return second(F.gelu(first(norm(x))))
 
 
-def _cut(joint: Float[Tensor, "B N O"], parts: int, num_heads: int) -> tuple[Float[Tensor, "B heads N d"], ...]:
+def _cut(
+    joint: Float[Tensor, "B N O"], parts: int, num_heads: int
+) -> tuple[Float[Tensor, "B heads N d"], ...]:
     """Views of the parts, in heads."""
     return joint.unflatten(2, (parts, num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
@@ -106,7 +119,15 @@ class _NormLinear(torch.autograd.Function):
 class _NormHeads(torch.autograd.Function):
     @staticmethod
     def forward(  # noqa: PLR0917
-        ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, eps: float, weight: Tensor, bias: Tensor, parts: str, num_heads: int
+        ctx: Any,
+        x: Tensor,
+        scale: Tensor,
+        shift: Tensor,
+        eps: float,
+        weight: Tensor,
+        bias: Tensor,
+        parts: str,
+        num_heads: int,
     ) -> tuple[Tensor, ...]:
         dtype = product_dtype(weight)
         cast = weight.to(dtype)
@@ -175,7 +196,9 @@ class _NormMlp(torch.autograd.Function):
         del hidden
         w1_grad, b1_grad = _parameter_grads(hidden_grad, normed, of_w1, of_b1)
         del normed
-        norm_grads = _norm_grads(hidden_grad, first, x, mean, deviation, scale, shift, (of_x, of_scale, of_shift))
+        norm_grads = _norm_grads(
+            hidden_grad, first, x, mean, deviation, scale, shift, (of_x, of_scale, of_shift)
+        )
         return *norm_grads, None, w1_grad, b1_grad, w2_grad, b2_grad, None
 
 
@@ -194,8 +217,8 @@ def _norm_linear_grads(  # noqa: PLR0917
 def _stays(x: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
     """Memory of what a linear layer makes of x.
 
-    What stays is asked for before what goes again: an allocator that takes the next free place, as a C library's, then has
-    no holes between what stays.
+    What stays is asked for before what goes again: an allocator that takes the next free place, as a C
+    library's, then has no holes between what stays.
     """
     return x.new_empty((*x.shape[:-1], weight.shape[0]), dtype=dtype)
 
@@ -210,8 +233,12 @@ def _norm(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> tuple[Tensor, 
     return torch.native_layer_norm(x, (x.shape[-1],), scale, shift, eps)
 
 
-def _parameter_grads(grad: Tensor, entered: Tensor | None, of_weight: bool, of_bias: bool) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of weight and bias of a linear layer, from the gradient of what left it and what entered it."""
+def _parameter_grads(
+    grad: Tensor, entered: Tensor | None, of_weight: bool, of_bias: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of weight and bias of a linear layer, from the gradient of what left it and what entered
+    it.
+    """
     rows = grad.flatten(0, -2)
     weight = rows.t() @ entered.flatten(0, -2) if of_weight and entered is not None else None
     return weight, rows.sum(0) if of_bias else None
@@ -227,10 +254,14 @@ def _norm_grads(  # noqa: PLR0917
     shift: Tensor,
     wanted: tuple[bool, bool, bool],
 ) -> tuple[Tensor | None, ...]:
-    """Those gradients of a norm's input, scale and shift that are wanted, from the gradient of what left the linear layer."""
+    """Those gradients of a norm's input, scale and shift that are wanted, from the gradient of what left the
+    linear layer.
+    """
     if not any(wanted):
         return None, None, None
     entered = (grad @ weight).to(x.dtype)
     return tuple(
-        torch.ops.aten.native_layer_norm_backward(entered, x, (x.shape[-1],), mean, deviation, scale, shift, list(wanted))
+        torch.ops.aten.native_layer_norm_backward(
+            entered, x, (x.shape[-1],), mean, deviation, scale, shift, list(wanted)
+        )
     )

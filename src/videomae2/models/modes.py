@@ -5,7 +5,9 @@ from torch import Tensor
 
 
 def trains_eagerly() -> bool:
-    """Whether autograd keeps what is computed now; under torch.compile its own partitioner decides what is kept."""
+    """Whether autograd keeps what is computed now; under torch.compile its own partitioner decides what is
+    kept.
+    """
     return torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 

@@ -1,8 +1,8 @@
 """Memory for values that are gone when a function returns, kept from call to call on a CPU.
 
-A C library gives a tensor the next free place that is long enough. Wide values that come and go between those that stay for
-the backward pass leave holes there, and a training step then holds a third more memory than its tensors. A GPU's allocator
-sorts its blocks by size and needs no such help.
+A C library gives a tensor the next free place that is long enough. Wide values that come and go between those
+that stay for the backward pass leave holes there, and a training step then holds a third more memory than its
+tensors. A GPU's allocator sorts its blocks by size and needs no such help.
 """
 
 import math
@@ -15,7 +15,8 @@ _kept = threading.local()
 
 
 def scratch(slot: str, like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """An uninitialised tensor of `like`'s type and device; on a CPU the same thread's next call for `slot` overwrites it.
+    """An uninitialised tensor of `like`'s type and device; on a CPU the same thread's next call for `slot`
+    overwrites it.
 
     What is computed in it must not outlive the caller.
     """

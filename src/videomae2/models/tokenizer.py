@@ -5,16 +5,17 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from videomae2.architecture import EncoderConfig
 from videomae2.cubes import Frames, gather_cubes
 from videomae2.models.modes import product_dtype
-from videomae2.models.sizes import EncoderConfig
 
 
 class Tokenizer(nn.Module):
-    """The cube embedding. It owns mean and deviation, so that no user of the network can forget or confuse them.
+    """The cube embedding. It owns mean and deviation, so that no user of the network can forget or confuse
+    them.
 
-    `proj` holds the weight [D, C, t, p, p] of the 3-D convolution that released checkpoints store; as its stride is its
-    size, it is one matrix product over the gathered cubes.
+    `proj` holds the weight [D, C, t, p, p] of the 3-D convolution that released checkpoints store; as its
+    stride is its size, it is one matrix product over the gathered cubes.
     """
 
     mean: Tensor
@@ -44,7 +45,8 @@ class Tokenizer(nn.Module):
     def _raw_weights(self, white: int) -> tuple[Float[Tensor, "D C t p q"], Float[Tensor, "D"]]:
         """Weights for pixels as they come, 0 to `white`: (x / white - mean) / std is folded into them.
 
-        No pass over the pixels is spent on it, and whole numbers up to 255 are exact in bf16, where normalised ones are not.
+        No pass over the pixels is spent on it, and whole numbers up to 255 are exact in bf16, where
+        normalised ones are not.
         """
         scaled = self.proj.weight / self.std
         assert self.proj.bias is not None

@@ -11,7 +11,7 @@ from typing import Any
 from jaxtyping import Int
 from torch import Tensor
 
-from videomae2.engine import distributed
+from videomae2.engine import parallel as distributed
 from videomae2.engine.device import autocast, choose_device, precision_note
 from videomae2.engine.heap import keep_freed_memory
 from videomae2.engine.run import write_atomically
@@ -19,7 +19,7 @@ from videomae2.errors import UserError
 from videomae2.heads.classify import Classifier
 from videomae2.heads.scoring import gather_scores, score_views
 from videomae2.limits import check_limits
-from videomae2.metrics import Accuracy, ClassScore, ViewScores, ranking
+from videomae2.metrics.accuracy import Accuracy, ClassScore, ViewScores, ranking
 from videomae2.models.inference import for_inference
 from videomae2.recipes.feed import EvaluationFeed, evaluation_feed
 from videomae2.recipes.progress import row_progress, say
@@ -36,7 +36,9 @@ FAILURES_TOLD = 5
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found. `class_names` has a name for each class; `scores` holds each row's mean softmax."""
+    """What an evaluation found. `class_names` has a name for each class; `scores` holds each row's mean
+    softmax.
+    """
 
     accuracy: Accuracy
     classes: tuple[ClassScore, ...]
@@ -53,28 +55,48 @@ class Evaluation:
         accuracy = self.accuracy
         shares = {"top1": accuracy.top1, "top5": accuracy.top5, "mean_class": accuracy.mean_class}
         counts = {"evaluated": accuracy.evaluated, "failed": accuracy.failed, "listed": accuracy.listed}
-        return {**shares, **counts, "views": "x".join(map(str, self.views)), "weights": self.weights, "data": self.data}
+        return {
+            **shares,
+            **counts,
+            "views": "x".join(map(str, self.views)),
+            "weights": self.weights,
+            "data": self.data,
+        }
 
     def __str__(self) -> str:
         """The per-class table, if it is short, videos that failed, and the key numbers as the last line."""
-        return "\n".join([*self._table(), *told(self.failures), f"{self.accuracy}; {self.views[0]}x{self.views[1]} views"])
+        return "\n".join(
+            [*self._table(), *told(self.failures), f"{self.accuracy}; {self.views[0]}x{self.views[1]} views"]
+        )
 
     def _table(self) -> list[str]:
         if len(self.classes) > TABLE_CLASSES:
-            return [f"{len(self.classes)} classes: the table of each is in per_class.csv and report.html (with --out)"]
+            return [
+                f"{len(self.classes)} classes: the table of each is in per_class.csv and report.html (with "
+                "--out)"
+            ]
         width = max(len(name) for name in (*self.class_names, "class"))
         lines = [f"{'class':<{width}}  listed  failed   right   top-1"]
         for each in self.classes:
             share = "    n/a" if each.accuracy is None else f"{100 * each.accuracy:5.1f} %"
-            lines.append(f"{self.class_names[each.label]:<{width}}  {each.listed:6}  {each.failed:6}  {each.right:6}  {share}")
+            lines.append(
+                f"{self.class_names[each.label]:<{width}}  {each.listed:6}  {each.failed:6}  {each.right:6}  "
+                f"{share}"
+            )
         return lines
 
 
 def told(failures: Sequence[Failure]) -> list[str]:
     """A line for each of the first videos that could not be read."""
-    lines = [f"row {each.row}, {each.path}, could not be read: {each.reason}" for each in failures[:FAILURES_TOLD]]
+    lines = [
+        f"row {each.row}, {each.path}, could not be read: {each.reason}" for each in failures[:FAILURES_TOLD]
+    ]
     more = len(failures) - len(lines)
-    return [*lines, f"... and {more} more (with --out, scores.jsonl and report.html name all)"] if more > 0 else lines
+    return (
+        [*lines, f"... and {more} more (with --out, scores.jsonl and report.html name all)"]
+        if more > 0
+        else lines
+    )
 
 
 def evaluate_classifier(
@@ -89,8 +111,8 @@ def evaluate_classifier(
 ) -> Evaluation:
     """Score every view, average the softmax of each row's views, and count.
 
-    `class_names` are the model's, by which the labels of a manifest with names are matched; `progress` is told how many
-    rows each batch brought. UserError for labels that the classifier does not have.
+    `class_names` are the model's, by which the labels of a manifest with names are matched; `progress` is
+    told how many rows each batch brought. UserError for labels that the classifier does not have.
     """
     device = next(classifier.parameters()).device
     scores = ViewScores(feed.labels(class_names), classifier.num_classes)
@@ -108,13 +130,24 @@ def evaluate_classifier(
         names = tuple(str(number) for number in range(classifier.num_classes))
     failures = tuple(scores.failures[row] for row in sorted(scores.failures))
     table = tuple(scores.per_class())
-    return Evaluation(scores.accuracy(), table, scores.confusion(), names, failures, scores, feed.views, weights, feed.data.val)
+    return Evaluation(
+        scores.accuracy(),
+        table,
+        scores.confusion(),
+        names,
+        failures,
+        scores,
+        feed.views,
+        weights,
+        feed.data.val,
+    )
 
 
 def run_evaluation(settings: EvaluateSettings) -> Evaluation:
     """Evaluate the weights that `settings.weights` names on the videos that `settings.data.val` names.
 
-    With `settings.out`, writes summary.json, per_class.csv, confusion.csv and scores.jsonl (one line a manifest row) there.
+    With `settings.out`, writes summary.json, per_class.csv, confusion.csv and scores.jsonl (one line a
+    manifest row) there.
     """
     check_limits(settings)
     if not settings.weights:
@@ -192,7 +225,10 @@ def _sampling(settings: EvaluateSettings, trained: dict[str, Any]) -> DataSettin
             continue
         if settings.as_trained and here == getattr(defaults, name):
             followed[name] = value
-            say(f"note: data.{name} is {value!r}, as when these weights were trained; --no_as_trained takes {here!r} instead")
+            say(
+                f"note: data.{name} is {value!r}, as when these weights were trained; --no_as_trained takes "
+                f"{here!r} instead"
+            )
         else:
             say(
                 f"note: data.{name} is {here!r} here, but was {value!r} when these weights were trained; "

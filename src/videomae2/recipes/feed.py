@@ -6,14 +6,14 @@ from typing import Literal
 
 import torch
 
-from videomae2.data.dataset import EvaluationClips, TrainingClips
-from videomae2.data.loader import batches_per_epoch, evaluation_batches, training_batches
-from videomae2.data.manifest import Manifest, read_listed
-from videomae2.engine import distributed
+from videomae2.architecture import token_grid
+from videomae2.data.batches import batches_per_epoch, evaluation_batches, training_batches
+from videomae2.data.clips import EvaluationClips, TrainingClips
+from videomae2.data.tables.manifest import Manifest, read_listed
+from videomae2.engine import parallel as distributed
 from videomae2.engine.device import choose_device
 from videomae2.engine.schedule import Plan, make_plan
 from videomae2.errors import UserError
-from videomae2.models.sizes import token_grid
 from videomae2.records import ClipBatch, Failure
 from videomae2.settings import DataSettings, ModelSettings, OptimSettings, RunSettings
 
@@ -71,9 +71,11 @@ class EvaluationFeed:
         )
 
     def labels(self, class_names: tuple[str, ...]) -> torch.Tensor:
-        """Labels [M] counted as `class_names` counts them: a manifest that names its classes may number them otherwise.
+        """Labels [M] counted as `class_names` counts them: a manifest that names its classes may number them
+        otherwise.
 
-        A folder of class folders that lacks one class numbers all later ones differently; by name they are the same.
+        A folder of class folders that lacks one class numbers all later ones differently; by name they are
+        the same.
         """
         self.manifest.must_be_labelled("measuring accuracy")
         labels = torch.tensor(self.manifest.labels())
@@ -83,18 +85,26 @@ class EvaluationFeed:
         unknown = [name for name in own if name not in class_names]
         if unknown:
             raise UserError(
-                f"the videos to evaluate have class {unknown[0]!r}, which the model was not trained on (its classes: "
-                f"{', '.join(class_names[:5])}{', ...' if len(class_names) > 5 else ''}); give videos of these classes"
+                f"the videos to evaluate have class {unknown[0]!r}, which the model was not trained on (its "
+                "classes: "
+                f"{', '.join(class_names[:5])}{', ...' if len(class_names) > 5 else ''}); give videos of "
+                "these classes"
             )
         return torch.tensor([class_names.index(name) for name in own])[labels]
 
 
 def training_feed(
-    data: DataSettings, model: ModelSettings, optim: OptimSettings, run: RunSettings, kind: Literal["pretrain", "finetune"]
+    data: DataSettings,
+    model: ModelSettings,
+    optim: OptimSettings,
+    run: RunSettings,
+    kind: Literal["pretrain", "finetune"],
 ) -> TrainingFeed:
     """The feed of a run's training manifest; kind: pretrain or finetune."""
     if not data.train:
-        raise UserError("no training videos were given; name a manifest, a list or a folder with --data.train")
+        raise UserError(
+            "no training videos were given; name a manifest, a list or a folder with --data.train"
+        )
     # What needs no data is refused first: a grid that does not divide, a device that is not here.
     token_grid(model)
     choose_device(run.device)
@@ -105,29 +115,42 @@ def training_feed(
 
 
 def _must_be_readable(clips: TrainingClips, name: str) -> None:
-    """Refuse videos of which none of several tried can be read (a wrong root, most often) while nothing is written yet."""
+    """Refuse videos of which none of several tried can be read (a wrong root, most often) while nothing is
+    written yet.
+    """
     failures = [each for each in clips[0, 0] if isinstance(each, Failure)]
     if failures:
         named = "; ".join(f"row {each.row}, {each.path}: {each.reason}" for each in failures[:3])
         raise UserError(
-            f"none of {len(failures)} videos tried of {name} could be read; the first failures: {named}; mend the paths or "
+            f"none of {len(failures)} videos tried of {name} could be read; the first failures: {named}; "
+            "mend the paths or "
             f"--data.root (videomae2 data check names all broken files)"
         )
 
 
 def evaluation_feed(
-    data: DataSettings, model: ModelSettings, views: tuple[int, int] = (1, 1), batch_size: int = 1, device: str = "auto"
+    data: DataSettings,
+    model: ModelSettings,
+    views: tuple[int, int] = (1, 1),
+    batch_size: int = 1,
+    device: str = "auto",
 ) -> EvaluationFeed:
     """The feed of the manifest that `data.val` names; by default one centre view of each video."""
     if not data.val:
-        raise UserError("no videos to evaluate were given; name a manifest, a list or a folder with --data.val")
+        raise UserError(
+            "no videos to evaluate were given; name a manifest, a list or a folder with --data.val"
+        )
     if min(views) < 1:
-        raise UserError(f"{views[0]} clips x {views[1]} crops came, but a video needs at least one view; try 1 and 1")
+        raise UserError(
+            f"{views[0]} clips x {views[1]} crops came, but a video needs at least one view; try 1 and 1"
+        )
     manifest = read_listed(data.val, data)
     return EvaluationFeed(manifest, data, model, views, batch_size, choose_device(device).type == "cuda")
 
 
-def held_out_feed(data: DataSettings, model: ModelSettings, batch_size: int, device: str) -> EvaluationFeed | None:
+def held_out_feed(
+    data: DataSettings, model: ModelSettings, batch_size: int, device: str
+) -> EvaluationFeed | None:
     """What training is watched on: one centre view of each row of `data.val`; None where it is empty."""
     return evaluation_feed(data, model, (1, 1), batch_size, device) if data.val else None
 

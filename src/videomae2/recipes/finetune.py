@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from videomae2 import chance
-from videomae2.data.mixing import mixup_cutmix, soft_targets
+from videomae2.data.augment.mixing import mixup_cutmix, soft_targets
 from videomae2.engine.loop import train
 from videomae2.engine.run import RunFolder
 from videomae2.errors import UserError
@@ -16,7 +16,7 @@ from videomae2.heads.classify import Classifier, build_classifier
 from videomae2.heads.scoring import gather_scores, score_views
 from videomae2.limits import check_limits
 from videomae2.losses import soft_cross_entropy
-from videomae2.metrics import ViewScores
+from videomae2.metrics.accuracy import ViewScores
 from videomae2.recipes.feed import EvaluationFeed, TrainingFeed, held_out_feed, training_feed
 from videomae2.recipes.outcome import sampling_of, weights_writer
 from videomae2.recipes.progress import say
@@ -28,7 +28,9 @@ from videomae2.settings import FinetuneSettings
 class Finetuning(nn.Module):
     """The task: mix clips and labels, classify, compare; and accuracy on held-out videos."""
 
-    def __init__(self, classifier: Classifier, settings: FinetuneSettings, class_names: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, classifier: Classifier, settings: FinetuneSettings, class_names: tuple[str, ...] = ()
+    ) -> None:
         super().__init__()
         self.classifier = classifier
         self.settings = settings
@@ -40,7 +42,9 @@ class Finetuning(nn.Module):
         return StepOutput(soft_cross_entropy(self.classifier(frames), targets))
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile the network, in place. Clips are mixed outside: how changes with each step, and so would the graph."""
+        """Compile the network, in place. Clips are mixed outside: how changes with each step, and so would
+        the graph.
+        """
         self.classifier.compile(*args, **kwargs)
 
     def mix(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
@@ -48,7 +52,8 @@ class Finetuning(nn.Module):
         settings, num_classes = self.settings, self.classifier.num_classes
         if settings.mixup <= 0 and settings.cutmix <= 0:
             return batch.frames, soft_targets(batch.label, num_classes, settings.label_smoothing)
-        # Like dropout's, this draw is seeded for each step and forward by the loop; it is on the CPU, so no device waits.
+        # Like dropout's, this draw is seeded for each step and forward by the loop; it is on the CPU, so no
+        # device waits.
         key = int(torch.randint(2**62, ()))
         return mixup_cutmix(
             batch.frames,
@@ -89,10 +94,11 @@ class Finetuning(nn.Module):
 
 
 def run_finetuning(settings: FinetuneSettings) -> Path:
-    """Fine-tune to the end of the plan, resuming where an earlier start left off; the run's folder comes back.
+    """Fine-tune to the end of the plan, resuming where an earlier start left off; the run's folder comes
+    back.
 
-    The folder ends with `model.safetensors`, which names its classes. UserError for anything in the settings, the data or
-    the initial weights that cannot work, before the folder is touched.
+    The folder ends with `model.safetensors`, which names its classes. UserError for anything in the settings,
+    the data or the initial weights that cannot work, before the folder is touched.
     """
     check_limits(settings)
     feed = training_feed(settings.data, settings.model, settings.optim, settings.run, "finetune")
@@ -100,14 +106,20 @@ def run_finetuning(settings: FinetuneSettings) -> Path:
     num_classes, class_names = classes_of(feed, settings.num_classes)
     generator = chance.torch_generator(chance.key(settings.run.seed, "initial weights"))
     classifier = build_classifier(settings.model, num_classes, settings.head_init_scale, generator)
-    report = load_classifier(classifier, settings.init, num_classes, class_names, settings.label_map) if settings.init else None
+    report = (
+        load_classifier(classifier, settings.init, num_classes, class_names, settings.label_map)
+        if settings.init
+        else None
+    )
     task = Finetuning(classifier, settings, class_names)
     held_out = _held_out(settings, num_classes, class_names)
     folder = RunFolder.create_or_resume(settings.run.out, settings)
     if report is not None:
         say(str(report))
     extra: dict[str, Any] = {"data": sampling_of(settings.data)}
-    write = weights_writer(folder.path, "classifier", settings.model, "classifier", class_names=class_names, extra=extra)
+    write = weights_writer(
+        folder.path, "classifier", settings.model, "classifier", class_names=class_names, extra=extra
+    )
     evaluate = Finetuning.evaluator(held_out) if held_out is not None else None
     parts = (task, feed, plan, settings.optim, settings.run, folder, evaluate)
     train(*parts, best_metric="top1", on_finish=write, name="finetune")
@@ -121,7 +133,8 @@ def classes_of(feed: TrainingFeed, num_classes: int) -> tuple[int, tuple[str, ..
     if num_classes and int(labels.max()) >= num_classes:
         row = int(labels.argmax())
         raise UserError(
-            f"label {labels[row]} came (row {row}, {manifest.row(row).path}), but num_classes is {num_classes}: "
+            f"label {labels[row]} came (row {row}, {manifest.row(row).path}), but num_classes is "
+            f"{num_classes}: "
             f"labels run from 0 to {num_classes - 1}"
         )
     total = num_classes or found
@@ -129,7 +142,9 @@ def classes_of(feed: TrainingFeed, num_classes: int) -> tuple[int, tuple[str, ..
     return total, names if len(names) == total else ()
 
 
-def _held_out(settings: FinetuneSettings, num_classes: int, class_names: tuple[str, ...]) -> EvaluationFeed | None:
+def _held_out(
+    settings: FinetuneSettings, num_classes: int, class_names: tuple[str, ...]
+) -> EvaluationFeed | None:
     """The validation feed, its labels checked now rather than after the first epoch."""
     held_out = held_out_feed(settings.data, settings.model, settings.optim.batch_size, settings.run.device)
     if held_out is not None:
@@ -142,4 +157,7 @@ def _name(failures: Iterable[Failure], named: set[int]) -> None:
     for failure in failures:
         if failure.row not in named:
             named.add(failure.row)
-            say(f"held-out row {failure.row}, {failure.path}, could not be read and counts as wrong: {failure.reason}")
+            say(
+                f"held-out row {failure.row}, {failure.path}, could not be read and counts as wrong: "
+                f"{failure.reason}"
+            )

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from videomae2.models.weights import save_safetensors
 from videomae2.settings import DataSettings, ModelSettings
+from videomae2.weights.describe import save_safetensors
 
 WEIGHTS = "model.safetensors"
 """A finished run's weights: the averaged ones where it kept an average."""
@@ -28,12 +28,16 @@ def weights_writer(
     class_names: Sequence[str] = (),
     extra: Mapping[str, Any] | None = None,
 ) -> Callable[[nn.Module, nn.Module | None], None]:
-    """What the loop is to do with the trained task and the averaged one (None: no average): write their network `part`."""
+    """What the loop is to do with the trained task and the averaged one (None: no average): write their
+    network `part`.
+    """
 
     def write(task: nn.Module, averaged: nn.Module | None) -> None:
         files = {WEIGHTS: averaged, WITHOUT_AVERAGE: task} if averaged is not None else {WEIGHTS: task}
         for name, source in files.items():
-            save_safetensors(folder / name, getattr(source, part), settings, kind, class_names=class_names, extra=extra)
+            save_safetensors(
+                folder / name, getattr(source, part), settings, kind, class_names=class_names, extra=extra
+            )
 
     return write
 

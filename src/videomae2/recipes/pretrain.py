@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from videomae2 import chance
-from videomae2.engine import distributed
+from videomae2.engine import parallel as distributed
 from videomae2.engine.loop import train
 from videomae2.engine.run import RunFolder
 from videomae2.errors import UserError
@@ -56,7 +56,9 @@ class Pretraining(nn.Module):
         return StepOutput(self.loss(batch, chance.key(self.seed, "mask", batch.epoch)))
 
     def loss(self, batch: ClipBatch, mask_key: int) -> Float[Tensor, ""]:
-        """The mean squared error of the scored cubes, with masks drawn from `mask_key` and each clip's row and view."""
+        """The mean squared error of the scored cubes, with masks drawn from `mask_key` and each clip's row
+        and view.
+        """
         split = draw_split(self.grid, self.mask, chance.keys(mask_key, batch.row, batch.view))
         encoded = self.autoencoder.encoder(batch.frames, split.visible)
         prediction = self._decode(encoded, split)
@@ -64,7 +66,9 @@ class Pretraining(nn.Module):
         return masked_mse(prediction, target)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile the two networks, in place. Masks are drawn outside: their key changes, and a graph would be made for each."""
+        """Compile the two networks, in place. Masks are drawn outside: their key changes, and a graph would
+        be made for each.
+        """
         self.autoencoder.encoder.compile(*args, **kwargs)
         self.autoencoder.decoder.compile(*args, **kwargs)
 
@@ -80,7 +84,9 @@ class Pretraining(nn.Module):
                 total += torch.tensor([float(loss) * len(batch), len(batch)], dtype=torch.float64)
         summed, clips = distributed.mean(total.to(device)).tolist()
         if clips == 0:
-            raise UserError("no validation video could be read; videomae2 data check names the broken ones and why")
+            raise UserError(
+                "no validation video could be read; videomae2 data check names the broken ones and why"
+            )
         return {"loss": summed / clips}
 
     @staticmethod
@@ -101,23 +107,30 @@ class Pretraining(nn.Module):
 
 
 def run_pretraining(settings: PretrainSettings) -> Path:
-    """Pre-train to the end of the plan, resuming where an earlier start left off; the run's folder comes back.
+    """Pre-train to the end of the plan, resuming where an earlier start left off; the run's folder comes
+    back.
 
-    The folder ends with `model.safetensors` (averaged weights where an average was kept). UserError for anything in the
-    settings, the data or the initial weights that cannot work, before the folder is touched.
+    The folder ends with `model.safetensors` (averaged weights where an average was kept). UserError for
+    anything in the settings, the data or the initial weights that cannot work, before the folder is touched.
     """
     check_limits(settings)
     feed = training_feed(settings.data, settings.model, settings.optim, settings.run, "pretrain")
     plan = feed.plan()
     generator = chance.torch_generator(chance.key(settings.run.seed, "initial weights"))
     autoencoder = build_autoencoder(settings.model, generator)
-    task = Pretraining(autoencoder, settings.mask, settings.target, settings.run.seed, settings.run.decoder_fp32)
+    task = Pretraining(
+        autoencoder, settings.mask, settings.target, settings.run.seed, settings.run.decoder_fp32
+    )
     report = load_pretraining(autoencoder, settings.init) if settings.init else None
     held_out = held_out_feed(settings.data, settings.model, settings.optim.batch_size, settings.run.device)
     folder = RunFolder.create_or_resume(settings.run.out, settings)
     if report is not None:
         say(str(report))
-    extra = {"data": sampling_of(settings.data), "mask": asdict(settings.mask), "target": asdict(settings.target)}
+    extra = {
+        "data": sampling_of(settings.data),
+        "mask": asdict(settings.mask),
+        "target": asdict(settings.target),
+    }
     write = weights_writer(folder.path, "autoencoder", settings.model, "pretrain", extra=extra)
     evaluate = Pretraining.evaluator(held_out) if held_out is not None else None
     parts = (task, feed, plan, settings.optim, settings.run, folder, evaluate)

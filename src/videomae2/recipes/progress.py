@@ -1,10 +1,12 @@
-"""What whoever watches sees of a recipe: lines, and a progress bar over manifest rows where there is a terminal."""
+"""What whoever watches sees of a recipe: lines, and a progress bar over manifest rows where there is a
+terminal.
+"""
 
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
-from videomae2.engine import distributed
+from videomae2.engine import parallel as distributed
 
 
 def say(text: str) -> None:
@@ -20,9 +22,23 @@ def row_progress(name: str, rows: int) -> Iterator[Callable[[int], None]]:
         yield lambda done: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn())
+    columns = (
+        TextColumn(name),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(name, total=rows)
         yield lambda done: bar.advance(task, done)

@@ -1,4 +1,6 @@
-"""Weights by whatever name a user gives: a run's folder, finished or not, one of its checkpoints, a file, or a hub name."""
+"""Weights by whatever name a user gives: a run's folder, finished or not, one of its checkpoints, a file, or
+a hub name.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -6,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from videomae2 import config
-from videomae2.data.manifest import read_listed
+from videomae2.data.tables.manifest import read_listed
 from videomae2.engine import checkpoint as engine
 from videomae2.errors import UserError
-from videomae2.models.weights import Checkpoint, read_checkpoint, slice_head
 from videomae2.recipes.outcome import WEIGHTS, WITHOUT_AVERAGE, sampling_of
 from videomae2.settings import FinetuneSettings, PretrainSettings
+from videomae2.weights.describe import Checkpoint, read_checkpoint, slice_head
 
 Settings = PretrainSettings | FinetuneSettings
 PARTS = {PretrainSettings: ("autoencoder", "pretrain"), FinetuneSettings: ("classifier", "classifier")}
@@ -21,8 +23,8 @@ PARTS = {PretrainSettings: ("autoencoder", "pretrain"), FinetuneSettings: ("clas
 def read_weights(name: str, use_ema: bool = True, label_map: str | Sequence[int] | None = None) -> Checkpoint:
     """Read weights; of a run the final ones or, before it is finished, those of its newest checkpoint.
 
-    `use_ema` takes a run's averaged weights where it has them. Also takes runs/x/checkpoints/step-N. UserError with what
-    to try.
+    `use_ema` takes a run's averaged weights where it has them. Also takes runs/x/checkpoints/step-N.
+    UserError with what to try.
     """
     path = Path(name)
     if (path / engine.STATE).is_file():
@@ -37,16 +39,22 @@ def read_weights(name: str, use_ema: bool = True, label_map: str | Sequence[int]
 
 
 def run_settings(folder: Path) -> Settings:
-    """The settings that a run's config.toml replays. UserError: no run there, or one without weights of its own."""
+    """The settings that a run's config.toml replays. UserError: no run there, or one without weights of its
+    own.
+    """
     page = folder / "config.toml"
     if not page.is_file():
-        raise UserError(f"{folder} holds no run (no config.toml); give the folder that a run was given as --out")
+        raise UserError(
+            f"{folder} holds no run (no config.toml); give the folder that a run was given as --out"
+        )
     text = page.read_text(encoding="utf-8")
     kinds: dict[str, type[Settings]] = {kind.__name__: kind for kind in PARTS}
     for name, kind in kinds.items():
         if f"run of {name}" in text.splitlines()[0]:
             return config.from_toml(kind, text, str(page))
-    raise UserError(f"{page} does not say which kind of run it is (its first line names one of {', '.join(kinds)})")
+    raise UserError(
+        f"{page} does not say which kind of run it is (its first line names one of {', '.join(kinds)})"
+    )
 
 
 def _from_run(folder: Path, path: Path, use_ema: bool) -> Checkpoint:
@@ -61,7 +69,17 @@ def _from_run(folder: Path, path: Path, use_ema: bool) -> Checkpoint:
     if isinstance(settings, PretrainSettings):
         extra |= {"mask": asdict(settings.mask), "target": asdict(settings.target)}
     note = f"weights after step {engine.step_of(path)}{', averaged' if averaged else ''}, from {path}"
-    return Checkpoint(state, kind, "ours", str(path), settings.model, num_classes, _names(settings, num_classes), extra, (note,))
+    return Checkpoint(
+        state,
+        kind,
+        "ours",
+        str(path),
+        settings.model,
+        num_classes,
+        _names(settings, num_classes),
+        extra,
+        (note,),
+    )
 
 
 def _names(settings: Settings, num_classes: int | None) -> tuple[str, ...]:

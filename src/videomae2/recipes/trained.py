@@ -1,4 +1,6 @@
-"""A trained network from whatever a user names: a run's folder, a weights file of any layout, or a hub name."""
+"""A trained network from whatever a user names: a run's folder, a weights file of any layout, or a hub
+name.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,9 +14,9 @@ from videomae2.heads.classify import Classifier, build_classifier
 from videomae2.models.autoencoder import Autoencoder
 from videomae2.models.build import build_autoencoder, build_encoder
 from videomae2.models.encoder import Encoder
-from videomae2.models.weights import Checkpoint, LoadReport, load_into
 from videomae2.recipes.source import read_weights
 from videomae2.settings import ModelSettings
+from videomae2.weights.describe import Checkpoint, LoadReport, load_into
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -35,27 +37,33 @@ def read_trained(
     device: torch.device | str = "cpu",
     change: Callable[[ModelSettings], ModelSettings] = lambda settings: settings,
 ) -> Trained[nn.Module]:
-    """The classifier, autoencoder or encoder that the weights hold, with its settings changed where that is asked for.
+    """The classifier, autoencoder or encoder that the weights hold, with its settings changed where that is
+    asked for.
 
-    Another number of frames or another size interpolates the positions. UserError where weights and settings do not fit,
-    and where a foreign file does not say which network it is and `change` gives no name.
+    Another number of frames or another size interpolates the positions. UserError where weights and settings
+    do not fit, and where a foreign file does not say which network it is and `change` gives no name.
     """
     checkpoint = read_weights(name, use_ema)
     settings = change(checkpoint.settings or ModelSettings(name=""))
     if not settings.name:
         reason = "; ".join(checkpoint.notes)
-        raise UserError(f'{name} does not say which network it is: {reason}; in Python, load(..., name="vit_b16") names it')
+        raise UserError(
+            f'{name} does not say which network it is: {reason}; in Python, load(..., name="vit_b16") names it'
+        )
     module = _BUILDERS[checkpoint.kind](settings, checkpoint)
     report = load_into(module, checkpoint, expect="encoder" if checkpoint.kind == "encoder" else "same")
     return Trained(module.to(device).eval(), settings, checkpoint, report)
 
 
-def read_classifier(name: str, use_ema: bool = True, device: torch.device | str = "cpu") -> Trained[Classifier]:
+def read_classifier(
+    name: str, use_ema: bool = True, device: torch.device | str = "cpu"
+) -> Trained[Classifier]:
     """As `read_trained`; UserError where the weights have no classification head."""
     trained = read_trained(name, use_ema, device)
     if not isinstance(trained.module, Classifier):
         raise UserError(
-            f"{name} holds a {trained.checkpoint.kind} network without a classification head, so it cannot name classes; "
+            f"{name} holds a {trained.checkpoint.kind} network without a classification head, so it cannot "
+            "name classes; "
             f"fine-tune it first: videomae2 finetune --init {name} --data.train LABELLED --out RUN"
         )
     return Trained(trained.module, trained.settings, trained.checkpoint, trained.report)

@@ -1,1 +1,0 @@
-"""What a person touches: the command line, prediction, reports, the quickstart."""

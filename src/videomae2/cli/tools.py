@@ -1,0 +1,248 @@
+"""The commands that take files: predict, reconstruct, weights, data, sprites, quickstart. Heavy imports wait
+until one runs.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from videomae2.errors import UserError
+from videomae2.settings import DataSettings
+
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["fp32", "bf16"]
+ListFormat = Literal["auto", "pretrain", "video", "frames"]
+FRAME_PATTERN = DataSettings.frame_pattern
+
+
+def predict(
+    *files: Path,
+    weights: str,
+    json: Annotated[bool, Parameter(negative="")] = False,
+    top: int = 5,
+    clips: int = 5,
+    crops: int = 3,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+) -> None:
+    """Name what happens in video files.
+
+    Parameters
+    ----------
+    files
+        Video files.
+    weights
+        A run's folder, a .safetensors, a released .pth, or a hub name.
+    json
+        Print one JSON object a line instead of a table.
+    top
+        How many classes to name.
+    clips
+        Clips spread over the video.
+    crops
+        Crops of each clip: 1 is the middle, 3 covers the long side.
+    device
+        auto, cpu or cuda.
+    precision
+        fp32, or bf16: about three times as fast on a processor with bf16 arithmetic.
+    """
+    if not files:
+        raise UserError(
+            "predict needs at least one video file: videomae2 predict clip.mp4 --weights RUN_OR_FILE"
+        )
+    from videomae2.cli.predictions import print_predictions
+
+    print_predictions(
+        files, weights, as_json=json, top=top, clips=clips, crops=crops, device=device, precision=precision
+    )
+
+
+def reconstruct(
+    file: Path,
+    /,
+    *,
+    weights: str,
+    out: Annotated[Path, Parameter(name=["--out", "-o"])],
+    seed: int = 0,
+    mask_ratio: float | None = None,
+    device: Device = "auto",
+) -> None:
+    """Show original | what the encoder saw | reconstruction, side by side, as a video and a PNG strip.
+
+    Parameters
+    ----------
+    file
+        A video file.
+    weights
+        A pre-training run's folder, or a checkpoint with a decoder.
+    out
+        The video to write; the PNG strip goes beside it.
+    seed
+        Chooses the mask and the clip.
+    mask_ratio
+        Share of tokens hidden from the encoder; by default the checkpoint's own.
+    device
+        auto, cpu or cuda.
+    """
+    from videomae2.cli.pictures import reconstruct_file
+
+    for written in reconstruct_file(file, weights, out, seed=seed, mask_ratio=mask_ratio, device=device):
+        print(written)
+
+
+def show_weights(file: str, /) -> None:
+    """Say what a checkpoint holds: layout, kind, size, classes, every tensor.
+
+    Parameters
+    ----------
+    file
+        A .safetensors, .pth or .bin file, a run's folder (finished or not), or a hub name.
+    """
+    from videomae2.recipes.source import read_weights
+    from videomae2.weights.describe import describe
+
+    print(describe(read_weights(file)))
+
+
+def convert_weights(
+    source: str,
+    target: Path,
+    /,
+    *,
+    layout: Literal["released", "transformers", "ours"],
+    label_map: Path | None = None,
+) -> None:
+    """Write a checkpoint in another layout.
+
+    Parameters
+    ----------
+    source
+        A .safetensors, .pth or .bin file, a run's folder (finished or not), or a hub name.
+    target
+        The file (released, ours) or folder (transformers) to write.
+    layout
+        Whose names and file format to write.
+    label_map
+        A JSON list of old class numbers, one for each new class, to slice the head.
+    """
+    from videomae2.recipes.source import read_weights
+    from videomae2.weights.describe import convert
+
+    checkpoint = convert(read_weights(source), target, layout, label_map=label_map)
+    print(f"wrote {target} in the {layout} layout: {checkpoint.sketch}, {len(checkpoint.state)} tensors")
+
+
+def show_data(
+    path: str,
+    /,
+    *,
+    root: str = "",
+    rows: int = 10,
+    list_format: ListFormat = "auto",
+    frame_pattern: str = FRAME_PATTERN,
+) -> None:
+    """Show what a manifest, file list or folder is read as: counts, classes, first rows.
+
+    Parameters
+    ----------
+    path
+        A manifest, a released list file, a folder of class folders, or a folder of videos.
+    root
+        Folder that relative paths start from.
+    rows
+        How many rows to print.
+    list_format
+        What two numbers after each path of a released list are: pretrain (start total), video or frames (total label).
+    frame_pattern
+        How raw frames are named, where a released list names folders.
+    """
+    from videomae2.data.tables.inspect import show
+
+    print(show(path, DataSettings(root=root, list_format=list_format, frame_pattern=frame_pattern), rows))
+
+
+def check_data(
+    path: str,
+    /,
+    *,
+    root: str = "",
+    workers: int = 2,
+    list_format: ListFormat = "auto",
+    frame_pattern: str = FRAME_PATTERN,
+) -> int:
+    """Decode every file and name the broken ones; the last line reads `N files, N readable, N broken`.
+
+    Parameters
+    ----------
+    path
+        A manifest, a released list file, a folder, or one video.
+    root
+        Folder that relative paths start from.
+    workers
+        Threads that decode.
+    list_format
+        What two numbers after each path of a released list are: pretrain (start total), video or frames (total label).
+    frame_pattern
+        How raw frames are named, where a released list names folders.
+    """
+    from videomae2.data.tables.inspect import check
+
+    return check(path, DataSettings(root=root, list_format=list_format, frame_pattern=frame_pattern), workers)
+
+
+def sprites(
+    out: Path,
+    /,
+    *,
+    count: int = 400,
+    size: int = 64,
+    frames: int = 16,
+    objects: int = 1,
+    seed: int = 0,
+    workers: int = 2,
+) -> None:
+    """Write a labelled set of video files whose class is a motion that no single frame gives away.
+
+    Parameters
+    ----------
+    out
+        The folder to write: videos, manifest, boxes and segments.
+    count
+        How many videos.
+    size
+        Height and width in pixels.
+    frames
+        Frames of each video.
+    objects
+        Moving objects in each video; the front one gives the label.
+    seed
+        Chooses everything.
+    workers
+        Threads that write.
+    """
+    from videomae2.data.sprites.draw import write_sprites
+    from videomae2.data.sprites.scene import SpriteSettings
+    from videomae2.recipes.progress import row_progress
+
+    settings = SpriteSettings(size=size, num_frames=frames, objects=objects)
+    with row_progress("draw", count) as progress:
+        manifest = write_sprites(
+            out, num_videos=count, seed=seed, settings=settings, workers=workers, progress=progress
+        )
+    print(manifest)
+
+
+def quickstart(*, out: Path = Path("runs/quickstart"), seed: int = 0) -> None:
+    """Run the main job end to end on a small embedded set and write a report.
+
+    Parameters
+    ----------
+    out
+        Folder for the data, the runs, the report and the summary.
+    seed
+        Chooses the data and everything random after it.
+    """
+    from videomae2.quickstart.stages import run_quickstart
+
+    run_quickstart(out, seed=seed)

@@ -1,0 +1,306 @@
+"""What a training step or a forward needs of a device's memory, from the tensors that autograd keeps of our
+layers.
+
+Counted for one process. The residual stream, norms' inputs and weights are float32; under bf16 autocast the
+inputs of matrix products are bf16, and so is a copy of each weight that lives as long as the graph that needs
+it.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from videomae2.dimensions import Network, Tower
+from videomae2.errors import UserError
+from videomae2.mask_counts import TokenCounts
+
+EXPLICIT_UP_TO = 256
+"""Keys up to which bf16 attention on a CPU is written out and its matrix of scores kept
+(`models/attention_bf16.py`).
+"""
+
+APART_FROM = 512
+"""Keys from which fp32 inference on a CPU copies queries, keys and values apart (`models/layers.py`)."""
+
+_FLOAT, _INDEX = 4, 8
+_NORM = 2 * _FLOAT  # mean and inverse deviation of a token
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a process runs: clips of one forward, and what precision, checkpointing, device and sharding
+    change.
+
+    `checkpointing` computes blocks again in the backward pass, `mlp_checkpointing` only the hidden values of
+    MLPs. `shard`: none keeps everything on each process (DDP); full spreads parameters, gradients and
+    optimizer (FSDP2, block by block).
+    """
+
+    clips: int
+    precision: str = "bf16"
+    checkpointing: bool = False
+    device: str = "cuda"
+    processes: int = 1
+    shard: str = "none"
+    mlp_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        choices = {"precision": ("fp32", "bf16"), "device": ("cpu", "cuda"), "shard": ("none", "full")}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise UserError(f"{name} is {getattr(self, name)!r}; choose {' or '.join(allowed)}")
+        for name in ("clips", "processes"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}, but at least 1 was expected")
+
+    @property
+    def product_bytes(self) -> int:
+        """Bytes of a number that enters a matrix product."""
+        return 2 if self.precision == "bf16" else _FLOAT
+
+    @property
+    def share(self) -> int:
+        """Over how many processes the state is spread."""
+        return self.processes if self.shard == "full" else 1
+
+    def writes_scores(self, keys: int) -> bool:
+        """Whether training attention keeps its matrix of scores."""
+        return self.device == "cpu" and self.precision == "bf16" and keys <= EXPLICIT_UP_TO
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one process. The peak is below the sum: gradients come as activations go."""
+
+    parameters: int
+    gradients: int
+    optimizer: int
+    """AdamW's two averages."""
+    communication: int
+    """Copies that sharding gathers, or the buckets in which DDP averages gradients."""
+    buffers: int
+    """Position tables."""
+    clips: int
+    activations: int
+    """What autograd keeps from forward to backward."""
+    weight_copies: int
+    """bf16 weights that autograd keeps."""
+    working: int
+    """What comes on top at the peak and goes again: gradients of activations, recomputed blocks, a forward's
+    own tensors.
+    """
+    peak: int
+
+    @property
+    def state(self) -> int:
+        """What stays between steps, gradients counted."""
+        return self.parameters + self.gradients + self.optimizer + self.communication + self.buffers
+
+
+class Stage(NamedTuple):
+    """One piece of the network in the order of the forward: bytes kept of it, and bytes its backward adds and
+    frees.
+    """
+
+    activations: int
+    weight_copies: int
+    working: int
+    parameters: int
+    """How many."""
+    wide: int = 0
+    """Of the hidden values of its MLP after GELU, and of those made again: a CPU keeps their place
+    (`models/scratch.py`).
+    """
+
+
+def training_memory(
+    network: Network, counts: TokenCounts, execution: Execution, clip_bytes: int = 1
+) -> Memory:
+    """Of one step of forward, backward and AdamW. `clip_bytes`: of one pixel value, 1 for uint8, 4 where
+    clips were mixed.
+    """
+    stages = training_stages(network, counts, execution)
+    total = sum(stage.parameters for stage in stages)
+    parameters = _FLOAT * -(-total // execution.share)
+    communication = _communication(network, total, execution)
+    clips, buffers = _clips(network, execution, clip_bytes), _position_tables(network)
+    most, working = _highest_moment(stages, execution)
+    return Memory(
+        parameters=parameters,
+        gradients=parameters,
+        optimizer=2 * parameters,
+        communication=communication,
+        buffers=buffers,
+        clips=clips,
+        activations=sum(stage.activations for stage in stages),
+        weight_copies=sum(stage.weight_copies for stage in stages),
+        working=working,
+        peak=3 * parameters + communication + buffers + clips + most,
+    )
+
+
+def inference_memory(
+    network: Network, counts: TokenCounts, execution: Execution, clip_bytes: int = 1
+) -> Memory:
+    """Of a forward without gradients, after `for_inference`: nothing is kept, the widest moment of a block is
+    the peak.
+    """
+    total = sum(stage.parameters for stage in training_stages(network, counts, execution))
+    size, width, tokens = execution.product_bytes, network.encoder.width, execution.clips * counts.visible
+    linear = _linear_parameters(network)
+    parameters = -(-(_FLOAT * (total - linear) + size * linear) // execution.share)
+    communication = _communication(network, total, execution) if execution.shard == "full" else 0
+    # A CPU keeps a place for queries, keys and values of long fp32 attention (`layers.attend`).
+    apart = execution.device == "cpu" and size == _FLOAT and counts.visible >= APART_FROM
+    standing = 3 * tokens * size * width if apart else 0
+    attention = tokens * (_FLOAT * width + 5 * size * width)
+    mlp = tokens * ((2 * _FLOAT + size) * width + size * network.encoder.mlp_width)
+    embedding = tokens * (_FLOAT + size) * network.grid.cube_values
+    working = max(standing + attention, standing + mlp, embedding)
+    clips, buffers = _clips(network, execution, clip_bytes), _position_tables(network)
+    peak = parameters + communication + buffers + clips + working
+    return Memory(parameters, 0, 0, communication, buffers, clips, 0, 0, working, peak)
+
+
+def _linear_parameters(network: Network) -> int:
+    """How many belong to linear layers, whose type `models/inference.py` changes."""
+    towers = [tower for tower in (network.encoder, network.decoder) if tower is not None]
+    blocks = sum(tower.depth * (tower.block_matrices + 2 * tower.width + tower.mlp_width) for tower in towers)
+    outputs = network.grid.cube_values + network.decoder.width if network.decoder else network.num_classes
+    return blocks + network.bridge_matrix + network.output_matrix + outputs
+
+
+def training_stages(network: Network, counts: TokenCounts, execution: Execution) -> list[Stage]:
+    """Embedding, encoder blocks, projection, decoder blocks and output, or embedding, blocks and
+    classifier.
+    """
+    encoder, decoder, size, clips = network.encoder, network.decoder, execution.product_bytes, execution.clips
+    values = network.grid.cube_values
+    embed = Stage(clips * counts.visible * size * values, 0, 0, network.embed_matrix + encoder.width)
+    blocks = [_block(encoder, counts.visible, None, execution)] * encoder.depth
+    if decoder is None:
+        classes = 2 * _FLOAT * network.num_classes
+        kept = clips * ((_FLOAT + size) * encoder.width + _NORM + classes)
+        parameters = encoder.norm_parameters + network.output_matrix + network.num_classes
+        return [embed, *blocks, Stage(kept, _copies(network.output_matrix, execution), 0, parameters)]
+    bridge = Stage(
+        clips * counts.visible * ((_FLOAT + size) * encoder.width + _NORM),
+        _copies(network.bridge_matrix, execution),
+        clips * counts.visible * 2 * _FLOAT * encoder.width,
+        encoder.norm_parameters + network.bridge_matrix + decoder.width,
+    )
+    length = counts.visible + counts.decoded
+    full = [_block(decoder, length, None, execution)] * (decoder.depth - 1)
+    last = _block(decoder, length, counts.scored, execution)
+    output = Stage(
+        clips * counts.scored * ((_FLOAT + size) * decoder.width + _NORM + _FLOAT * values)
+        + _FLOAT,  # the loss's zero
+        _copies(network.output_matrix, execution),
+        clips
+        * counts.scored
+        * 3
+        * _FLOAT
+        * values,  # in the forward: prediction, target and the squares that are summed
+        decoder.norm_parameters + network.output_matrix + values,
+    )
+    return [embed, *blocks, bridge, *full, last, output]
+
+
+def _highest_moment(stages: list[Stage], execution: Execution) -> tuple[int, int]:
+    """Most bytes of activations, weight copies, gradients and working memory at once; and how many of them
+    are working.
+    """
+    kept = sum(stage.activations + stage.weight_copies for stage in stages)
+    standing = max(stage.wide for stage in stages) if execution.device == "cpu" else 0
+    # Autocast's cache holds every weight's copy until the forward ends; a checkpointed block's graph keeps
+    # none.
+    copied = _copies(sum(stage.parameters for stage in stages), execution) - sum(
+        stage.weight_copies for stage in stages
+    )
+    moments = [(kept, standing + copied + stages[-1].working)]
+    gradients = 0
+    for stage in reversed(stages):
+        gradients += _FLOAT * -(-stage.parameters // execution.share)
+        moments.append((kept + gradients, standing + stage.working))
+        kept -= stage.activations + stage.weight_copies
+    return max((held + working, working) for held, working in moments)
+
+
+def _block(tower: Tower, tokens: int, queries: int | None, execution: Execution) -> Stage:
+    """One block; with `queries`, only so many of its tokens attend, pass the MLP and are returned."""
+    kept, copies = (
+        execution.clips * _kept_by_block(tower, tokens, queries, execution),
+        _copies(tower.block_matrices, execution),
+    )
+    asking = tokens if queries is None else queries
+    size = execution.product_bytes
+    # Hidden values after GELU and then their gradient are in one place.
+    wide = execution.clips * asking * size * tower.mlp_width * (2 if execution.mlp_checkpointing else 1)
+    mlp = execution.clips * asking * (size + 3 * _FLOAT) * tower.width + (
+        0 if execution.device == "cpu" else wide
+    )
+    scores = 2 * size * tower.num_heads * asking * tokens * execution.writes_scores(tokens)
+    attention = execution.clips * (tokens * (5 * size + 2 * _FLOAT) * tower.width + scores)
+    working = max(mlp, attention)
+    if not execution.checkpointing:
+        return Stage(kept, copies, working, tower.block_parameters, wide)
+    index = 0 if queries is None else _INDEX * queries
+    entering = execution.clips * (_FLOAT * tokens * tower.width + index)
+    return Stage(entering, 0, kept - entering + copies + working, tower.block_parameters, wide)
+
+
+def _kept_by_block(tower: Tower, tokens: int, queries: int | None, execution: Execution) -> int:
+    """Bytes of one clip that autograd keeps of one block."""
+    size, width = execution.product_bytes, tower.width
+    asking = tokens if queries is None else queries
+    entering = tokens * _FLOAT * width
+    # Taking some tokens keeps their index and, for a norm of their own, a copy.
+    taken = 0 if queries is None else asking * (_INDEX + _FLOAT * width)
+    query_key_value = size * width * (asking + 2 * tokens)
+    between = asking * _FLOAT * width
+    hidden = 0 if execution.mlp_checkpointing else asking * size * tower.mlp_width
+    return (
+        entering
+        + taken
+        + query_key_value
+        + asking * _kept_of_attention(tower, tokens, execution)
+        + between
+        + hidden
+    )
+
+
+def _kept_of_attention(tower: Tower, keys: int, execution: Execution) -> int:
+    """Bytes for each query: what the projection reads, and the scores, a logarithm of their sum, or
+    nothing.
+    """
+    if execution.writes_scores(keys):
+        scores = execution.product_bytes * keys
+    else:
+        scores = 0 if execution.device == "cpu" and execution.precision == "bf16" else _FLOAT
+    return tower.num_heads * scores + execution.product_bytes * tower.width
+
+
+def _copies(entries: int, execution: Execution) -> int:
+    """Bytes of weights that autocast copies to bf16."""
+    return 2 * entries if execution.precision == "bf16" else 0
+
+
+def _communication(network: Network, parameters: int, execution: Execution) -> int:
+    """DDP's buckets are as large as the gradients; FSDP2 holds the block at work, the next one, and what is
+    in no block.
+    """
+    if execution.processes == 1:
+        return 0
+    if execution.shard == "none":
+        return _FLOAT * parameters
+    towers = [tower for tower in (network.encoder, network.decoder) if tower is not None]
+    blocks = sum(tower.depth * tower.block_parameters for tower in towers)
+    return _FLOAT * (2 * max(tower.block_parameters for tower in towers) + parameters - blocks)
+
+
+def _position_tables(network: Network) -> int:
+    width = network.encoder.width + (network.decoder.width if network.decoder else 0)
+    return _FLOAT * network.grid.num_tokens * width
+
+
+def _clips(network: Network, execution: Execution, clip_bytes: int) -> int:
+    return execution.clips * network.grid.num_tokens * network.grid.cube_values * clip_bytes

@@ -1,0 +1,233 @@
+"""From decoded frames to a square clip: crops and flips on uint8, one set of random numbers for all frames of
+a clip.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch.nn.functional as F
+from jaxtyping import UInt8
+from torch import Tensor
+
+from videomae2.data.augment.box import Box
+from videomae2.data.augment.erasing import RandomErasing
+from videomae2.data.augment.rand_augment import RandAugment, apply
+from videomae2.data.sampling import crop_offsets
+from videomae2.errors import UserError
+from videomae2.settings import DataSettings
+
+MULTI_SCALES = (1.0, 0.875, 0.75, 0.66)
+"""Shares of the short side (paper section 4.1 by way of TSN; released)."""
+STORED_SHORT_SIDE = 320
+"""Short side of the videos the released recipes were run on; RandAugment looks at whole frames of at most
+this size.
+"""
+
+
+def multi_scale_box(height: int, width: int, size: int, rng: np.random.Generator) -> Box:
+    """A box for pre-training: sides from four shares of the short side, at one of 13 fixed positions.
+
+    The two sides' places in the list of shares differ by at most one, and a side within two pixels of `size`
+    becomes `size`, so that nothing is resized by a hair (released).
+    """
+    short = min(height, width)
+    sides = [max(1, int(short * scale)) for scale in MULTI_SCALES]
+    sides = [min(size, short) if abs(side - size) < 3 else side for side in sides]
+    pairs = [(tall, wide) for i, tall in enumerate(sides) for j, wide in enumerate(sides) if abs(i - j) <= 1]
+    tall, wide = pairs[int(rng.integers(len(pairs)))]
+    tops_lefts = fixed_positions(height - tall, width - wide)
+    top, left = tops_lefts[int(rng.integers(len(tops_lefts)))]
+    return Box(top, left, tall, wide)
+
+
+def fixed_positions(spare_height: int, spare_width: int) -> list[tuple[int, int]]:
+    """The 13 (top, left) of the multi-scale crop on a grid of quarter steps: corners, centre, edge middles,
+    inner corners.
+    """
+    down, across = spare_height // 4, spare_width // 4
+    quarters = [
+        (0, 0),
+        (0, 4),
+        (4, 0),
+        (4, 4),
+        (2, 2),
+        (2, 0),
+        (2, 4),
+        (4, 2),
+        (0, 2),
+        (1, 1),
+        (1, 3),
+        (3, 1),
+        (3, 3),
+    ]
+    return [(i * down, j * across) for i, j in quarters]
+
+
+def random_resized_box(
+    height: int,
+    width: int,
+    scale: tuple[float, float],
+    rng: np.random.Generator,
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Box:
+    """A box of a random share of the area and a random shape; ten tries, then the largest central box of an
+    allowed shape.
+    """
+    for _ in range(10):
+        area = height * width * rng.uniform(*scale)
+        shape = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        wide, tall = round(math.sqrt(area * shape)), round(math.sqrt(area / shape))
+        if 0 < wide <= width and 0 < tall <= height:
+            return Box(int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1)), tall, wide)
+    shape = min(max(width / height, ratio[0]), ratio[1])
+    tall, wide = min(height, max(1, round(width / shape))), min(width, max(1, round(height * shape)))
+    return Box((height - tall) // 2, (width - wide) // 2, tall, wide)
+
+
+def center_box(height: int, width: int) -> Box:
+    """The largest square in the middle."""
+    side = min(height, width)
+    return Box((height - side) // 2, (width - side) // 2, side, side)
+
+
+def crop_and_resize(
+    frames: UInt8[Tensor, "T C H W"], box: Box, size: int
+) -> UInt8[Tensor, "T C size_ size_"]:
+    """The box of every frame at `size` x `size`: bilinear with antialiasing, and only the box is ever
+    resized.
+    """
+    return resize(box.cut(frames), size, size)
+
+
+def resize(frames: UInt8[Tensor, "T C H W"], height: int, width: int) -> UInt8[Tensor, "T C h w"]:
+    """Frames at another size, laid out in memory as they came; bit-equal for any number of threads."""
+    if frames.shape[-2:] == (height, width):
+        return frames
+    return F.interpolate(frames, size=(height, width), mode="bilinear", antialias=True, align_corners=False)
+
+
+def resize_short_side(frames: UInt8[Tensor, "T C H W"], size: int) -> UInt8[Tensor, "T C h w"]:
+    """Frames with the short side at `size` and the long side in proportion, cut to a whole pixel
+    (released).
+    """
+    height, width = frames.shape[-2:]
+    if height <= width:
+        return resize(frames, size, int(size * width / height))
+    return resize(frames, int(size * height / width), size)
+
+
+def view_crops(
+    frames: UInt8[Tensor, "T C H W"], size: int, num_crops: int
+) -> list[UInt8[Tensor, "T C size_ size_"]]:
+    """Test crops: the short side at `size`, then `num_crops` squares evenly along the long side; one crop is
+    the middle.
+    """
+    frames = resize_short_side(frames, size)
+    height, width = frames.shape[-2:]
+    offsets = [int(offset) for offset in crop_offsets(height, width, num_crops)]
+    if height > width:
+        return [frames[:, :, offset : offset + size].contiguous() for offset in offsets]
+    return [frames[:, :, :, offset : offset + size].contiguous() for offset in offsets]
+
+
+def flip(frames: UInt8[Tensor, "T C H W"]) -> UInt8[Tensor, "T C H W"]:
+    """Left becomes right."""
+    return frames.flip(-1)
+
+
+class TrainingTransform:
+    """The training transform of these settings, in the released order: RandAugment, crop, flip, erasing.
+
+    RandAugment sees whole frames, so that what it moves into the picture is mostly cropped away, as released;
+    frames larger than the released data (320 pixels of short side) are first brought down to that, a video's
+    by its decoder. UserError for a policy that cannot be read, or for an impossible crop scale or
+    probability.
+    """
+
+    def __init__(self, data: DataSettings, size: int) -> None:
+        low, high = data.crop_scale
+        if not 0 < low <= high <= 1:
+            raise UserError(f"crop_scale is ({low}, {high}), but it needs 0 < low <= high <= 1; try 0.08 1.0")
+        self.data = data
+        self.size = size
+        self.augment = RandAugment.parse(data.rand_augment) if data.rand_augment else None
+        self.erase = RandomErasing(data.erasing) if data.erasing else None
+
+    def __call__(
+        self, frames: UInt8[Tensor, "T C H W"], rng: np.random.Generator
+    ) -> UInt8[Tensor, "T C size_ size_"]:
+        """One view of the frames, contiguous."""
+        view = self.view(rng)
+        return view.clip(view.shrink(frames).split(1), range(len(frames)))
+
+    def view(self, rng: np.random.Generator) -> "TrainingView":
+        """One view in the making."""
+        return TrainingView(self, rng)
+
+    @property
+    def short_side_at_most(self) -> int | None:
+        """To what larger frames are brought down first: what RandAugment looks at, whole. Without it, crops
+        come first.
+        """
+        return max(STORED_SHORT_SIDE, self.size) if self.augment is not None else None
+
+    def bounded(self, frames: UInt8[Tensor, "T C H W"]) -> UInt8[Tensor, "T C h w"]:
+        """Frames of at most that size; a video's came so from its decoder (`read_window`)."""
+        bound = self.short_side_at_most
+        return (
+            resize_short_side(frames, bound)
+            if bound is not None and min(frames.shape[-2:]) > bound
+            else frames
+        )
+
+    def box(self, height: int, width: int, rng: np.random.Generator) -> Box:
+        """Where a view of frames of this size looks."""
+        if self.data.crop == "multi_scale":
+            return multi_scale_box(height, width, self.size, rng)
+        if self.data.crop == "random_resized":
+            return random_resized_box(height, width, self.data.crop_scale, rng)
+        return center_box(height, width)
+
+
+class TrainingView:
+    """One view in two steps: `shrink` pictures as they are decoded, one or more at a time; then `clip` joins
+    what came of them.
+
+    So large pictures need not all be in memory, and each is resized while the processor's cache has it.
+    """
+
+    def __init__(self, transform: TrainingTransform, rng: np.random.Generator) -> None:
+        self._transform, self._rng = transform, rng
+        self._box: Box | None = None
+
+    def shrink(self, pictures: UInt8[Tensor, "N C H W"]) -> UInt8[Tensor, "N C h w"]:
+        """The view's part of pictures at the view's size; before RandAugment, whole pictures at a bounded
+        size.
+        """
+        if self._transform.augment is not None:
+            return self._transform.bounded(pictures)
+        if self._box is None:
+            self._box = self._transform.box(pictures.shape[-2], pictures.shape[-1], self._rng)
+        return crop_and_resize(pictures, self._box, self._transform.size)
+
+    def clip(
+        self, shrunk: Sequence[UInt8[Tensor, "1 C h w"]], places: Sequence[int]
+    ) -> UInt8[Tensor, "T C size_ size_"]:
+        """The clip whose frame t shows picture `places[t]`, contiguous."""
+        transform, rng = self._transform, self._rng
+        frames = joined(shrunk, places)
+        if transform.augment is not None:
+            drawn, box = transform.augment.draw(rng), transform.box(frames.shape[-2], frames.shape[-1], rng)
+            frames = resize(apply(drawn, frames, box), transform.size, transform.size).contiguous()
+        if transform.data.flip and rng.random() < 0.5:
+            frames = flip(frames)
+        return frames if transform.erase is None else transform.erase(frames, rng)
+
+
+def joined(pictures: Sequence[UInt8[Tensor, "1 C H W"]], places: Sequence[int]) -> UInt8[Tensor, "T C H W"]:
+    """Pictures [1, C, H, W] in the order of `places`, in one piece, however they lay in memory."""
+    clip = pictures[0].new_empty((len(places), *pictures[0].shape[1:]))
+    for frame, place in zip(clip, places, strict=True):
+        frame.copy_(pictures[place][0])
+    return clip

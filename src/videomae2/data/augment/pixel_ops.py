@@ -1,0 +1,136 @@
+"""Operations of RandAugment that change colours and leave every pixel in its place, as tensor code on uint8.
+
+Operations follow Pillow's definitions, which the released recipes were trained with; statistics (auto
+contrast, contrast, equalize) are taken frame by frame, over whole frames, as released. Those that look beyond
+a pixel take a `box`, and give only its part of the frames: what no later step looks at is not computed.
+Floating-point work goes frame by frame, so that it stays in the processor's cache.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from videomae2.data.augment.box import Box
+
+
+def auto_contrast(frames: Tensor, _: float = 0.0, box: Box | None = None) -> Tensor:
+    """Stretch each frame's channels to 0 .. 255."""
+    low, high = frames.amin((-2, -1)).double()[..., None], frames.amax((-2, -1)).double()[..., None]
+    levels = torch.arange(256, dtype=torch.float64)
+    scale = torch.full_like(low, 255.0) / (high - low).clamp(
+        min=1
+    )  # a number over a tensor would round twice
+    table = torch.where(high > low, levels * scale - low * scale, levels).clamp(0, 255)
+    return _look_up(frames if box is None else box.cut(frames), table.to(torch.uint8))
+
+
+def equalize(frames: Tensor, _: float = 0.0, box: Box | None = None) -> Tensor:
+    """Make each frame's channels use all levels about equally often."""
+    counts = torch.stack([torch.bincount(plane.reshape(-1), minlength=256) for plane in frames.flatten(0, 1)])
+    occupied = counts > 0
+    last = 255 - occupied.flip(-1).int().argmax(-1, keepdim=True)
+    step = (counts.sum(-1, keepdim=True) - counts.gather(-1, last)) // 255
+    before = counts.cumsum(-1) - counts
+    table = ((step // 2 + before) // step.clamp(min=1)).clamp(0, 255)
+    untouched = (occupied.sum(-1, keepdim=True) <= 1) | (step == 0)
+    table = torch.where(untouched, torch.arange(256), table).to(torch.uint8)
+    return _look_up(frames if box is None else box.cut(frames), table.reshape(*frames.shape[:2], 256))
+
+
+def invert(frames: Tensor, _: float = 0.0) -> Tensor:
+    """Swap dark and bright."""
+    return 255 - frames
+
+
+def posterize(frames: Tensor, bits: float) -> Tensor:
+    """Keep the highest `bits` bits of every value."""
+    return frames & (0xFF ^ ((1 << (8 - int(bits))) - 1))
+
+
+def solarize(frames: Tensor, threshold: float) -> Tensor:
+    """Invert what is at least `threshold`."""
+    return frames ^ ((frames >= int(threshold)).to(torch.uint8) * 255) if threshold < 256 else frames
+
+
+def solarize_add(frames: Tensor, amount: float) -> Tensor:
+    """Brighten what is darker than 128, by at most 128."""
+    return frames + (frames < 128).to(torch.uint8) * int(amount)
+
+
+def color(frames: Tensor, factor: float) -> Tensor:
+    """0 is grey, 1 the frame itself, above 1 more colourful."""
+    return _by_frame(frames, lambda frame: _blend(_grey(frame), frame, factor))
+
+
+def contrast(frames: Tensor, factor: float, box: Box | None = None) -> Tensor:
+    """0 is each frame's mean grey, 1 the frame itself."""
+
+    def change(frame: Tensor) -> Tensor:
+        grey = _grey(frame)
+        mean = grey.sum(dtype=torch.float64) / grey.numel()
+        return _blend((mean + 0.5).floor().float(), frame if box is None else box.cut(frame), factor)
+
+    return _by_frame(frames, change, box)
+
+
+def brightness(frames: Tensor, factor: float) -> Tensor:
+    """0 is black, 1 the frame itself."""
+    table = _blend(torch.zeros(1), torch.arange(256, dtype=torch.float32), factor).to(torch.uint8)
+    return _look_up(frames, table.expand(*frames.shape[:2], 256))
+
+
+def sharpness(frames: Tensor, factor: float, box: Box | None = None) -> Tensor:
+    """0 is smoothed by a 3 x 3 kernel, 1 the frame itself, above 1 sharper; the outermost pixels stay."""
+    box = box or Box.around(frames)
+    if min(frames.shape[-2:]) < 3:
+        return box.cut(frames)
+    seen = box.grown(1, frames)
+    inner = box.within(seen)
+    return _by_frame(
+        seen.cut(frames), lambda frame: _blend(inner.cut(_smoothed(frame)), inner.cut(frame), factor), inner
+    )
+
+
+def _smoothed(frame: Tensor) -> Tensor:
+    """Sum over 3 x 3, the middle five times, over 13, rounded: whole numbers in floats, so the same on every
+    machine.
+    """
+    rows = frame[..., :-2, :] + frame[..., 1:-1, :] + frame[..., 2:, :]
+    total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + 4 * frame[..., 1:-1, 1:-1]
+    smooth = frame.clone()
+    smooth[..., 1:-1, 1:-1] = total.mul_(1 / 13).add_(0.5).floor_()  # never a tie: 13 is odd
+    return smooth
+
+
+def _by_frame(frames: Tensor, change: Callable[[Tensor], Tensor], box: Box | None = None) -> Tensor:
+    """`change` takes and gives a frame as float32 [C, H, W]; what it gives is cut off to whole numbers."""
+    size = frames.shape[-2:] if box is None else (box.height, box.width)
+    changed = frames.new_empty((*frames.shape[:2], *size))
+    for target, frame in zip(changed, frames, strict=True):
+        target.copy_(change(frame.to(torch.float32)))
+    return changed
+
+
+def _blend(other: Tensor, frame: Tensor, factor: float) -> Tensor:
+    return (frame - other).mul_(factor).add_(other).clamp_(0, 255)
+
+
+def _grey(frame: Tensor) -> Tensor:
+    """Luma of BT.601 in 16-bit fixed point, [1, H, W]; every step is a whole number below 2^24, so floats are
+    exact.
+    """
+    red, green, blue = frame.unbind(0)
+    return (red * 19595).add_(green * 38470).add_(blue * 7471).add_(0x8000).mul_(2**-16).floor_()[None]
+
+
+def _look_up(frames: Tensor, table: Tensor) -> Tensor:
+    """Each channel of each frame through its own table [T, C, 256]."""
+    found = torch.empty(frames.shape, dtype=torch.uint8)
+    planes = frames.flatten(0, 1)
+    for target, plane, levels in zip(found.flatten(0, 1), planes, table.flatten(0, 1), strict=True):
+        looked_up = bytearray(plane.contiguous().numpy()).translate(
+            levels.numpy().tobytes()
+        )  # a plain loop over bytes in C
+        target.copy_(torch.frombuffer(looked_up, dtype=torch.uint8).view(target.shape))
+    return found

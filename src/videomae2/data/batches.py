@@ -1,0 +1,302 @@
+"""From a dataset of clips to batches: the batch's number and the seed decide everything, workers and
+processes nothing.
+"""
+
+import logging
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, get_worker_info
+
+from videomae2 import chance
+from videomae2.data.workers import Fault, Guarded, GuardedCollate, prepare_worker
+from videomae2.errors import UserError
+from videomae2.records import Clip, ClipBatch, Failure
+
+_log = logging.getLogger(__name__)
+
+ASKED_BEFORE_JUDGING = 20
+"""Rows asked for before the share of broken ones can stop a run; nothing but broken rows stops it at once."""
+
+
+@runtime_checkable
+class TrainingDataset(Protocol):
+    """What `training_batches` reads: `TrainingClips`, or anything shaped like it."""
+
+    max_broken: float
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: tuple[int, int]) -> "list[Clip] | list[Failure]": ...
+
+
+@runtime_checkable
+class EvaluationDataset(Protocol):
+    """What `evaluation_batches` reads: `EvaluationClips`, or anything shaped like it."""
+
+    num_frames: int
+    size: int
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int) -> "list[Clip] | Failure": ...
+
+
+def epoch_order(num_rows: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of the rows in an epoch: int64 [num_rows], a permutation."""
+    return chance.numpy_generator(chance.key(seed, "order of rows", epoch)).permutation(num_rows)
+
+
+def batches_per_epoch(num_rows: int, batch_size: int, world_size: int = 1) -> int:
+    """Batches of one epoch of each process: the last, partial global batch is dropped, but there is always
+    one.
+    """
+    if num_rows < 1 or batch_size < 1 or world_size < 1:
+        raise UserError(
+            f"{num_rows} rows in batches of {batch_size} on {world_size} processes; each must be at least 1"
+        )
+    return max(1, num_rows // (batch_size * world_size))
+
+
+@dataclass(frozen=True)
+class TrainingOrder:
+    """Which (epoch, row) each batch holds, endlessly, from batch `start` on: a pure function of the numbers
+    below.
+
+    A global batch is a run of the epoch's order; process `rank` takes every `world_size`-th row of it, so
+    that all processes together read the same rows however many they are (for the same global batch). Where a
+    global batch is larger than the data, the order repeats itself until the batch is full.
+    """
+
+    num_rows: int
+    batch_size: int
+    seed: int
+    start: int = 0
+    rank: int = 0
+    world_size: int = 1
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        per_epoch = batches_per_epoch(self.num_rows, self.batch_size, self.world_size)
+        epoch, place = divmod(self.start, per_epoch)
+        whole = self.batch_size * self.world_size
+        copies = -(-whole // self.num_rows)
+        while True:
+            rows = np.concatenate(
+                [epoch_order(self.num_rows, self.seed, epoch * copies + copy) for copy in range(copies)]
+            )
+            for first in range(place * whole, per_epoch * whole, whole):
+                spots = range(first + self.rank, first + whole, self.world_size)
+                yield [(epoch * copies + spot // self.num_rows, int(rows[spot])) for spot in spots]
+            epoch, place = epoch + 1, 0
+
+
+def training_batches(
+    dataset: TrainingDataset,
+    *,
+    batch_size: int,
+    seed: int,
+    start_batch: int = 0,
+    workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    pin: bool = False,
+) -> Iterator[ClipBatch]:
+    """Training batches without end, from batch `start_batch` of this process on.
+
+    `batch_size` counts videos of one process; a batch has views x batch_size clips, the views of a video side
+    by side (as released). Broken rows come replaced and named in `failures`; UserError when more than the
+    dataset's `max_broken` of the rows asked for are broken, or a whole batch is. Closing the iterator ends
+    its workers.
+    """
+    order = TrainingOrder(len(dataset), batch_size, seed, start_batch, rank, world_size)
+    if len(dataset) < batch_size * world_size:
+        _log.warning(
+            "%d videos are fewer than a batch of %d: videos repeat within a batch",
+            len(dataset),
+            batch_size * world_size,
+        )
+    broken = _BrokenShare(dataset.max_broken, len(dataset))
+    per_epoch = batches_per_epoch(len(dataset), batch_size, world_size)
+    for number, parcel in enumerate(_parcels(dataset, order, _collate_training, workers, pin), start_batch):
+        broken.count(parcel)
+        assert parcel.batch is not None
+        yield replace(parcel.batch, epoch=number // per_epoch)
+
+
+def evaluation_batches(
+    dataset: EvaluationDataset,
+    *,
+    batch_size: int,
+    workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    pin: bool = False,
+) -> Iterator[ClipBatch]:
+    """Every row once, in order: process `rank` reads each `world_size`-th row and none is padded or read
+    twice.
+
+    `batch_size` counts videos; all views of a video stay together, clip-major. A row that could not be read
+    is in `failures` and nowhere else; a batch in which none could has no clips.
+    """
+    rows = range(rank, len(dataset), world_size)
+    batches = [list(rows[first : first + batch_size]) for first in range(0, len(rows), batch_size)]
+    collate = _EvaluationCollate((dataset.num_frames, 3, dataset.size, dataset.size))
+    for parcel in _parcels(dataset, batches, collate, workers, pin):
+        assert parcel.batch is not None
+        yield parcel.batch
+
+
+@dataclass(frozen=True)
+class _Parcel:
+    """What a worker sends: a batch, unless a row could not even be replaced, and how many rows were asked
+    for.
+    """
+
+    batch: ClipBatch | None
+    asked: int
+    failures: tuple[Failure, ...]
+
+    def pin_memory(self) -> "_Parcel":
+        return self if self.batch is None else _Parcel(self.batch.pin_memory(), self.asked, self.failures)
+
+
+class _BrokenShare:
+    """Counts rows asked for and rows broken since the run started or resumed, and stops the run above a
+    share.
+
+    Until every row could have been asked for once, the share is an estimate: it must then lie above `most` by
+    three of its standard deviations, so that two broken files early in a large set do not end a run that may
+    go on.
+    """
+
+    def __init__(self, most: float, num_rows: int) -> None:
+        self.most = most
+        self.num_rows = num_rows
+        self.asked = 0
+        self.broken = 0
+        self.first: dict[int, Failure] = {}
+
+    def count(self, parcel: _Parcel) -> None:
+        """Add a batch; UserError that names share, threshold and the first failures when it is too much."""
+        self.asked += parcel.asked
+        self.broken += len(parcel.failures)
+        for failure in parcel.failures:
+            if len(self.first) < 3:
+                self.first.setdefault(failure.row, failure)
+        if self._too_many() or parcel.batch is None:
+            named = "; ".join(f"row {f.row}, {f.path}: {f.reason}" for f in self.first.values())
+            raise UserError(
+                f"{self.broken} of {self.asked} videos asked for could not be read "
+                f"({self.broken / self.asked:.0%}), and "
+                f"max_broken is {self.most:.0%}; first failures: {named}; mend or remove them (videomae2 "
+                "data check names "
+                f"all), or raise data.max_broken"
+            )
+
+    def _too_many(self) -> bool:
+        if self.broken == self.asked:
+            return True
+        deviation = (
+            math.sqrt(max(self.most * (1 - self.most), 0.0) * self.asked)
+            if self.asked < self.num_rows
+            else 0.0
+        )
+        return self.asked >= ASKED_BEFORE_JUDGING and self.broken > self.most * self.asked + 3 * deviation
+
+
+def _parcels(
+    dataset: Any, order: Any, collate: Callable[[list[Any]], _Parcel], workers: int, pin: bool
+) -> Iterator[_Parcel]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "This DataLoader will create"
+        )  # more workers than cores is a user's choice
+        loader: DataLoader[Any] = DataLoader(
+            Guarded(dataset),  # type: ignore[arg-type]
+            batch_sampler=order,
+            collate_fn=GuardedCollate(collate),
+            num_workers=workers,
+            pin_memory=pin,
+            prefetch_factor=2 if workers else None,
+            worker_init_fn=prepare_worker if workers else None,
+            # given one, the loader does not draw its workers' seed from the global generator
+            generator=chance.torch_generator(chance.key(0, "loader")),
+        )
+        iterator = iter(loader)
+    try:
+        while True:
+            try:
+                parcel = next(iterator)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise UserError(
+                    "a loader process died, most often for want of memory (or of /dev/shm in a container); "
+                    "try fewer "
+                    f"--data.workers or a smaller batch ({str(error).splitlines()[0]})"
+                ) from error
+            if isinstance(parcel, Fault):
+                raise parcel.kind(parcel.message) from RuntimeError(parcel.trace)
+            yield parcel
+    finally:
+        shut_down = getattr(iterator, "_shutdown_workers", None)
+        if shut_down is not None:
+            shut_down()
+
+
+def _collate_training(items: list[list[Clip] | list[Failure]]) -> _Parcel:
+    clips: list[Clip] = []
+    failures: list[Failure] = []
+    asked, stuck = 0, False
+    for item in items:
+        read = [clip for clip in item if isinstance(clip, Clip)]
+        broken = [thing for thing in item if isinstance(thing, Failure)]
+        broken += [failure for clip in read for failure in clip.failures]
+        clips += read
+        failures += broken
+        asked += len(broken) + bool(read)
+        stuck |= not read
+    unique = tuple({failure.row: failure for failure in failures}.values())
+    return _Parcel(None if stuck else _batch(clips, unique), asked, tuple(failures))
+
+
+@dataclass(frozen=True)
+class _EvaluationCollate:
+    clip_shape: tuple[int, int, int, int]
+
+    def __call__(self, items: list[list[Clip] | Failure]) -> _Parcel:
+        failures = tuple(item for item in items if isinstance(item, Failure))
+        clips = [clip for item in items if not isinstance(item, Failure) for clip in item]
+        if clips:
+            return _Parcel(_batch(clips, failures), len(items), failures)
+        none = torch.zeros(0, dtype=torch.int64)
+        frames = torch.zeros((0, *self.clip_shape), dtype=torch.uint8)
+        return _Parcel(ClipBatch(frames, none, none, none, failures=failures), len(items), failures)
+
+
+def _batch(clips: list[Clip], failures: tuple[Failure, ...]) -> ClipBatch:
+    row, view, label = (
+        torch.tensor([getattr(clip, name) for clip in clips]) for name in ("row", "view", "label")
+    )
+    frames = torch.stack(
+        [clip.frames for clip in clips], out=_batch_memory((len(clips), *clips[0].frames.shape))
+    )
+    return ClipBatch(frames, row, view, label, failures=failures)
+
+
+def _batch_memory(shape: tuple[int, ...]) -> torch.Tensor | None:
+    """In a loader process, memory that the main process can map: else sending the batch would copy it there
+    first.
+    """
+    if get_worker_info() is None:
+        return None
+    return torch.empty(0, dtype=torch.uint8).set_(
+        torch.UntypedStorage._new_shared(math.prod(shape)), 0, shape
+    )  # type: ignore[call-overload]

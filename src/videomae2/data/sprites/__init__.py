@@ -1,0 +1,1 @@
+"""Labelled videos that are drawn here."""

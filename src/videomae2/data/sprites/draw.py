@@ -1,0 +1,126 @@
+"""Writes sprite videos as MP4 files with a manifest, boxes at each frame and time segments.
+
+The videos' still frames say nothing about the label: sprites of different classes differ only in how they
+move.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from videomae2.data.sprites.scene import SpriteSettings, draw_video
+from videomae2.errors import UserError
+from videomae2.files import replacing
+
+
+def encode_mp4(frames: UInt8[Tensor, "T C H W"], fps: int) -> bytes:
+    """An H.264 file (yuv420p, CRF 12, a key frame every 8 frames) of these frames."""
+    import av
+
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps))
+        stream.width, stream.height, stream.pix_fmt = frames.shape[3], frames.shape[2], "yuv420p"
+        stream.thread_count = 1
+        stream.options = {"crf": "12", "preset": "ultrafast", "g": "8", "bf": "0", "x264-params": "threads=1"}
+        for picture in frames.permute(0, 2, 3, 1).contiguous().numpy():
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+def write_sprites(
+    out: Path,
+    *,
+    num_videos: int,
+    seed: int,
+    settings: SpriteSettings | None = None,
+    workers: int = 2,
+    first: int = 0,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Path:
+    """Write videos `first` to `first + num_videos` of a set into `out`; the path of the manifest comes back.
+
+    manifest.csv: path, label, class. boxes.json: video -> one [T][4] list for each object, with its labels.
+    segments.json: ActivityNet's layout. The files are the same for any number of workers (threads);
+    `progress` is told of each video. UserError where `out` holds a manifest.
+    """
+    settings = settings or SpriteSettings()
+    out = Path(out)
+    if num_videos < 1:
+        raise UserError(f"{num_videos} sprite videos were asked for; ask for at least 1")
+    if (out / "manifest.csv").exists():
+        raise UserError(f"{out} already holds a manifest; give another folder, or remove this one")
+    (out / "videos").mkdir(parents=True, exist_ok=True)
+    rows = []
+    for row in _written(
+        lambda number: _write_video(out, settings, seed, number), range(first, first + num_videos), workers
+    ):
+        rows.append(row)
+        progress(1)
+    _replace(out / "boxes.json", json.dumps({row["path"]: row["objects"] for row in rows}))
+    _replace(out / "segments.json", json.dumps(_activitynet(rows, settings)))
+    _replace(out / "classes.json", json.dumps(settings.classes))
+    _replace(out / "manifest.csv", _table(rows))
+    return out / "manifest.csv"
+
+
+def _written(write: Callable[[int], dict], numbers: range, workers: int) -> Iterator[dict]:
+    """Each worker draws with one torch thread: pictures are too small to share, and waiting threads took most
+    of the time.
+    """
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(max(1, workers), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield from pool.map(write, numbers)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _write_video(out: Path, settings: SpriteSettings, seed: int, number: int) -> dict:
+    video = draw_video(settings, seed, number)
+    path = f"videos/{number:06d}.mp4"
+    _replace(out / path, encode_mp4(video.frames, settings.fps))
+    objects = [
+        {"boxes": sprite.boxes.tolist(), "segments": [list(part) for part in sprite.segments]}
+        for sprite in video.sprites
+    ]
+    return {"path": path, "label": video.label, "class": settings.classes[video.label], "objects": objects}
+
+
+def _activitynet(rows: list[dict], settings: SpriteSettings) -> dict:
+    """The annotations as ActivityNet writes them: seconds, class names, one entry a video."""
+    database = {}
+    for row in rows:
+        parts = [part for thing in row["objects"] for part in thing["segments"]]
+        database[Path(row["path"]).stem] = {
+            "duration": settings.num_frames / settings.fps,
+            "subset": "all",
+            "annotations": [
+                {"label": settings.classes[label], "segment": [start / settings.fps, end / settings.fps]}
+                for label, start, end in parts
+            ],
+        }
+    return {"version": "sprites", "database": database}
+
+
+def _table(rows: Iterable[dict]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["path", "label", "class"], extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _replace(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)

@@ -1,0 +1,129 @@
+"""The released projects' list files: no header, one clip a line.
+
+A path, then whole numbers, parted by spaces (or commas). A path with spaces is quoted, or ends in something
+that is not a number. The count of numbers says what they are:
+
+  path                      one video, no label
+  path label                one labelled video
+  path start total label    frames start .. start + total - 1; total below 0 is the whole video
+  path start total          as above without a label (list_format "pretrain")
+  path total label          a video (total is not needed; list_format "video"), or `total` frames numbered from 1 ("frames")
+
+The last two look alike. "auto" takes `start total` if some total is below 0, or no start is above 1; `total
+label` if some label is 0; else it refuses. A path without a video's suffix, with a total, is a folder of
+frames named by `pattern`.
+"""
+
+import re
+from array import array
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from videomae2.data.tables.endings import is_video
+from videomae2.errors import UserError
+
+ListFormat = Literal["auto", "pretrain", "video", "frames"]
+NUMBER = re.compile(r"[+-]?\d+\Z")
+
+
+def read_list(path: Path, list_format: ListFormat, pattern: str) -> pa.Table:
+    """The rows of a list file; UserError that names the line where it cannot be read, or that two readings
+    are possible.
+    """
+    places, paths, tails = _split_lines(path)
+    if not paths:
+        raise UserError(f"{path} is empty; it needs at least one row")
+    if not tails.shape[1]:
+        return pa.table({"path": paths})
+    if tails.shape[1] == 3 and (tails[:, 1] == 0).any():
+        raise UserError(
+            f"{path}, line {places[int(np.argmax(tails[:, 1] == 0))]}: a clip of 0 frames; give -1 for a "
+            "whole video"
+        )
+    if tails.shape[1] == 1:
+        return pa.table({"path": paths, "label": tails[:, 0]})
+    if tails.shape[1] == 3:
+        return _spans(paths, tails, pattern).append_column("label", pa.array(tails[:, 2]))
+    if _is_pretrain(tails, list_format, path):
+        return _spans(paths, tails, pattern)
+    folders = np.array([list_format == "frames" or not is_video(p) for p in paths])
+    starts, ends = np.where(folders, 1, 0), np.where(folders, 1 + tails[:, 0], -1)
+    patterns = np.where(folders, pattern, "")
+    return pa.table({"path": paths, "start": starts, "end": ends, "label": tails[:, 1], "pattern": patterns})
+
+
+def _spans(paths: list[str], tails: np.ndarray, pattern: str) -> pa.Table:
+    """Rows of `start total`: frames start .. start + total - 1, or the whole video where total is below 0."""
+    start, total = tails[:, 0], tails[:, 1]
+    whole = total < 0
+    folders = np.array([not is_video(path) for path in paths]) & ~whole
+    spans = {"start": np.where(whole, 0, start), "end": np.where(whole, -1, start + total)}
+    return pa.table({"path": paths, **spans, "pattern": np.where(folders, pattern, "")})
+
+
+def _is_pretrain(tails: np.ndarray, list_format: ListFormat, path: Path) -> bool:
+    if list_format != "auto":
+        return list_format == "pretrain"
+    first, second = tails[:, 0], tails[:, 1]
+    if (second < 0).any() or (first <= 1).all():
+        return True
+    if (second == 0).any():
+        return False
+    raise UserError(
+        f"{path} has two numbers after each path, and they may be `start total` or `total label`; write a "
+        "CSV whose first line "
+        "is path,start,end or path,label, or say which they are: --data.list_format pretrain (start total), "
+        "video or frames "
+        "(total label); with data show and data check, --list-format"
+    )
+
+
+def _split_lines(path: Path) -> tuple[list[int], list[str], np.ndarray]:
+    """Line numbers, paths, and the whole numbers after each path, [N, K]; K is settled by the first line."""
+    places, paths, numbers, separator, count = [], [], array("q"), None, -1
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:
+        for place, line in enumerate(lines, start=1):
+            text = line.strip()
+            if not text or text[0] == "#":
+                continue
+            if count < 0:
+                separator, count = _layout(text, f"{path}, line {place}")
+            name, *cells = text.rsplit(separator, count) if count else (text,)
+            try:
+                after = [int(cell) for cell in cells]
+            except ValueError:
+                after = []
+            if len(after) != count:
+                expected = f"a path and {count} whole numbers, as in its first line"
+                raise UserError(
+                    f"{path}, line {place}: {text[:80]!r} came, but expected {expected}; quote a path with "
+                    "spaces"
+                )
+            numbers.extend(after)
+            places.append(place)
+            paths.append(name[1:-1].strip() if name[:1] in ('"', "'") and name[-1] == name[0] else name)
+    return places, paths, np.array(numbers, dtype=np.int64).reshape(len(paths), max(count, 0))
+
+
+def _layout(text: str, where: str) -> tuple[str | None, int]:
+    """The separator of a list and the count of numbers after each path, from its first line."""
+    separator = "," if _count_numbers(text, None) == 0 and _count_numbers(text, ",") else None
+    count = _count_numbers(text, separator)
+    if count > 3:
+        raise UserError(f"{where}: {count} numbers after the path; at most start, total and label are known")
+    return separator, count
+
+
+def _count_numbers(text: str, separator: str | None) -> int:
+    """Whole numbers at the end of a line; the first word is always the path."""
+    after = text
+    if text[0] in "\"'" and text.find(text[0], 1) > 0:
+        after = "path " + text[text.find(text[0], 1) + 1 :] if separator is None else text
+    cells = after.split(separator)
+    count = 0
+    while count < len(cells) - 1 and NUMBER.match(cells[-1 - count].strip()):
+        count += 1
+    return count

@@ -1,0 +1,246 @@
+"""A manifest: an Arrow table with one row for each clip source, memory-mapped where the file allows it.
+
+Columns (all but `path` may be absent): path; start, the first frame, from 0; end, one past the last frame, or
+-1 for the end of the video; label, a class number, -1 for none, or in a CSV a class name; source, which data
+set; stride, frames between sampled frames, 0 for the setting's; pattern, empty for a video file, else the
+file name of a frame such as `img_{:05}.jpg`, and then `path` is a folder and `start` and `end` are the
+numbers put into the pattern. Other columns are kept.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Int64
+
+from videomae2.data.tables import formats
+from videomae2.data.tables.columns import (
+    CLASSES,
+    INTEGERS,
+    ROW_COLUMNS,
+    TEXTS,
+    conform,
+    map_arrow,
+    one_piece,
+    stored_names,
+)
+from videomae2.errors import UserError
+from videomae2.files import replacing
+from videomae2.settings import DataSettings
+
+
+@dataclass(frozen=True)
+class Row:
+    """One manifest row. `path` is complete: the manifest's root and the listed path joined."""
+
+    path: str
+    start: int = 0
+    end: int = -1
+    label: int = -1
+    source: str = ""
+    stride: int = 0
+    pattern: str = ""
+
+
+class Manifest:
+    """Rows over an Arrow table: `len`, `row(i)`, `labels()`, `num_classes`, `class_names`.
+
+    `row` reads one cell of each column and copies nothing else, so a million rows cost a worker nothing: a
+    memory-mapped .arrow file travels to workers as its path, any other table as its buffers.
+    """
+
+    def __init__(
+        self,
+        table: pa.Table,
+        root: str = "",
+        *,
+        class_names: list[str] | None = None,
+        num_classes: int | None = None,
+        mapped_from: str = "",
+        where: str = "the manifest",
+    ) -> None:
+        self.table, self.root, self.where = conform(table, where).combine_chunks(), root, where
+        self.class_names = list(class_names) if class_names else stored_names(table)
+        self._mapped_from = mapped_from
+        self._attach()
+        self._check(num_classes)
+        counted = max(int(self.labels().max(initial=-1)) + 1, len(self.class_names))
+        self.num_classes = num_classes if num_classes else counted
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    def __repr__(self) -> str:
+        return f"Manifest({self.where}: {len(self)} rows, {self.num_classes} classes)"
+
+    def row(self, index: int) -> Row:
+        """Row `index` (from 0)."""
+        cells: dict[str, Any] = {name: int(column[index]) for name, column in self._numbers.items()}
+        cells |= {name: column[index].as_py() for name, column in self._texts.items()}
+        return Row(**{**cells, "path": self.complete(cells["path"])})
+
+    def complete(self, path: str) -> str:
+        """A listed path with the root before it, unless it is absolute or a URL."""
+        if self.root in ("", ".") or "://" in path or os.path.isabs(path):  # noqa: PTH117 - called for each clip
+            return path
+        return f"{self.root.rstrip('/')}/{path}"
+
+    def labels(self) -> Int64[np.ndarray, "N"]:
+        """The label of each row; -1 where there is none."""
+        column = self._numbers.get("label")
+        return (
+            np.full(len(self), -1, dtype=np.int64) if column is None else column.astype(np.int64, copy=False)
+        )
+
+    def must_be_labelled(self, purpose: str) -> None:
+        """UserError where a row has no label, which `purpose` needs."""
+        missing = np.flatnonzero(self.labels() < 0)
+        if len(missing):
+            raise UserError(
+                f"{len(missing)} of {len(self)} rows have no label (first: "
+                f"{self.row(int(missing[0])).path}), but {purpose} "
+                "needs one for each; add a label column or class folders"
+            )
+
+    def subset(self, rows: Any) -> "Manifest":
+        """The manifest of these row numbers, in this order, with the same classes."""
+        chosen = self.table.take(pa.array(np.asarray(rows, dtype=np.int64)))
+        return Manifest(
+            chosen, self.root, class_names=self.class_names, num_classes=self.num_classes, where=self.where
+        )
+
+    def __getstate__(self) -> dict:
+        state = {name: value for name, value in self.__dict__.items() if name not in ("_numbers", "_texts")}
+        if self._mapped_from:
+            state["table"] = None
+        return state
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        if self._mapped_from:
+            self.table = conform(map_arrow(self._mapped_from), self.where)
+        self._attach()
+
+    def _attach(self) -> None:
+        """Open one view for each column: NumPy over the Arrow buffer for numbers, the Arrow array itself for
+        texts.
+        """
+        columns = {
+            name: one_piece(self.table.column(name))
+            for name in self.table.column_names
+            if name in ROW_COLUMNS
+        }
+        self._numbers = {n: columns[n].to_numpy(zero_copy_only=True) for n in INTEGERS if n in columns}
+        self._texts = {n: columns[n] for n in ("path", *TEXTS) if n in columns}
+
+    def _check(self, num_classes: int | None) -> None:
+        if len(self) == 0:
+            raise UserError(f"{self.where} lists nothing; it needs at least one row")
+        none = np.zeros(len(self), dtype=np.int64)
+        start, end = self._numbers.get("start", none), self._numbers.get("end", none - 1)
+        self._refuse(start < 0, "start", "frames count from 0")
+        self._refuse(
+            (end != -1) & (end <= start),
+            "end",
+            "one past the last frame, so above start, or -1 for the video's end",
+        )
+        self._refuse(
+            self._numbers.get("stride", none) < 0,
+            "stride",
+            "frames between sampled frames, or 0 for the setting's",
+        )
+        self._refuse(self.labels() < -1, "label", "labels count from 0; -1 is none")
+        classes = num_classes or len(self.class_names)
+        if classes:
+            self._refuse(
+                self.labels() >= classes,
+                "label",
+                f"there are {classes} classes, so labels run from 0 to {classes - 1}",
+            )
+
+    def _refuse(self, wrong: np.ndarray, column: str, rule: str) -> None:
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise UserError(
+                f"{self.where}, row {row + 1}: {column} {self._numbers[column][row]} came, but {rule}"
+            )
+
+
+def read_manifest(
+    path: str | Path,
+    root: str = "",
+    num_classes: int | None = None,
+    *,
+    class_names: list[str] | None = None,
+    list_format: Literal["auto", "pretrain", "video", "frames"] = "auto",
+    pattern: str = formats.PATTERN,
+) -> Manifest:
+    """Read a manifest (.arrow, .parquet, .csv), a released list file, a folder of class folders, or a folder
+    of videos.
+
+    `root` is what relative paths start from: by default the manifest's own folder. `class_names` numbers
+    labels that are names, as a training manifest did for the validation one. `list_format` and `pattern` say
+    what the numbers of a released list mean: see `videomae2.data.tables.lists`. UserError for anything
+    missing, empty, malformed or out of range.
+    """
+    listing = formats.read(Path(path), class_names, list_format, pattern)
+    return Manifest(
+        listing.table,
+        root or listing.folder,
+        class_names=listing.class_names,
+        num_classes=num_classes,
+        mapped_from=listing.mapped_from,
+        where=str(path),
+    )
+
+
+def read_listed(path: str, data: DataSettings) -> Manifest:
+    """Read `path`, which is `data.train` or `data.val`, as the data settings say. UserError as
+    `read_manifest`.
+    """
+    return read_manifest(path, data.root, list_format=data.list_format, pattern=data.frame_pattern)
+
+
+def write_manifest(
+    path: str | Path, table: "pa.Table | Manifest | dict", class_names: list[str] | None = None
+) -> Path:
+    """Write a manifest as .arrow (memory-mapped when read), .parquet or .csv, whole or not at all.
+
+    A Manifest is written with complete paths. A CSV keeps no class names.
+    """
+    path = Path(path)
+    if isinstance(table, Manifest):
+        class_names = class_names or table.class_names
+        complete = pa.array([table.complete(p) for p in table.table.column("path").to_pylist()], pa.string())
+        table = table.table.set_column(table.table.column_names.index("path"), "path", complete)
+    elif isinstance(table, dict):
+        table = pa.table(table)
+    if class_names:
+        table = table.replace_schema_metadata({CLASSES: json.dumps(class_names)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        _write(table, path.suffix, temporary)
+    return path
+
+
+def _write(table: pa.Table, suffix: str, temporary: Path) -> None:
+    if suffix == ".arrow":
+        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table.combine_chunks())
+    elif suffix == ".parquet":
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(table, temporary)
+    elif suffix == ".csv":
+        import pyarrow.csv
+
+        pyarrow.csv.write_csv(table, temporary)
+    else:
+        raise UserError(
+            f"a manifest cannot be written as {suffix or 'a file without suffix'}; use .arrow, .parquet or "
+            ".csv"
+        )

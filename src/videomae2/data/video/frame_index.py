@@ -1,0 +1,159 @@
+"""Where the key frames of a video are and how many frames come before each: what exact seeking needs.
+
+A frame's number is its place in order of presentation. Three ways to know it, cheapest first: the container's
+own index (mp4, mov, avi: a complete list of samples, read at opening), one pass over the packets without
+decoding (mkv, webm, gif, mpeg), or, where packets do not say when they are shown (avi with B-frames),
+decoding once.
+"""
+
+from array import array
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Int64
+
+INDEXED_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "avi")
+_CACHE_SIZE = 1024
+_cache: "OrderedDict[tuple, FrameIndex]" = OrderedDict()
+
+
+@dataclass(frozen=True)
+class FrameIndex:
+    """Key frames of one video stream: [G] times to seek to, and [G] counts of frames before each in order of
+    decoding.
+
+    `known_by`: container (times are decoding times), packets (times are presentation times) or counting (no
+    seeking).
+    """
+
+    num_frames: int
+    known_by: Literal["container", "packets", "counting"]
+    key_times: Int64[np.ndarray, "G"]
+    key_numbers: Int64[np.ndarray, "G"]
+    constant_rate: bool = True
+    mean_interval: float = 0.0
+    """Seconds between frames as the packets say; 0 where nobody looked."""
+    longest_interval: float = 0.0
+    seek_shift: int = 0
+    """Added to a key time to seek to it: FFmpeg's mov seeks by presentation time and searches by decoding
+    time.
+    """
+
+    def group_of(self, number: int) -> int:
+        """The last group of pictures that begins at or before frame `number` in order of decoding."""
+        return max(int(np.searchsorted(self.key_numbers, number, side="right")) - 1, 0)
+
+    def stamp(self, packet: Any) -> int | None:
+        """The time by which a key packet is found again after a seek."""
+        return packet.dts if self.known_by == "container" else packet.pts
+
+
+def remembered(key: tuple | None) -> FrameIndex | None:
+    """The index found earlier in this process for the same unchanged file."""
+    if key is None or key not in _cache:
+        return None
+    _cache.move_to_end(key)
+    return _cache[key]
+
+
+def remember(key: tuple | None, index: FrameIndex) -> FrameIndex:
+    """Keep an index for the next opening of the file; a bounded number is kept."""
+    if key is not None:
+        _cache[key] = index
+        while len(_cache) > _CACHE_SIZE:
+            _cache.popitem(last=False)
+    return index
+
+
+def counted(num_frames: int) -> FrameIndex:
+    """The index of a video whose frames were counted by decoding them: one group, no seeking."""
+    zero = np.zeros(1, dtype=np.int64)
+    return FrameIndex(num_frames, "counting", zero, zero)
+
+
+def from_container(container: Any, stream: Any) -> FrameIndex | None:
+    """The index a complete container carries; None where it has none, or one that cannot be trusted."""
+    entries = getattr(stream, "index_entries", None)
+    if container.format.name not in INDEXED_FORMATS or not entries or len(entries) != stream.frames:
+        return None
+    if container.format.name == "avi" and stream.codec_context.has_b_frames:
+        return None
+    total = len(entries)
+    if entries[0].is_discard or entries[total - 1].is_discard:  # an edit list trims the video
+        listed = [(entry.timestamp, entry.is_keyframe, not entry.is_discard) for entry in entries]
+        times, keys, shown = (np.array(column) for column in zip(*listed, strict=True))
+        key_times, key_numbers = times[keys], (np.cumsum(shown) - shown)[keys]
+        num_frames = int(shown.sum())
+    else:
+        positions = _key_positions(entries)
+        key_times = np.array([entries[int(i)].timestamp for i in positions], dtype=np.int64)
+        key_numbers, num_frames = positions, total
+    if len(key_times) == 0 or (np.diff(key_times) <= 0).any():
+        return None
+    rates = float(stream.average_rate or 0), float(stream.base_rate or 0)
+    constant = rates[0] > 0 and abs(rates[1] / rates[0] - 1) < 0.01
+    first = int(key_numbers[0])  # what comes before the first key frame cannot be decoded
+    shift = max((stream.start_time or 0) - entries[0].timestamp, 0)
+    key_numbers = key_numbers.astype(np.int64) - first
+    return FrameIndex(
+        num_frames - first, "container", key_times.astype(np.int64), key_numbers, constant, seek_shift=shift
+    )
+
+
+def from_packets(packets: Iterable[Any], container: Any, stream: Any) -> FrameIndex | None:
+    """The index from all packets of a stream, undecoded; None where they do not say when they are shown."""
+    if container.format.name == "avi":  # its packets carry order of decoding, not times
+        return None
+    times, key_times, key_numbers = array("q"), array("q"), array("q")
+    for packet in packets:
+        if not key_times and not packet.is_keyframe:
+            continue
+        if packet.pts is None:
+            return None
+        if packet.is_keyframe:
+            key_times.append(packet.pts)
+            key_numbers.append(len(times))
+        if shows(packet, stream):
+            times.append(packet.pts)
+    shown, keys = np.unique(np.array(times, dtype=np.int64)), np.array(key_times, dtype=np.int64)
+    if len(times) == 0 or len(shown) != len(times) or (np.diff(keys) <= 0).any():
+        return None
+    constant, mean, longest = _rate(shown * float(stream.time_base), float(stream.time_base))
+    return FrameIndex(
+        len(shown), "packets", keys, np.array(key_numbers, dtype=np.int64), constant, mean, longest
+    )
+
+
+def shows(packet: Any, stream: Any) -> bool:
+    """Whether a packet brings a picture to the screen: not one cut off by an edit list, nor a hidden VP8
+    reference.
+    """
+    if packet.is_discard:
+        return False
+    if stream.codec_context.codec.canonical_name != "vp8":
+        return True
+    return bool(memoryview(packet)[0] >> 4 & 1)  # VP8's show_frame bit (RFC 6386, 9.1)
+
+
+def _key_positions(entries: Any) -> Int64[np.ndarray, "G"]:
+    """Positions of key frames by asking the index itself backwards, which spares a long video a walk over all
+    samples.
+    """
+    found, time = [], entries[len(entries) - 1].timestamp
+    while (position := entries.search_timestamp(time, backward=True, any_frame=False)) >= 0:
+        found.append(position)
+        time = entries[position].timestamp - 1
+    return np.array(found[::-1], dtype=np.int64)
+
+
+def _rate(seconds: np.ndarray, tick: float) -> tuple[bool, float, float]:
+    """Whether frames are evenly spaced, up to rounding to ticks, and the mean and longest interval."""
+    if len(seconds) < 2:
+        return True, 0.0, 0.0
+    interval = float((seconds[-1] - seconds[0]) / (len(seconds) - 1))
+    even = seconds[0] + interval * np.arange(len(seconds))
+    constant = bool(np.abs(seconds - even).max() <= max(1.5 * tick, 0.02 * interval))
+    return constant, interval, float(np.diff(seconds).max())

@@ -1,0 +1,137 @@
+"""Opening a path, a URL or a binary file as a container of video, and saying in one line why that cannot
+be.
+"""
+
+import re
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import av
+import av.stream
+
+from videomae2.errors import UserError
+
+Source = str | Path | BinaryIO
+
+
+class DecodeError(UserError):
+    """A video that cannot be read: `path` and `reason`, one line. A loader records it and takes another
+    row.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path, self.reason = path, reason
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.path, self.reason)
+
+
+UNREADABLE = (DecodeError, av.error.FFmpegError, OSError, EOFError, MemoryError, UnicodeError)
+"""What a strange file provokes. Anything else (TypeError, IndexError ...) is a fault of ours, which must not
+pass for one.
+"""
+
+
+def why_unreadable(error: Exception) -> str:
+    """The reason of one of `UNREADABLE`, on one line."""
+    return error.reason if isinstance(error, DecodeError) else f"{type(error).__name__}: {plain(error)}"
+
+
+def name_of(source: Source) -> str:
+    """The path or URL, for messages."""
+    return str(source) if isinstance(source, str | Path) else str(getattr(source, "name", "<stream>"))
+
+
+def open_container(source: Source, name: str) -> tuple[Any, Any]:
+    """PyAV's container, and the file behind a URL that must be closed with it, if any. DecodeError."""
+    file = None
+    try:
+        if not isinstance(source, str | Path):
+            source.seek(0)
+            return av.open(source, metadata_errors="replace"), None
+        if "://" not in name:
+            return av.open(name, metadata_errors="replace"), None
+        import fsspec
+
+        file = fsspec.open(name, "rb").open()
+        return av.open(file, metadata_errors="replace"), file
+    except (av.error.FFmpegError, OSError, ValueError, ImportError) as error:
+        if file is not None:
+            file.close()
+        raise DecodeError(name, _why_not_open(name, error)) from None
+
+
+def video_stream(container: Any, name: str) -> Any:
+    """The stream FFmpeg finds best; a cover picture is none. DecodeError, and the container is closed."""
+    stream = container.streams.best("video")
+    if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
+        kinds = sorted({other.type for other in container.streams if other is not stream})
+        container.close()
+        raise DecodeError(name, f"no video stream in it, only {' and '.join(kinds) or 'nothing'}")
+    if stream.codec_context is None:
+        container.close()
+        raise DecodeError(name, "its video is in a codec that FFmpeg does not know, or its header is cut off")
+    for other in container.streams:
+        if other.index != stream.index and hasattr(other, "discard"):
+            other.discard = av.stream.Discard.all  # sound and subtitles are not even read
+    return stream
+
+
+def promised_seconds(container: Any, stream: Any) -> float:
+    """How long the header says the video is; 0 where it does not speak of this stream alone."""
+    if tag := stream.metadata.get("DURATION"):  # Matroska's, such as 00:00:08.000000000
+        try:
+            hours, minutes, seconds = tag.split(":")
+            return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        except ValueError:
+            return 0.0
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    alone = len(container.streams) == 1 and container.duration
+    return container.duration / av.time_base if alone else 0.0
+
+
+def needs_its_first_packet(packet: Any) -> bool:
+    """Whether H.264 is by an x264 whose faults FFmpeg undoes where it has read the version, which the first
+    packet alone says.
+
+    Builds before 151 wrote 4:4:4 in a way of their own (the oldest, direct prediction too): after a seek,
+    without that packet, every frame comes out wrong.
+    """
+    found = re.search(rb"x264 - core (\d+)", bytes(packet))
+    return found is not None and int(found[1]) < 151
+
+
+def identity(source: Source) -> tuple | None:
+    """What tells a file apart from what it was before it changed; None for an open file, which has no
+    identity.
+    """
+    if not isinstance(source, str | Path):
+        return None
+    name = str(source)
+    if "://" in name:
+        return (name,)
+    try:
+        status = Path(name).stat()
+    except OSError:
+        return None
+    return name, status.st_size, status.st_mtime_ns
+
+
+def _why_not_open(name: str, error: Exception) -> str:
+    if "://" not in name and name != "<stream>":
+        path = Path(name)
+        if not path.exists():
+            return "no such file"
+        if path.is_dir():
+            return "is a folder, not a video file; a folder of frames needs a `pattern` in the manifest, such as img_{:05}.jpg"
+        if path.stat().st_size == 0:
+            return "the file is empty"
+    return f"not a video that FFmpeg can read: {plain(error)}"
+
+
+def plain(error: Exception) -> str:
+    """FFmpeg's own words, on one line."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(text).split())

@@ -1,0 +1,1 @@
+"""What is measured, exactly as the official evaluators measure it."""

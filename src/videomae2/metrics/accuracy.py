@@ -1,0 +1,193 @@
+"""Top-k accuracy over several views of each video, by manifest row, mergeable across processes."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from videomae2.errors import UserError
+from videomae2.records import Failure
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """One class: rows listed, rows that could not be scored, and rows right at top-1 and at top-5 (None below
+    5 classes).
+    """
+
+    label: int
+    listed: int
+    failed: int
+    right: int
+    right5: int | None
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of the listed rows that are right; None where no row is listed."""
+        return self.right / self.listed if self.listed else None
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Shares of *listed* rows that are right: a row that failed, or was never scored, counts as wrong.
+
+    `top5` is None where there are fewer than five classes. `mean_class` is the mean of the per-class
+    accuracies.
+    """
+
+    top1: float
+    top5: float | None
+    mean_class: float
+    evaluated: int
+    failed: int
+    listed: int
+
+    def __str__(self) -> str:
+        top5 = "n/a" if self.top5 is None else f"{100 * self.top5:.2f} %"
+        return (
+            f"top-1 {100 * self.top1:.2f} %, top-5 {top5} "
+            f"({self.evaluated} evaluated, {self.failed} failed, {self.listed} listed; failed rows count as "
+            "wrong)"
+        )
+
+
+def ranking(scores: Float[Tensor, "n K"]) -> Int[Tensor, "n K"]:
+    """Classes from the best to the worst score; equal scores keep the order of the class numbers."""
+    return scores.argsort(dim=1, descending=True, stable=True)
+
+
+def top_hits(scores: Float[Tensor, "n K"], labels: Int[Tensor, "n"], k: int) -> Bool[Tensor, "n"]:
+    """Whether each label is among the k best scores."""
+    return (ranking(scores)[:, :k] == labels[:, None]).any(dim=1)
+
+
+class ViewScores:
+    """The mean over views of each row's softmax, kept by manifest row.
+
+    `labels` are those of all listed rows, so that a row nobody could read is still in every denominator. Two
+    processes that scored different rows (or different views of a row) merge; a view seen twice counts once.
+    """
+
+    def __init__(self, labels: Int[Tensor, "M"], num_classes: int) -> None:
+        if len(labels) == 0:
+            raise UserError("there is nothing to score: the manifest lists no row")
+        if int(labels.min()) < 0 or int(labels.max()) >= num_classes:
+            bad = int(((labels < 0) | (labels >= num_classes)).nonzero()[0])
+            raise UserError(
+                f"row {bad} has label {int(labels[bad])}, but accuracy over {num_classes} classes needs "
+                "labels "
+                f"0..{num_classes - 1}; label the manifest, or evaluate a model with more classes"
+            )
+        self.labels = labels.cpu()
+        self.num_classes = num_classes
+        self.sums: dict[int, Tensor] = {}
+        self.views: dict[int, frozenset[int]] = {}
+        self.failures: dict[int, Failure] = {}
+
+    def update(self, logits: Float[Tensor, "n K"], row: Int[Tensor, "n"], view: Int[Tensor, "n"]) -> None:
+        """Add the softmax of `logits`, one line for each (row, view)."""
+        if logits.shape[1] != self.num_classes:
+            raise UserError(
+                f"the model gives {logits.shape[1]} scores for each clip, but {self.num_classes} classes are "
+                "evaluated"
+            )
+        shares = logits.detach().double().softmax(dim=1).cpu()
+        for share, r, v in zip(shares, row.tolist(), view.tolist(), strict=True):
+            self._add(r, frozenset((v,)), share)
+
+    def fail(self, failures: Iterable[Failure]) -> None:
+        """Record rows that could not be read; they count as wrong."""
+        for failure in failures:
+            self.failures.setdefault(failure.row, failure)
+
+    def merge(self, other: "ViewScores") -> None:
+        """Take in what another process scored of the same manifest."""
+        if other.num_classes != self.num_classes or not torch.equal(other.labels, self.labels):
+            raise UserError(
+                "scores of two different manifests cannot be merged; evaluate both on the same one"
+            )
+        for row, total in other.sums.items():
+            self._add(row, other.views[row], total)
+        self.fail(other.failures.values())
+
+    def _add(self, row: int, views: frozenset[int], total: Tensor) -> None:
+        if not 0 <= row < len(self.labels):
+            raise UserError(f"row {row} was scored, but the manifest has {len(self.labels)} rows")
+        seen = self.views.get(row, frozenset())
+        if views <= seen:
+            return
+        if views & seen:
+            raise UserError(
+                f"row {row}: views {sorted(views & seen)} were scored twice, in sums that cannot be taken "
+                "apart"
+            )
+        self.sums[row] = self.sums[row] + total if seen else total
+        self.views[row] = seen | views
+
+    def scored(self) -> tuple[Int[Tensor, "n"], Float[Tensor, "n K"]]:
+        """Row numbers, ascending, and the mean softmax of each; rows that failed or are not finite are left
+        out.
+        """
+        rows = [
+            r for r in sorted(self.sums) if r not in self.failures and bool(self.sums[r].isfinite().all())
+        ]
+        means = [self.sums[r] / len(self.views[r]) for r in rows]
+        empty = torch.zeros(0, self.num_classes, dtype=torch.float64)
+        return torch.tensor(rows, dtype=torch.int64), torch.stack(means) if means else empty
+
+    def accuracy(self) -> Accuracy:
+        """Accuracy over all listed rows."""
+        table = self.per_class()
+        right5 = None if self.num_classes < 5 else sum(c.right5 or 0 for c in table)
+        present = [c.accuracy for c in table if c.accuracy is not None]
+        listed, failed = len(self.labels), sum(c.failed for c in table)
+        return Accuracy(
+            top1=sum(c.right for c in table) / listed,
+            top5=None if right5 is None else right5 / listed,
+            mean_class=sum(present) / len(present),
+            evaluated=listed - failed,
+            failed=failed,
+            listed=listed,
+        )
+
+    def per_class(self) -> list[ClassScore]:
+        """One line for each class, in the order of the class numbers."""
+        rows, means = self.scored()
+        labels = self.labels[rows]
+        listed = self.labels.bincount(minlength=self.num_classes)
+        evaluated = labels.bincount(minlength=self.num_classes)
+        right = labels[top_hits(means, labels, 1)].bincount(minlength=self.num_classes)
+        right5 = labels[top_hits(means, labels, 5)].bincount(minlength=self.num_classes)
+        columns = zip(listed.tolist(), evaluated.tolist(), right.tolist(), right5.tolist(), strict=True)
+        few = self.num_classes < 5
+        return [ClassScore(k, n, n - e, r, None if few else r5) for k, (n, e, r, r5) in enumerate(columns)]
+
+    def confusion(self) -> Int[Tensor, "K K"]:
+        """Counts [true class, best-scored class] of the rows that were scored."""
+        rows, means = self.scored()
+        pairs = self.labels[rows] * self.num_classes + ranking(means)[:, 0]
+        return pairs.bincount(minlength=self.num_classes**2).reshape(self.num_classes, self.num_classes)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain tensors and lists, to send to another process."""
+        failures = [(f.row, f.path, f.reason) for f in self.failures.values()]
+        views = {row: sorted(views) for row, views in self.views.items()}
+        return {
+            "labels": self.labels,
+            "num_classes": self.num_classes,
+            "sums": dict(self.sums),
+            "views": views,
+            "failures": failures,
+        }
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Any]) -> "ViewScores":
+        """The scores that `state_dict` described."""
+        scores = cls(state["labels"], state["num_classes"])
+        for row, total in state["sums"].items():
+            scores._add(row, frozenset(state["views"][row]), total)
+        scores.fail(Failure(*f) for f in state["failures"])
+        return scores

@@ -1,0 +1,121 @@
+"""What the quickstart trains: sizes and schedules that show the whole method on two CPU cores within ten
+minutes.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from videomae2.data.sprites.scene import SpriteSettings
+from videomae2.settings import (
+    DataSettings,
+    EvaluateSettings,
+    FinetuneSettings,
+    MaskSettings,
+    ModelSettings,
+    OptimSettings,
+    PretrainSettings,
+    RunSettings,
+)
+
+SPRITES = SpriteSettings(
+    size=32,
+    num_frames=20,
+    classes=("left", "right", "up", "down", "left_fast", "right_fast", "up_fast", "down_fast"),
+    sizes=(0.5, 0.9),
+    beat=(16.0, 16.0),
+    contrast=0.35,
+)
+"""Slow ones cross the frame once in a clip of 16, fast ones three times: the same set of places in another
+order.
+"""
+UNLABELLED, LABELLED, HELD_OUT = 4000, 64, 400
+"""Videos to pre-train on, to fine-tune on, and to evaluate on."""
+PRETRAINING_STEPS, FINETUNING_STEPS = 3500, 200
+
+MODEL = ModelSettings(
+    name="vit_ti16",
+    num_frames=16,
+    size=32,
+    tubelet=4,
+    patch=8,
+    width=96,
+    depth=4,
+    num_heads=3,
+    decoder_depth=1,
+    decoder_width=96,
+    decoder_heads=3,
+    native_frames=16,
+    native_size=32,
+    positions="axes",
+)
+MASK = MaskSettings(encoder="frame", encoder_ratio=0.5, decoder="running_cell", membership="unseen")
+"""Whole tubelet steps are hidden: what is left of the background can be copied, what moves has to be
+followed.
+"""
+RUN = RunSettings(precision="fp32", checkpoint_every="50%", log_every=20, tensorboard=False)
+PLAIN = DataSettings(
+    stride=1,
+    repeated_views=1,
+    crop="center",
+    flip=False,
+    rand_augment="",
+    erasing=0.0,
+    test_clips=3,
+    test_crops=1,
+    workers=1,
+)
+
+
+def pretraining(manifest: Path, out: Path, seed: int) -> PretrainSettings:
+    """Pre-training from nothing. Two views of a video differ in their masks alone: they save half of the
+    decoding.
+    """
+    return PretrainSettings(
+        model=MODEL,
+        data=replace(PLAIN, train=str(manifest), repeated_views=2),
+        mask=MASK,
+        optim=OptimSettings(
+            base_lr=1.6e-2,
+            min_lr=1.6e-4,
+            batch_size=16,
+            length=PRETRAINING_STEPS,
+            warmup="10%",
+            clip_grad=1.0,
+        ),
+        run=replace(RUN, out=str(out), seed=seed),
+    )
+
+
+def finetuning(
+    manifest: Path, out: Path, seed: int, init: str, frame_order: str = "as_filmed"
+) -> FinetuneSettings:
+    """Supervised training; every arm of the comparison has this budget and these settings."""
+    return FinetuneSettings(
+        model=MODEL,
+        data=replace(PLAIN, train=str(manifest), frame_order=frame_order),  # type: ignore[arg-type]
+        optim=OptimSettings(
+            base_lr=8e-3,
+            lr_counts_views=False,
+            min_lr=8e-5,
+            betas=(0.9, 0.999),
+            clip_grad=1.0,
+            batch_size=32,
+            length=FINETUNING_STEPS,
+            warmup="10%",
+        ),
+        run=replace(RUN, out=str(out), seed=seed),
+        mixup=0.0,
+        cutmix=0.0,
+        init=init,
+    )
+
+
+def evaluation(weights: Path, manifest: Path, out: Path, frame_order: str = "as_filmed") -> EvaluateSettings:
+    """Three clips of each held-out video."""
+    return EvaluateSettings(
+        weights=str(weights),
+        data=replace(PLAIN, val=str(manifest), frame_order=frame_order),  # type: ignore[arg-type]
+        batch_size=16,
+        views_per_forward=48,
+        out=str(out),
+    )

@@ -1,0 +1,102 @@
+"""A page of a report: numbers, figures, tables and notes, written as one HTML file that needs nothing beside
+it.
+"""
+
+import base64
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from videomae2.engine.run import write_atomically
+
+_NUMBER = re.compile(r"([-+]?[\d.,]+( %)?|n/a|None)\Z")
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A row of key figures, each a (name, value) pair."""
+
+    items: Sequence[tuple[str, str]]
+    kind: str = field(default="numbers", init=False)
+
+
+@dataclass(frozen=True)
+class Note:
+    """A heading with a paragraph of plain text; either may be empty."""
+
+    title: str
+    text: str = ""
+    kind: str = field(default="note", init=False)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A PNG picture with a caption. `crisp` keeps enlarged pixels square."""
+
+    title: str
+    png: bytes
+    caption: str = ""
+    crisp: bool = False
+    kind: str = field(default="figure", init=False)
+
+    @property
+    def source(self) -> str:
+        """The picture as a data address, so that the page is one file."""
+        return "data:image/png;base64," + base64.b64encode(self.png).decode()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; columns of numbers are right-aligned. `folded` shows only its title until it is opened."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+    folded: bool = False
+    kind: str = field(default="table", init=False)
+
+    @property
+    def sides(self) -> list[str]:
+        """For each column "number" where every cell is one, else "text"."""
+        columns = [[row[place] for row in self.rows] for place in range(len(self.header))]
+        numeric = [
+            place > 0 and all(_NUMBER.match(cell) for cell in cells) for place, cells in enumerate(columns)
+        ]
+        return ["number" if each else "text" for each in numeric]
+
+
+Block = Numbers | Note | Figure | Table
+
+
+@dataclass(frozen=True)
+class Page:
+    """A title, a line under it, and blocks from top to bottom."""
+
+    title: str
+    subtitle: str
+    blocks: Sequence[Block]
+
+
+def render(page: Page) -> str:
+    """The page as HTML."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("videomae2.report", "templates")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("page.html").render(page=page)
+
+
+def write_page(page: Page, path: Path) -> Path:
+    """Write the page at once or not at all; returns its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, render(page))
+    return path
+
+
+def count(number: int, thing: str) -> str:
+    """ "1 video", "2 videos"."""
+    return f"{number:,} {thing}" + ("" if number == 1 else "s")

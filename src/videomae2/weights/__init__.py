@@ -1,0 +1,1 @@
+"""Other people's checkpoints and ours: read, recognised, loaded, written."""

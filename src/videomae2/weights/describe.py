@@ -1,0 +1,110 @@
+"""Weights into modules and between layouts: every load says what matched, and refuses a partial match unless
+told.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from videomae2.architecture import encoder_config
+from videomae2.errors import UserError
+from videomae2.weights.contents import Checkpoint, read_checkpoint, slice_head
+from videomae2.weights.load import LoadReport, load_into
+from videomae2.weights.write import save_safetensors, write_released, write_transformers
+
+__all__ = [
+    "Checkpoint", "LoadReport", "convert", "describe", "load_into", "read_checkpoint",
+    "save_safetensors", "slice_head", "write_released", "write_transformers",
+]  # fmt: skip
+
+WRITERS = {"ours": save_safetensors, "released": write_released, "transformers": write_transformers}
+
+
+def describe(weights: Checkpoint | str | Path) -> str:
+    """What `videomae2 weights show` prints: network, kind, layout, types, classes, what is not there, every
+    tensor.
+    """
+    checkpoint = weights if isinstance(weights, Checkpoint) else read_checkpoint(weights)
+    sizes = sum(tensor.numel() for tensor in checkpoint.state.values())
+    types = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in checkpoint.state.values()})
+    lines = [
+        f"{checkpoint.source}",
+        f"  network     {checkpoint.sketch}",
+        f"  kind        {checkpoint.kind}",
+        f"  layout      {checkpoint.layout}",
+        f"  parameters  {sizes:,} in {len(checkpoint.state)} tensors ({', '.join(types)})",
+        f"  clips       {_clips(checkpoint)}",
+        f"  classes     {_classes(checkpoint)}",
+        f"  not there   {', '.join(_absent(checkpoint)) or 'nothing'}",
+    ]
+    lines += [f"  note        {note}" for note in checkpoint.notes]
+    return "\n".join([*lines, "  tensors", *_tensor_table(checkpoint)])
+
+
+def convert(
+    source: Checkpoint | str | Path,
+    target: str | Path,
+    layout: str = "ours",
+    *,
+    label_map: str | Path | Sequence[int] | None = None,
+) -> Checkpoint:
+    """Write the weights at `source` to `target` as ours (.safetensors), released (.pth) or transformers (a
+    folder).
+    """
+    if layout not in WRITERS:
+        raise UserError(f"layout is {layout!r}; weights are written as {', '.join(WRITERS)}")
+    suffix = {"ours": ".safetensors", "released": ".pth"}.get(layout, "")
+    if suffix and Path(target).suffix != suffix:
+        raise UserError(
+            f"{target} does not end with {suffix}, as the {layout} layout does; try "
+            f"{Path(target).with_suffix(suffix)}"
+        )
+    checkpoint = source if isinstance(source, Checkpoint) else read_checkpoint(source)
+    checkpoint = checkpoint if label_map is None else slice_head(checkpoint, label_map)
+    if checkpoint.settings is None and layout == "transformers":
+        raise UserError(
+            f"{checkpoint.source} does not say which network it is ({'; '.join(checkpoint.notes)}), and "
+            "config.json must"
+        )
+    write = WRITERS[layout]
+    write(
+        target, checkpoint.state, checkpoint.settings, checkpoint.kind,  # type: ignore[arg-type]
+        class_names=checkpoint.class_names, extra=checkpoint.metadata,
+    )  # fmt: skip
+    return checkpoint
+
+
+def _clips(checkpoint: Checkpoint) -> str:
+    if checkpoint.settings is None:
+        return "unknown"
+    return str(encoder_config(checkpoint.settings).grid)
+
+
+def _classes(checkpoint: Checkpoint) -> str:
+    if not checkpoint.num_classes:
+        return "none"
+    names = ", ".join(checkpoint.class_names[:4]) + (" ..." if len(checkpoint.class_names) > 4 else "")
+    return f"{checkpoint.num_classes}" + (f" ({names})" if names else "")
+
+
+def _absent(checkpoint: Checkpoint) -> list[str]:
+    """The parts of a pre-training model and of a classifier that this file does not hold."""
+    parts = {
+        "decoder": "mask_token",
+        "final norm": "encoder.norm.weight",
+        "fc_norm": "fc_norm.weight",
+        "head": "head.weight",
+    }
+    return [part for part, name in parts.items() if name not in checkpoint.state]
+
+
+def _tensor_table(checkpoint: Checkpoint) -> list[str]:
+    """Every tensor with its shape, one line for those of all blocks that are alike."""
+    alike: dict[str, list[str]] = {}
+    for name, tensor in checkpoint.state.items():
+        shown = f"{re.sub(r'blocks[.][0-9]+[.]', 'blocks.*.', name)} {list(tensor.shape)}"
+        alike.setdefault(shown, []).append(name)
+    return [
+        f"    {shown}" + (f" in {len(names)} blocks" if len(names) > 1 else "")
+        for shown, names in alike.items()
+    ]

@@ -1,0 +1,197 @@
+"""What other projects call the same tensors: pure maps from names to names, there and back.
+
+| layout       | whose                                                        | patch embedding                                 |
+|--------------|--------------------------------------------------------------|-------------------------------------------------|
+| ours         | this package: the released names, always with `encoder.`     | encoder.patch_embed.proj                        |
+| released     | VideoMAE V1 and V2 `.pth`; their classifiers lack `encoder.` | encoder.patch_embed.proj or patch_embed.proj    |
+| hub          | `OpenGVLab/VideoMAEv2-*` repositories                        | model.patch_embed.proj                          |
+| transformers | `VideoMAEForPreTraining`, `VideoMAEForVideoClassification`   | videomae.embeddings.patch_embeddings.projection |
+| mmaction2    | MMAction2's and OpenTAD's `VisionTransformer`                | backbone.patch_embed.projection                 |
+"""
+
+import re
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from videomae2.errors import UserError
+
+LAYOUTS = ("ours", "released", "hub", "transformers", "mmaction2")
+
+State = dict[str, Tensor]
+
+_TRANSFORMERS_BLOCK = {
+    "attention.attention.q_bias": "attn.q_bias",
+    "attention.attention.v_bias": "attn.v_bias",
+    "attention.attention.query.weight": "attn.query",
+    "attention.attention.key.weight": "attn.key",
+    "attention.attention.value.weight": "attn.value",
+    "attention.output.dense.weight": "attn.proj.weight",
+    "attention.output.dense.bias": "attn.proj.bias",
+    "intermediate.dense.weight": "mlp.fc1.weight",
+    "intermediate.dense.bias": "mlp.fc1.bias",
+    "output.dense.weight": "mlp.fc2.weight",
+    "output.dense.bias": "mlp.fc2.bias",
+    "layernorm_before.weight": "norm1.weight",
+    "layernorm_before.bias": "norm1.bias",
+    "layernorm_after.weight": "norm2.weight",
+    "layernorm_after.bias": "norm2.bias",
+}
+"""On disk the biases are q_bias and v_bias; a state dict taken from memory says query.bias and value.bias."""
+
+_IN_MEMORY = {
+    "attention.attention.query.bias": "attn.q_bias",
+    "attention.attention.value.bias": "attn.v_bias",
+}
+
+_MMACTION2_MLP = {"mlp.layers.0.0.": "mlp.fc1.", "mlp.layers.1.": "mlp.fc2."}
+
+_ENCODER_PARTS = ("patch_embed.", "blocks.", "norm.", "pos_embed")
+
+
+def clean(state: Mapping[str, Tensor]) -> State:
+    """The same tensors without what wrappers put into names: `_orig_mod.` of torch.compile, `module.` of
+    DDP.
+    """
+    cleaned: State = {}
+    for name, tensor in state.items():
+        short = name.replace("_orig_mod.", "")
+        cleaned[short] = tensor
+    while cleaned and all(name.startswith("module.") for name in cleaned):
+        cleaned = {name.removeprefix("module."): tensor for name, tensor in cleaned.items()}
+    return cleaned
+
+
+def detect(state: Mapping[str, Tensor]) -> str:
+    """Which foreign layout cleaned names are in; UserError names a few of them where it is none."""
+    if any("patch_embeddings.projection." in name for name in state):
+        return "transformers"
+    if any("patch_embed.projection." in name for name in state):
+        return "mmaction2"
+    if any(name.startswith("model.") and "patch_embed.proj." in name for name in state):
+        return "hub"
+    if any("patch_embed.proj." in name for name in state):
+        return "released"
+    some = ", ".join(list(state)[:3]) or "none at all"
+    raise UserError(
+        f"these are not a VideoMAE's weights: no patch embedding among the {len(state)} tensors ({some} "
+        "...); "
+        f"layouts read are {', '.join(LAYOUTS)}"
+    )
+
+
+def to_ours(state: Mapping[str, Tensor], layout: str) -> State:
+    """Cleaned tensors of `layout` under our names; a name that nobody knows passes through and is reported
+    later.
+    """
+    return _READERS[layout](state)
+
+
+def to_released(state: Mapping[str, Tensor], kind: str) -> State:
+    """Our tensors under the released names: `encoder.` stays in pre-training, and falls away in a
+    classifier.
+    """
+    return {
+        name if kind == "pretrain" else name.removeprefix("encoder."): tensor
+        for name, tensor in state.items()
+    }
+
+
+def to_transformers(state: Mapping[str, Tensor]) -> State:
+    """Our tensors under the names that `transformers` writes to disk; UserError where it has no such part."""
+    renamed: State = {}
+    for name, tensor in state.items():
+        for new, part in _to_transformers_name(name, tensor):
+            renamed[new] = part
+    return renamed
+
+
+def _from_ours(state: Mapping[str, Tensor]) -> State:
+    if any(name.startswith("encoder.") for name in state):
+        return dict(state)
+    return {_under_encoder(name): tensor for name, tensor in state.items()}
+
+
+def _from_released(state: Mapping[str, Tensor]) -> State:
+    if "mask_token" in state:  # a pre-training model: its names are ours
+        return dict(state)
+    bare = {name.removeprefix("backbone.").removeprefix("encoder."): tensor for name, tensor in state.items()}
+    if len(bare) < len(state):
+        raise UserError(
+            "the checkpoint holds two networks (with and without `encoder.` or `backbone.`); save the one "
+            "you mean"
+        )
+    return {_under_encoder(name): tensor for name, tensor in bare.items()}
+
+
+def _from_hub(state: Mapping[str, Tensor]) -> State:
+    return _from_released({name.removeprefix("model."): tensor for name, tensor in state.items()})
+
+
+def _from_mmaction2(state: Mapping[str, Tensor]) -> State:
+    renamed: State = {}
+    for name, tensor in state.items():
+        new = name.replace("patch_embed.projection.", "patch_embed.proj.").replace(
+            "cls_head.fc_cls.", "head."
+        )
+        for old, ours in _MMACTION2_MLP.items():
+            new = new.replace(old, ours)
+        renamed[new] = tensor
+    return _from_released({n: t for n, t in renamed.items() if not n.startswith("data_preprocessor.")})
+
+
+def _from_transformers(state: Mapping[str, Tensor]) -> State:
+    # A bare VideoMAEModel writes no `videomae.` prefix, so its encoder's layers start with `encoder.`.
+    renamed = {
+        _from_transformers_name(name.removeprefix("videomae.")): tensor for name, tensor in state.items()
+    }
+    for query in [name for name in renamed if name.endswith(".attn.query")]:
+        stem = query.removesuffix("query")
+        parts = [renamed.get(stem + part) for part in ("query", "key", "value")]
+        if all(part is not None for part in parts):
+            for part in ("query", "key", "value"):
+                del renamed[stem + part]
+            renamed[stem + "qkv.weight"] = torch.cat([part for part in parts if part is not None])
+    return renamed
+
+
+def _from_transformers_name(name: str) -> str:
+    name = name.replace("embeddings.patch_embeddings.projection.", "encoder.patch_embed.proj.")
+    name = re.sub(r"^layernorm\.", "encoder.norm.", re.sub(r"^classifier\.", "head.", name))
+    block = re.match(r"^(encoder\.layer|decoder\.decoder_layers)\.(\d+)\.(.*)$", name)
+    if block is None:
+        return name
+    ours = (_TRANSFORMERS_BLOCK | _IN_MEMORY).get(block.group(3), block.group(3))
+    return f"{block.group(1).split('.')[0]}.blocks.{block.group(2)}.{ours}"
+
+
+def _to_transformers_name(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
+    block = re.match(r"^(encoder|decoder)\.blocks\.(\d+)\.(.*)$", name)
+    if block is None:
+        name = name.replace("encoder.patch_embed.proj.", "videomae.embeddings.patch_embeddings.projection.")
+        name = re.sub(r"^head\.", "classifier.", re.sub(r"^encoder\.norm\.", "videomae.layernorm.", name))
+        return [(name, tensor)]
+    stem = (
+        "videomae.encoder.layer" if block.group(1) == "encoder" else "decoder.decoder_layers"
+    ) + f".{block.group(2)}."
+    if block.group(3) == "attn.qkv.weight":
+        parts = zip(("query", "key", "value"), tensor.chunk(3), strict=True)
+        return [(f"{stem}attention.attention.{part}.weight", third.contiguous()) for part, third in parts]
+    theirs = {ours: old for old, ours in _TRANSFORMERS_BLOCK.items()}.get(block.group(3))
+    if theirs is None:
+        raise UserError(f"transformers' VideoMAE has no part like {name}; write the released layout instead")
+    return [(stem + theirs, tensor)]
+
+
+def _under_encoder(name: str) -> str:
+    return f"encoder.{name}" if name.startswith(_ENCODER_PARTS) else name
+
+
+_READERS: dict[str, Callable[[Mapping[str, Tensor]], State]] = {
+    "ours": _from_ours,
+    "released": _from_released,
+    "hub": _from_hub,
+    "transformers": _from_transformers,
+    "mmaction2": _from_mmaction2,
+}

@@ -1,0 +1,120 @@
+"""Tensors out of files that strangers wrote: `.pth` pickles that are never executed, and safetensors.
+
+A pickle is a program. torch's restricted reader runs only the few instructions that rebuild tensors and plain
+containers; what published checkpoints also hold (an argparse Namespace, NumPy scalars, MMEngine's log
+buffers) is allowed by name and nothing else is.
+"""
+
+import argparse
+import pickle
+import re
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from videomae2.errors import UserError
+
+
+class Inert:
+    """Stands in for a stranger's class whose content nobody needs: takes any state, does nothing."""
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> "Inert":
+        return object.__new__(cls)
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+# Each entry: what is called, and the name it goes by in the file (NumPy 2 moved `core` to `_core`).
+_ALLOWED: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]
+    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),  # type: ignore[attr-defined]
+    *(type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")),
+    (Inert, "mmengine.logging.history_buffer.HistoryBuffer"),
+    (Inert, "mmengine.logging.message_hub.MessageHub"),
+]
+
+
+def read_pickle(path: Path) -> Any:
+    """The object in a torch `.pth`/`.bin` file, built from tensors and plain containers only; nothing is
+    executed.
+
+    Tensors of zip-format files are memory-mapped. Raises UserError where the file is truncated, is no
+    checkpoint, or names a class or function that reading weights does not need (the way a malicious pickle
+    runs code).
+    """
+    start = _start(path)
+    if start.startswith(b"PK") and not zipfile.is_zipfile(path):
+        raise UserError(_damaged(path, "its end is missing"))
+    try:
+        with torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of pickle protocols it then refuses
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        raise UserError(_refusal(path, start, str(error))) from error
+    except Exception as error:  # a damaged pickle can fail in any opcode, with any exception
+        raise UserError(_damaged(path, error)) from error
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a `.safetensors` file and its metadata; UserError where it is truncated or no such
+    file.
+    """
+    _start(path)
+    try:
+        with safe_open(path, framework="pt") as opened:
+            return {name: opened.get_tensor(name) for name in opened.keys()}, dict(opened.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(_damaged(path, error)) from error
+
+
+def _start(path: Path) -> bytes:
+    """The first bytes of a file that is there, may be read, and is not empty."""
+    if not path.is_file():
+        raise UserError(
+            f"there is no weights file {path}; give a .safetensors or .pth file, a folder, or a hub name"
+        )
+    try:
+        with path.open("rb") as opened:
+            start = opened.read(16)
+    except OSError as error:
+        raise UserError(
+            f"{path} could not be read: {error.strerror or error}; check who may read it"
+        ) from error
+    if not start:
+        raise UserError(f"{path} is empty (0 bytes); fetch it again")
+    return start
+
+
+def _refusal(path: Path, start: bytes, reason: str) -> str:
+    named = re.search(r"GLOBAL ([\w.]+)", reason)
+    # torch itself writes pickle protocol 2; a bare pickle of a later one is some other program's object.
+    foreign = start[:1] == b"\x80" and start[1] > 2
+    if named is None and not foreign:
+        return _damaged(path, reason.rpartition("WeightsUnpickler error:")[2])
+    what = f"names {named.group(1).rstrip('.')}" if named else "is a plain Python pickle"
+    return (
+        f"{path} {what}, which reading weights does not need and which could run code; nothing in it was "
+        "executed. "
+        f"Get the file as .safetensors or from a source you trust, or save its state dict alone and try again"
+    )
+
+
+def _damaged(path: Path, error: object) -> str:
+    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0][:120].rstrip(".")
+    return (
+        f"{path} ({path.stat().st_size:,} bytes) is truncated or is no checkpoint ({first_line}); compare "
+        "its size with the "
+        f"source's and fetch it again"
+    )

@@ -1,0 +1,231 @@
+"""Weights out: our safetensors, the released `.pth`, a folder for `transformers`; each file appears whole or
+not at all.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from videomae2.architecture import IMAGENET_MEAN, IMAGENET_STD, decoder_config, encoder_config
+from videomae2.errors import UserError
+from videomae2.files import replacing
+from videomae2.settings import ModelSettings
+from videomae2.weights import layouts
+
+FORMAT_VERSION = 1
+OUR_KEY = "videomae2"
+"""The entry, in safetensors metadata or beside a released state dict, where this package keeps what shapes do
+not say.
+"""
+
+Weights = nn.Module | Mapping[str, Tensor]
+
+
+def save_safetensors(
+    path: str | Path,
+    weights: Weights,
+    settings: ModelSettings | None,
+    kind: str,
+    *,
+    class_names: Sequence[str] = (),
+    extra: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a module (or tensors under our names) as one `.safetensors` that says which network it is.
+
+    kind: pretrain, classifier or encoder. `extra` is any JSON the caller wants back in `Checkpoint.metadata`.
+    The same input gives the same bytes (safetensors writes several metadata entries in random order, so there
+    is one).
+    """
+    state = tensors_of(weights)
+    note = json.dumps(_note(state, settings, kind, class_names, extra))
+    return _replace(Path(path), lambda file: save_file(state, file, {OUR_KEY: note}))
+
+
+def write_released(
+    path: str | Path,
+    weights: Weights,
+    settings: ModelSettings | None,
+    kind: str,
+    *,
+    class_names: Sequence[str] = (),
+    extra: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the `.pth` that the released VideoMAE V1 and V2 code loads: `{"model": state dict}`, plain
+    tensors.
+
+    A second entry, which that code does not look at, keeps our settings for the way back. Sinusoid tables are
+    in no released checkpoint; a model of another grid than 16 x 224 x 224 must be told its frames and size
+    there.
+    """
+    state = tensors_of(weights)
+    content = {
+        "model": layouts.to_released(state, kind),
+        OUR_KEY: _note(state, settings, kind, class_names, extra),
+    }
+    return _replace(Path(path), lambda file: torch.save(content, file))
+
+
+def write_transformers(
+    folder: str | Path,
+    weights: Weights,
+    settings: ModelSettings,
+    kind: str,
+    *,
+    class_names: Sequence[str] = (),
+    extra: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write config.json, preprocessor_config.json and model.safetensors as `transformers` VideoMAE saves
+    them.
+
+    config.json states LayerNorm eps 1e-6, which the weights were trained with (published conversions say
+    1e-12). Raises UserError for what that class cannot express: cosine attention, LayerScale, learned or
+    interpolated positions.
+    """
+    _check_expressible(settings, kind)
+    state = tensors_of(weights)
+    config = _transformers_config(state, settings, kind, class_names)
+    config[OUR_KEY] = _note(state, settings, kind, class_names, extra)
+    renamed = layouts.to_transformers(state)
+    target = Path(folder)
+    if target.is_file():
+        raise UserError(f"{target} is a file, but the transformers layout is a folder; give another name")
+    target.mkdir(parents=True, exist_ok=True)
+    _replace(target / "model.safetensors", lambda file: save_file(renamed, file, {"format": "pt"}))
+    _replace(target / "preprocessor_config.json", lambda file: _write_json(file, _preprocessor(settings)))
+    _replace(target / "config.json", lambda file: _write_json(file, config))
+    return target
+
+
+def tensors_of(weights: Weights) -> dict[str, Tensor]:
+    """Tensors ready to be written: detached, on the CPU, contiguous, none sharing memory, without compile's
+    prefixes.
+    """
+    state = weights.state_dict() if isinstance(weights, nn.Module) else weights
+    cleaned = layouts.clean({name: tensor.detach() for name, tensor in state.items()})
+    return {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in cleaned.items()}
+
+
+def _note(
+    state: Mapping[str, Tensor],
+    settings: ModelSettings | None,
+    kind: str,
+    class_names: Sequence[str],
+    extra: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    if kind not in ("pretrain", "classifier", "encoder"):
+        raise UserError(f"kind is {kind!r}; choose pretrain, classifier or encoder")
+    classes = state["head.weight"].shape[0] if "head.weight" in state else None
+    if class_names and len(class_names) != classes:
+        raise UserError(
+            f"{len(class_names)} class names came for a head of {classes or 0} classes; give one for each "
+            "class"
+        )
+    return {
+        "format": FORMAT_VERSION,
+        "kind": kind,
+        "settings": asdict(settings) if settings is not None else None,
+        "num_classes": classes,
+        "class_names": list(class_names),
+        "extra": dict(extra or {}),
+    }
+
+
+def _check_expressible(settings: ModelSettings, kind: str) -> None:
+    config = encoder_config(settings)
+    cannot = {
+        "cosine attention": config.cosine_attention,
+        "LayerScale": bool(config.layer_scale),
+        "a learned position table": config.positions == "learned",
+        "positions by axes": config.positions == "axes",
+        f"positions interpolated from {config.native}": config.native != config.grid,
+        "a bare encoder": kind == "encoder",
+    }
+    found = [what for what, there in cannot.items() if there]
+    if found:
+        raise UserError(
+            f"transformers' VideoMAE cannot express {' and '.join(found)}; write the released layout, or ours"
+        )
+
+
+def _transformers_config(
+    state: Mapping[str, Tensor], settings: ModelSettings, kind: str, class_names: Sequence[str]
+) -> dict[str, Any]:
+    encoder, decoder = encoder_config(settings), decoder_config(settings)
+    names = {"pretrain": "VideoMAEForPreTraining", "classifier": "VideoMAEForVideoClassification"}
+    config: dict[str, Any] = {
+        "architectures": [names[kind]],
+        "model_type": "videomae",
+        "image_size": settings.size,
+        "patch_size": encoder.grid.patch,
+        "num_channels": encoder.grid.channels,
+        "num_frames": settings.num_frames,
+        "tubelet_size": settings.tubelet,
+        "hidden_size": encoder.width,
+        "num_hidden_layers": encoder.depth,
+        "num_attention_heads": encoder.num_heads,
+        "intermediate_size": encoder.mlp_width,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-6,
+        "qkv_bias": True,
+        "use_mean_pooling": kind == "classifier",
+        "decoder_hidden_size": decoder.width,
+        "decoder_num_hidden_layers": decoder.depth,
+        "decoder_num_attention_heads": decoder.num_heads,
+        "decoder_intermediate_size": decoder.mlp_width,
+        "norm_pix_loss": True,
+    }
+    if kind == "classifier":
+        classes = list(class_names) or [f"LABEL_{number}" for number in range(state["head.weight"].shape[0])]
+        config["num_labels"] = len(classes)
+        config["id2label"] = {str(number): name for number, name in enumerate(classes)}
+        config["label2id"] = {name: number for number, name in enumerate(classes)}
+    return config
+
+
+def _preprocessor(settings: ModelSettings) -> dict[str, Any]:
+    return {
+        "image_processor_type": "VideoMAEImageProcessor",
+        "do_resize": True,
+        "size": {"shortest_edge": settings.size},
+        "do_center_crop": True,
+        "crop_size": {"height": settings.size, "width": settings.size},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(IMAGENET_MEAN),
+        "image_std": list(IMAGENET_STD),
+    }
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> Path:
+    """Write beside the target, then rename: whoever looks sees the old file or the new one, never half of
+    one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with replacing(path) as temporary:
+            write(temporary)
+            temporary.chmod(_common_mode())  # safetensors writes files that nobody else may read
+    except OSError as error:
+        raise UserError(
+            f"{path} could not be written ({error.strerror or error}); free space or choose another place"
+        ) from error
+    return path
+
+
+def _common_mode() -> int:
+    """The permissions that any new file gets here."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask

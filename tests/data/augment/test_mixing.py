@@ -1,0 +1,96 @@
+"""Mixup, cutmix and label smoothing: targets that sum to one and say what the pixels show."""
+
+import pytest
+import torch
+
+from videomae2 import chance
+from videomae2.data.augment.mixing import mixup_cutmix, soft_targets
+from videomae2.errors import UserError
+
+LABELS = torch.tensor([0, 1, 2, 4])
+
+
+def flat_clips(*values: int) -> torch.Tensor:
+    """uint8 clips of one value each, so that a mixed pixel tells which clips it came from and how much."""
+    return (
+        torch.tensor(values, dtype=torch.uint8)[:, None, None, None, None]
+        .expand(-1, 2, 3, 16, 20)
+        .contiguous()
+    )
+
+
+def test_mixup_mixes_pixels_and_targets_alike() -> None:
+    clips = flat_clips(0, 0, 255, 255)
+    shares = set()
+    for number in range(30):
+        frames, targets = mixup_cutmix(clips, LABELS, 5, number, cutmix=0.0, smoothing=0.0)
+        assert frames.dtype == torch.float32 and frames.shape == clips.shape
+        assert torch.allclose(targets.sum(1), torch.ones(4))
+        share = float(targets[0, 0])
+        shares.add(round(share, 4))
+        assert torch.allclose(frames[0], torch.full_like(frames[0], 1 - share), atol=1e-6), (
+            "clip 0 is black, its partner white"
+        )
+        assert torch.allclose(targets[0], torch.tensor([share, 0, 0, 0, 1 - share]), atol=1e-6)
+        assert torch.allclose(targets[2], torch.tensor([0, 1 - share, share, 0, 0]), atol=1e-6)
+    assert len(shares) == 30 and min(shares) < 0.2 and max(shares) > 0.8
+
+
+def test_cutmix_pastes_one_box_and_corrects_the_share_to_its_area() -> None:
+    clips = flat_clips(0, 0, 255, 255)
+    shares = []
+    for number in range(60):
+        frames, targets = mixup_cutmix(clips, LABELS, 5, number, mixup=0.0, smoothing=0.0)
+        pasted = frames[0] == 1
+        assert ((frames == 0) | (frames == 1)).all()
+        assert torch.equal(pasted, pasted[:1, :1].expand_as(pasted)), (
+            "the same box in every frame and channel"
+        )
+        shares.append(float(targets[0, 0]))
+        assert shares[-1] == pytest.approx(1 - float(pasted.float().mean()), abs=1e-6)
+        assert torch.allclose(targets.sum(1), torch.ones(4))
+    assert min(shares) < 0.4 and max(shares) > 0.9
+
+
+def test_switch_and_probability() -> None:
+    clips = flat_clips(0, 40, 200, 255)
+    kinds = {"none": 0, "mixup": 0, "cutmix": 0}
+    for number in range(300):
+        frames, _ = mixup_cutmix(clips, LABELS, 5, chance.key(0, "mix", number), probability=0.5, switch=0.5)
+        if torch.equal(frames, clips / 255):
+            kinds["none"] += 1
+        else:
+            kinds[
+                "cutmix" if len(frames[0].unique()) == 2 or frames[0].unique().item() in (0, 1) else "mixup"
+            ] += 1
+    assert 110 < kinds["none"] < 190 and 45 < kinds["mixup"] < 110 and 45 < kinds["cutmix"] < 110
+
+
+def test_same_key_same_mix_and_the_clip_that_came_is_left_alone() -> None:
+    clips = torch.randint(
+        0, 256, (4, 2, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    before, state = clips.clone(), torch.get_rng_state()
+    first, again, other = (mixup_cutmix(clips, LABELS, 5, number) for number in (3, 3, 4))
+    assert (
+        torch.equal(first[0], again[0])
+        and torch.equal(first[1], again[1])
+        and not torch.equal(first[0], other[0])
+    )
+    assert torch.equal(clips, before) and torch.equal(torch.get_rng_state(), state)
+    floats = mixup_cutmix(clips / 255, LABELS, 5, 3)
+    assert torch.equal(floats[0], first[0]), "uint8 and its float in [0, 1] are the same clip"
+
+
+def test_label_smoothing_is_the_released_one() -> None:
+    targets = soft_targets(LABELS, 5, 0.1)
+    assert torch.allclose(targets[3], torch.tensor([0.02, 0.02, 0.02, 0.02, 0.92]))
+    assert torch.allclose(targets.sum(1), torch.ones(4))
+    assert torch.equal(soft_targets(LABELS, 5).argmax(1), LABELS)
+
+
+def test_labels_that_do_not_exist_are_refused() -> None:
+    with pytest.raises(UserError, match=r"labels from 0 to 4 came for 3 classes.*count from 0 to 2"):
+        soft_targets(LABELS, 3)
+    with pytest.raises(UserError, match=r"-1 \(no label\) cannot be trained on"):
+        soft_targets(torch.tensor([0, -1]), 3)

@@ -1,0 +1,265 @@
+"""The loader: every batch is a function of its number, whatever the workers and processes; failures are
+counted.
+"""
+
+import itertools
+import logging
+import os
+import signal
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from videomae2.data.batches import (
+    TrainingOrder,
+    batches_per_epoch,
+    epoch_order,
+    evaluation_batches,
+    training_batches,
+)
+from videomae2.errors import RowError, UserError
+from videomae2.records import Clip, ClipBatch, Failure
+
+
+@dataclass
+class Numbers:
+    """Clips that spell out where they came from; rows in `broken` fail and are replaced by the next readable
+    row.
+    """
+
+    num_rows: int = 10
+    broken: tuple[int, ...] = ()
+    views: int = 2
+    max_broken: float = 0.05
+    num_frames: int = 2
+    size: int = 4
+
+    def __len__(self) -> int:
+        return self.num_rows
+
+    def clips(self, epoch: int, row: int, failures: tuple[Failure, ...] = ()) -> list[Clip]:
+        values = [(epoch * 100 + row * 10 + view) % 256 for view in range(self.views)]
+        frames = [torch.full((2, 3, 4, 4), value, dtype=torch.uint8) for value in values]
+        return [Clip(f, row, view, row % 3, failures if view == 0 else ()) for view, f in enumerate(frames)]
+
+
+class Training(Numbers):
+    def __getitem__(self, place: tuple[int, int]) -> list[Clip] | list[Failure]:
+        epoch, asked = place
+        failures = []
+        for row in itertools.islice(
+            itertools.cycle(range(self.num_rows)), asked, asked + min(10, self.num_rows)
+        ):
+            if row not in self.broken:
+                return self.clips(epoch, row, tuple(failures))
+            failures.append(Failure(row, f"{row}.mp4", "moov atom not found"))
+        return failures
+
+
+class Evaluation(Numbers):
+    def __getitem__(self, row: int) -> list[Clip] | Failure:
+        return Failure(row, f"{row}.mp4", "no video stream") if row in self.broken else self.clips(0, row)
+
+
+class Dying(Training):
+    def __getitem__(self, place: tuple[int, int]) -> list[Clip] | list[Failure]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return []
+
+
+def take(batches, count: int) -> list[ClipBatch]:
+    taken = list(itertools.islice(batches, count))
+    batches.close()
+    return taken
+
+
+def same(first: ClipBatch, second: ClipBatch) -> bool:
+    tensors = all(
+        torch.equal(getattr(first, n), getattr(second, n)) for n in ("frames", "row", "view", "label")
+    )
+    return tensors and first.epoch == second.epoch and first.failures == second.failures
+
+
+def test_an_epoch_is_a_permutation_that_changes_with_seed_and_epoch() -> None:
+    order = epoch_order(1000, 3, 5)
+    assert np.array_equal(np.sort(order), np.arange(1000)) and np.array_equal(order, epoch_order(1000, 3, 5))
+    assert not np.array_equal(order, epoch_order(1000, 3, 6)) and not np.array_equal(
+        order, epoch_order(1000, 4, 5)
+    )
+
+
+def test_batches_cover_each_epoch_without_its_last_partial_batch() -> None:
+    assert batches_per_epoch(10, 3) == 3 and batches_per_epoch(10, 3, 2) == 1 and batches_per_epoch(2, 8) == 1
+    batches = take(training_batches(Training(), batch_size=3, seed=0), 7)
+    assert [batch.epoch for batch in batches] == [0, 0, 0, 1, 1, 1, 2]
+    for epoch in range(2):
+        rows = torch.cat([batch.row[::2] for batch in batches[3 * epoch : 3 * epoch + 3]])
+        assert rows.tolist() == epoch_order(10, 0, epoch)[:9].tolist()
+    first = batches[0]
+    assert first.view.tolist() == [0, 1] * 3 and first.row[0::2].tolist() == first.row[1::2].tolist(), (
+        "views side by side"
+    )
+    assert first.label.tolist() == [row % 3 for row in first.row.tolist()]
+    assert first.frames[:, 0, 0, 0, 0].tolist() == (first.row * 10 + first.view).tolist()
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_same_batches_for_any_number_of_workers(workers: int) -> None:
+    dataset = Training(num_rows=23, broken=(4,), max_broken=0.5)
+    alone = take(training_batches(dataset, batch_size=4, seed=9), 8)
+    together = take(training_batches(dataset, batch_size=4, seed=9, workers=workers), 8)
+    assert all(same(a, b) for a, b in zip(alone, together, strict=True))
+    assert any(batch.failures for batch in alone)
+
+
+@pytest.mark.parametrize("start", [1, 2, 5, 6, 11])
+def test_starting_at_a_batch_is_the_same_as_getting_there(start: int) -> None:
+    dataset = Training(num_rows=11)
+    whole = take(training_batches(dataset, batch_size=2, seed=1), 14)
+    resumed = take(training_batches(dataset, batch_size=2, seed=1, start_batch=start), 14 - start)
+    assert all(same(a, b) for a, b in zip(whole[start:], resumed, strict=True))
+
+
+def test_processes_share_the_global_batch_whatever_their_number() -> None:
+    def rows(world_size: int) -> list[set[tuple[int, int]]]:
+        orders = [TrainingOrder(26, 12 // world_size, 5, 3, rank, world_size) for rank in range(world_size)]
+        per_rank = [list(itertools.islice(iter(order), 6)) for order in orders]
+        assert all(len(batch) == 12 // world_size for batches in per_rank for batch in batches)
+        merged = [list(itertools.chain(*parts)) for parts in zip(*per_rank, strict=True)]
+        assert all(len(set(batch)) == 12 for batch in merged), "no row twice"
+        return [set(batch) for batch in merged]
+
+    assert rows(1) == rows(2) == rows(3) == rows(4)
+
+
+def test_fewer_videos_than_a_batch_fill_it_from_later_epochs(caplog: pytest.LogCaptureFixture) -> None:
+    places = next(iter(TrainingOrder(3, 8, 0)))
+    assert sorted(places) == sorted({(epoch, row) for epoch in range(3) for row in range(3)} & set(places))
+    assert len(set(places)) == 8, "the same video again is another crop"
+    second = next(iter(TrainingOrder(3, 8, 0, start=1)))
+    assert not set(places) & set(second)
+    with caplog.at_level(logging.WARNING, logger="videomae2.data.batches"):
+        batch = take(training_batches(Training(num_rows=3), batch_size=8, seed=0), 2)[1]
+    assert len(batch) == 16 and batch.epoch == 1
+    assert "3 videos are fewer than a batch of 8" in caplog.text
+
+
+def test_all_broken_stops_at_the_first_batch_and_names_the_first_failures() -> None:
+    dataset = Training(num_rows=6, broken=tuple(range(6)))
+    for workers in (0, 2):
+        batches = training_batches(dataset, batch_size=2, seed=0, workers=workers)
+        with pytest.raises(
+            UserError,
+            match=r"12 of 12 videos.*\(100%\).*max_broken is 5%.*row \d, \d.mp4: moov atom not found",
+        ):
+            next(batches)
+
+
+def test_too_many_broken_stops_and_a_few_do_not() -> None:
+    few = Training(num_rows=40, broken=(3,))
+    seen = take(training_batches(few, batch_size=4, seed=0), 30)
+    assert sum(len(batch.failures) for batch in seen) == 3, "one in each of the three epochs"
+    assert all(len(batch) == 8 for batch in seen)
+    many = Training(num_rows=40, broken=tuple(range(0, 40, 4)))
+    with pytest.raises(UserError, match=r"could not be read \(\d+%\).*data.max_broken"):
+        take(training_batches(many, batch_size=4, seed=0), 30)
+    chance_only = Training(num_rows=10_000, broken=tuple(epoch_order(10_000, 0, 0)[[1, 5]].tolist()))
+    assert len(take(training_batches(chance_only, batch_size=24, seed=0), 3)) == 3, (
+        "2 of 26 so far says little about 10,000"
+    )
+    many.max_broken = 0.4
+    assert len(take(training_batches(many, batch_size=4, seed=0), 30)) == 30
+
+
+def test_one_failure_is_named_once_in_a_batch() -> None:
+    dataset = Training(num_rows=4, broken=(1, 2), max_broken=1.0)
+    batch = take(training_batches(dataset, batch_size=4, seed=0), 1)[0]
+    assert sorted(failure.row for failure in batch.failures) == [1, 2]
+    assert batch.row[::2].sort().values.tolist() == [0, 3, 3, 3]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_evaluation_reads_every_row_exactly_once(workers: int, world_size: int) -> None:
+    dataset = Evaluation(num_rows=10, broken=(2, 5, 8), views=3)
+    rows, failed = [], []
+    for rank in range(world_size):
+        for batch in evaluation_batches(
+            dataset, batch_size=2, workers=workers, rank=rank, world_size=world_size
+        ):
+            assert batch.view.tolist() == [0, 1, 2] * (len(batch) // 3)
+            assert batch.frames.shape[1:] == (2, 3, 4, 4)
+            rows += batch.row[::3].tolist()
+            failed += [failure.row for failure in batch.failures]
+    assert sorted(rows) == [0, 1, 3, 4, 6, 7, 9] and sorted(failed) == [2, 5, 8]
+
+
+def test_evaluation_of_broken_rows_alone_gives_empty_batches() -> None:
+    batches = list(evaluation_batches(Evaluation(num_rows=3, broken=(0, 1, 2)), batch_size=2))
+    assert [batch.frames.shape[0] for batch in batches] == [0, 0]
+    assert [failure.row for batch in batches for failure in batch.failures] == [0, 1, 2]
+
+
+def test_no_global_generator_is_touched() -> None:
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    for workers in (0, 1):
+        take(training_batches(Training(), batch_size=2, seed=0, workers=workers), 2)
+    assert torch.equal(torch_state, torch.get_rng_state())
+    assert np.array_equal(numpy_state, np.random.get_state()[1])  # noqa: NPY002
+
+
+def test_closing_the_iterator_ends_its_workers() -> None:
+    batches = training_batches(Training(), batch_size=2, seed=0, workers=2)
+    next(batches)
+    children = torch.multiprocessing.active_children()
+    assert len(children) == 2
+    batches.close()
+    deadline = time.monotonic() + 10
+    while torch.multiprocessing.active_children() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not torch.multiprocessing.active_children()
+
+
+def test_workers_outlive_a_stop_meant_for_the_whole_group() -> None:
+    batches = training_batches(Training(), batch_size=2, seed=0, workers=1)
+    next(batches)
+    for child in torch.multiprocessing.active_children():
+        os.kill(child.pid, signal.SIGTERM)
+        os.kill(child.pid, signal.SIGINT)
+    assert len(take(batches, 5)) == 5
+
+
+def test_a_killed_worker_is_one_clear_line() -> None:
+    with pytest.raises(UserError, match=r"a loader process died.*try fewer --data.workers"):
+        next(training_batches(Dying(), batch_size=2, seed=0, workers=1))
+
+
+class Faulty(Training):
+    error: Exception = RowError("row 3, 3.mp4: TypeError: no number came")
+
+    def __getitem__(self, place: tuple[int, int]) -> list[Clip] | list[Failure]:
+        raise self.error
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    "error", [RowError("row 3, 3.mp4: TypeError: no number came"), UserError("stride is 0; try 4")]
+)
+def test_an_error_of_ours_ends_the_run_with_its_own_line(
+    workers: int, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Faulty, "error", error)
+    with pytest.raises(type(error)) as caught:
+        next(training_batches(Faulty(), batch_size=2, seed=0, workers=workers))
+    assert str(caught.value) == str(error)
+    assert "__getitem__" in str(caught.value.__cause__), (
+        "the traceback of the worker comes along, for --debug"
+    )
+
+
+def test_more_workers_than_cores_is_no_warning(recwarn: pytest.WarningsRecorder) -> None:
+    next(training_batches(Training(), batch_size=2, seed=0, workers=3))
+    assert not [each for each in recwarn if "DataLoader" in str(each.message)]

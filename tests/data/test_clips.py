@@ -1,0 +1,346 @@
+"""Clips from real files: which frames they show, one decode for all views, failures as records, and the same
+bits always.
+"""
+
+import itertools
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from videomae2.data import clips as module
+from videomae2.data import sampling, window
+from videomae2.data.augment import crops as transforms
+from videomae2.data.batches import evaluation_batches, training_batches
+from videomae2.data.clips import EvaluationClips, TrainingClips
+from videomae2.data.tables.manifest import Manifest, read_manifest
+from videomae2.errors import RowError, UserError
+from videomae2.records import Clip, Failure
+from videomae2.settings import DataSettings, FinetuneSettings
+
+PLAIN = DataSettings(
+    crop="center", flip=False, rand_augment="", erasing=0.0, stride=2, repeated_views=2, max_broken=0.5
+)
+"""No change to the pixels, so that a clip's brightness tells which frames it shows."""
+NUM_FRAMES, BASE, STEP = 60, 20, 3
+
+
+def write_video(path: Path, num_frames: int = NUM_FRAMES, fps: int = 30, texture: bool = False) -> None:
+    """An MP4 whose frame n is BASE + STEP * n bright; `texture` adds a pattern that every crop and
+    augmentation shows.
+    """
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=fps, options={"crf": "4", "g": "12"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        y, x = np.mgrid[0:48, 0:64]
+        for number in range(num_frames):
+            picture = np.full((48, 64, 3), BASE + STEP * number, dtype=np.uint8)
+            if texture:
+                picture[..., 0] = (128 + 90 * np.sin((x + 3 * number) / 5)).astype(np.uint8)
+                picture[..., 1] = (128 + 90 * np.cos(y / 4)).astype(np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def frame_numbers(clip: Clip) -> list[int]:
+    means = clip.frames.float().mean((1, 2, 3))
+    numbers = ((means - BASE) / STEP).round()
+    assert (means - BASE - STEP * numbers).abs().max() < 1.2, (
+        "a frame's brightness must be one of the video's"
+    )
+    return numbers.int().tolist()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    for name in ("a", "b", "c"):
+        write_video(folder / f"{name}.mp4")
+    for name in ("x", "y", "z", "w"):
+        write_video(folder / f"{name}.mp4", num_frames=24, texture=True)
+    write_video(folder / "short.mp4", num_frames=3)
+    (folder / "broken.mp4").write_bytes(b"this is no video at all" * 50)
+    return folder
+
+
+def manifest(folder: Path, *lines: str, header: str = "path,label") -> Manifest:
+    path = folder / f"{abs(hash((header, lines)))}.csv"
+    path.write_text("\n".join([header, *lines]) + "\n")
+    return read_manifest(str(path))
+
+
+def test_pretraining_views_show_the_same_window(folder: Path) -> None:
+    clips = TrainingClips(manifest(folder, "a.mp4,0", "b.mp4,1"), PLAIN, 8, 32, seed=3)
+    starts = set()
+    for epoch in range(12):
+        views = clips[(epoch, 1)]
+        assert [(c.row, c.view, c.label, c.failures) for c in views] == [(1, 0, 1, ()), (1, 1, 1, ())]
+        assert all(c.frames.shape == (8, 3, 32, 32) and c.frames.is_contiguous() for c in views)
+        first, second = map(frame_numbers, views)
+        assert first == second and np.diff(first).tolist() == [2] * 7
+        starts.add(first[0])
+    assert len(starts) > 6 and min(starts) >= 0 and max(starts) <= NUM_FRAMES - 16
+
+
+def test_the_same_place_is_the_same_clip_and_another_epoch_or_seed_is_not(folder: Path) -> None:
+    data = replace(FinetuneSettings().data, stride=2)
+    rows = manifest(folder, "x.mp4,0", "y.mp4,1")
+    one, two, other = (TrainingClips(rows, data, 8, 32, seed, "finetune") for seed in (0, 0, 1))
+
+    def frames(clips: TrainingClips, epoch: int) -> torch.Tensor:
+        return torch.stack([clip.frames for clip in clips[(epoch, 0)]])
+
+    assert torch.equal(frames(one, 0), frames(two, 0))
+    assert not torch.equal(frames(one, 0), frames(one, 1)) and not torch.equal(
+        frames(one, 0), frames(other, 0)
+    )
+    first, second = frames(one, 0)
+    assert not torch.equal(first, second), "each view has its own crop"
+
+
+def test_one_opening_serves_all_views(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, read = [], []
+    original = window.open_row
+
+    def counting(row):
+        opened.append(row.path)
+        video = original(row)
+        plain = video.collect
+        monkeypatch.setattr(
+            video,
+            "collect",
+            lambda wanted, *more, **named: read.append(len(wanted)) or plain(wanted, *more, **named),
+        )
+        return video
+
+    monkeypatch.setattr(window, "open_row", counting)
+    rows = manifest(folder, "a.mp4,0")
+    TrainingClips(rows, replace(PLAIN, repeated_views=4), 8, 32)[(0, 0)]
+    assert len(opened) == 1 and read == [8]
+    views = EvaluationClips(rows, PLAIN, 8, 32, (5, 3))[0]
+    assert len(views) == 15 and len(opened) == 2 and len(read) == 2
+    assert read[1] == len(np.unique(sampling.dense_test_views(NUM_FRAMES, 8, 2, 5))), "each frame once"
+
+
+def test_stride_of_a_row_start_and_end(folder: Path) -> None:
+    rows = manifest(folder, "a.mp4,10,30,4", "a.mp4,0,-1,0", "a.mp4,70,-1,0", header="path,start,end,stride")
+    clips = TrainingClips(rows, replace(PLAIN, repeated_views=1, max_broken=1.0), 4, 32)
+    for epoch in range(6):
+        numbers = frame_numbers(clips[(epoch, 0)][0])
+        assert np.diff(numbers).tolist() == [4] * 3 and numbers[0] >= 10 and numbers[-1] < 30
+        assert np.diff(frame_numbers(clips[(epoch, 1)][0])).tolist() == [2] * 3
+    failure = clips[(0, 2)][0].failures[0]
+    assert failure.row == 2 and "70" in failure.reason and "60" in failure.reason
+
+
+def test_folders_of_pictures_are_counted_as_their_names_are(folder: Path) -> None:
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    for number in range(1, 31):  # picture 1 shows frame 0
+        Image.fromarray(np.full((48, 64, 3), BASE + STEP * (number - 1), dtype=np.uint8)).save(
+            pictures / f"img_{number:05}.png"
+        )
+    rows = manifest(
+        folder, "pictures,11,21,img_{:05}.png", "pictures,0,-1,img_{:05}.png", header="path,start,end,pattern"
+    )
+    whole = EvaluationClips(rows, replace(PLAIN, stride=1), 10, 32, (1, 1))
+    assert frame_numbers(whole[0][0]) == list(range(10, 20)), "pictures 11 to 20"
+    spread = frame_numbers(EvaluationClips(rows, replace(PLAIN, stride=1), 30, 32, (1, 1))[1][0])
+    assert spread == list(range(30)), "a row without start and end is all of them"
+
+
+def test_finetuning_and_segments_sample_as_released(folder: Path) -> None:
+    rows = manifest(folder, "a.mp4,0", "short.mp4,0")
+    dense = TrainingClips(rows, PLAIN, 8, 32, kind="finetune")
+    shown = frame_numbers(dense[(0, 0)][0])
+    assert shown[-1] - shown[0] == 15, "eight frames spread over a window of 16"
+    parts = TrainingClips(rows, replace(PLAIN, sampling="segments"), 6, 32, kind="finetune")
+    for epoch in range(5):
+        assert [number // 10 for number in frame_numbers(parts[(epoch, 0)][0])] == list(range(6))
+    assert set(frame_numbers(dense[(0, 1)][0])) <= {0, 1, 2}, "a video shorter than a clip repeats frames"
+    assert len(frame_numbers(EvaluationClips(rows, PLAIN, 8, 32, (2, 1))[1][1])) == 8
+
+
+def test_target_fps_samples_by_time(folder: Path) -> None:
+    slow = TrainingClips(manifest(folder, "a.mp4,0"), replace(PLAIN, target_fps=10.0, stride=1), 6, 32)
+    assert np.diff(frame_numbers(slow[(0, 0)][0])).tolist() == [3] * 5
+
+
+def test_shuffled_is_the_same_frames_in_another_order(folder: Path) -> None:
+    rows = manifest(folder, "a.mp4,0", "b.mp4,0")
+    plain, control = (
+        TrainingClips(rows, replace(PLAIN, frame_order=order), 8, 32, seed=5)
+        for order in ("as_filmed", "shuffled")
+    )
+    for view in range(2):
+        filmed, mixed = frame_numbers(plain[(0, 0)][view]), frame_numbers(control[(0, 0)][view])
+        assert sorted(mixed) == filmed and mixed != filmed
+        assert mixed == frame_numbers(control[(0, 0)][view])
+    assert frame_numbers(control[(0, 0)][0]) != frame_numbers(control[(0, 0)][1])
+    filmed, mixed = (
+        EvaluationClips(rows, replace(PLAIN, frame_order=o), 8, 32, (2, 3))[0]
+        for o in ("as_filmed", "shuffled")
+    )
+    orders = [frame_numbers(clip) for clip in mixed]
+    assert all(
+        sorted(order) == frame_numbers(clip) != order for order, clip in zip(orders, filmed, strict=True)
+    )
+    assert orders[0] == orders[1] == orders[2] != orders[3]
+
+
+def test_test_views_are_clip_major_and_show_the_released_frames(folder: Path) -> None:
+    rows = manifest(folder, "c.mp4,4", "a.mp4,1")
+    views = EvaluationClips(rows, PLAIN, 8, 32, (3, 2))[0]
+    assert [view.view for view in views] == list(range(6)) and {view.label for view in views} == {4}
+    expected = sampling.dense_test_views(NUM_FRAMES, 8, 2, 3)
+    for view in views:
+        assert frame_numbers(view) == expected[view.view // 2].tolist()
+    single = EvaluationClips(rows, PLAIN, 8, 32, (1, 1))[1]
+    assert len(single) == 1 and frame_numbers(single[0]) == sampling.dense_val(NUM_FRAMES, 8, 2).tolist()
+    sparse = EvaluationClips(rows, replace(PLAIN, sampling="segments"), 8, 32, (2, 1))[0]
+    assert [frame_numbers(view) for view in sparse] == sampling.segments_test_views(NUM_FRAMES, 8, 2).tolist()
+    default = EvaluationClips(rows, PLAIN, 8, 32)[0]
+    assert len(default) == PLAIN.test_clips * PLAIN.test_crops
+
+
+def test_a_broken_row_is_replaced_as_the_seed_says_and_named_once(folder: Path) -> None:
+    rows = manifest(folder, "a.mp4,0", "broken.mp4,1", "b.mp4,2", "missing.mp4,3", "c.mp4,4")
+    clips = TrainingClips(rows, PLAIN, 8, 32)
+    replacements = set()
+    for epoch in range(12):
+        first, second = clips[(epoch, 1)]
+        assert first.row == second.row and first.row in (0, 2, 4) and first.label == first.row
+        assert (
+            first.failures[0].row == 1
+            and first.failures[0].path.endswith("broken.mp4")
+            and second.failures == ()
+        )
+        assert "\n" not in first.failures[0].reason and first.failures[0].reason
+        assert len({failure.row for failure in first.failures}) == len(first.failures)
+        assert [f.row for f in first.failures] == [f.row for f in clips[(epoch, 1)][0].failures]
+        replacements.add(first.row)
+    assert replacements == {0, 2, 4}
+
+
+def test_nothing_readable_gives_only_failures(folder: Path) -> None:
+    few = TrainingClips(manifest(folder, "broken.mp4,0", "missing.mp4,0"), PLAIN, 8, 32)
+    assert sorted(failure.row for failure in few[(0, 1)]) == [0, 1]
+    many = TrainingClips(manifest(folder, *["broken.mp4,0"] * 30), PLAIN, 8, 32)
+    assert len(many[(0, 7)]) == 10 and all(isinstance(failure, Failure) for failure in many[(0, 7)])
+    with pytest.raises(UserError, match=r"could not be read \(100%\).*broken.mp4"):
+        next(training_batches(many, batch_size=2, seed=0, workers=1))
+
+
+def test_evaluation_never_replaces(folder: Path) -> None:
+    rows = manifest(folder, "a.mp4,0", "broken.mp4,1", "b.mp4,0")
+    clips = EvaluationClips(rows, PLAIN, 8, 32, (2, 1))
+    assert isinstance(clips[1], Failure) and clips[1].row == 1
+    batches = list(evaluation_batches(clips, batch_size=2, workers=2))
+    assert [batch.row.tolist() for batch in batches] == [[0, 0], [2, 2]]
+    assert [failure.row for batch in batches for failure in batch.failures] == [1]
+
+
+@pytest.mark.parametrize("kind", ["pretrain", "finetune"])
+def test_batches_from_files_are_bit_equal_for_any_number_of_workers(folder: Path, kind: str) -> None:
+    names = ["x", "y", "broken", "z", "w", "a", "b"]
+    rows = manifest(folder, *(f"{name}.mp4,{number}" for number, name in enumerate(names)))
+    data = replace(FinetuneSettings().data, stride=2, erasing=0.5, max_broken=1.0)
+    data = (
+        data
+        if kind == "finetune"
+        else replace(data, crop="multi_scale", rand_augment="", erasing=0.0, flip=False)
+    )
+
+    def batches(workers: int, start: int = 0) -> list:
+        clips = TrainingClips(rows, data, 8, 32, seed=2, kind=kind)
+        iterator = training_batches(clips, batch_size=3, seed=2, workers=workers, start_batch=start)
+        taken = list(itertools.islice(iterator, 5 - start))
+        iterator.close()
+        return taken
+
+    alone = batches(0)
+    assert alone[0].frames.shape == (6, 8, 3, 32, 32) and alone[0].frames.dtype == torch.uint8
+    assert any(batch.failures for batch in alone)
+    for other in (batches(1), batches(3)):
+        for first, second in zip(alone, other, strict=True):
+            assert torch.equal(first.frames, second.frames) and torch.equal(first.row, second.row)
+            assert (first.epoch, first.failures) == (second.epoch, second.failures)
+    resumed = batches(1, start=3)
+    assert all(torch.equal(a.frames, b.frames) for a, b in zip(alone[3:], resumed, strict=True))
+
+
+@pytest.mark.parametrize(("policy", "shape"), [("rand-m7-n1-mstd0.5-inc1", (40, 53)), ("", (48, 64))])
+def test_only_what_rand_augment_looks_at_comes_smaller_from_the_decoder(
+    folder: Path, policy: str, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    original = transforms.TrainingView.shrink
+
+    def watched(view: transforms.TrainingView, pictures: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(pictures.shape[-2:]))
+        return original(view, pictures)
+
+    monkeypatch.setattr(transforms.TrainingView, "shrink", watched)
+    monkeypatch.setattr(transforms, "STORED_SHORT_SIDE", 40)
+    data = replace(FinetuneSettings().data, stride=2, rand_augment=policy)
+    clip = TrainingClips(manifest(folder, "x.mp4,0"), data, 8, 32, kind="finetune")[(0, 0)][0]
+    assert set(seen) == {shape}
+    assert clip.frames.shape == (8, 3, 32, 32)
+
+
+def test_a_dataset_travels_to_a_process_that_does_not_fork(folder: Path) -> None:
+    rows = manifest(folder, "x.mp4,0", "y.mp4,1")
+    training = TrainingClips(rows, replace(FinetuneSettings().data, stride=2), 8, 32, kind="finetune")
+    travelled = pickle.loads(pickle.dumps(training))
+    assert torch.equal(training[(1, 1)][0].frames, travelled[(1, 1)][0].frames)
+
+
+def test_impossible_settings_are_refused(folder: Path) -> None:
+    unlabelled = manifest(folder, "a.mp4", "b.mp4", header="path")
+    with pytest.raises(UserError, match=r"2 of 2 rows have no label.*a.mp4.*fine-tuning needs one"):
+        TrainingClips(unlabelled, PLAIN, 8, 32, kind="finetune")
+    assert TrainingClips(unlabelled, PLAIN, 8, 32)[(0, 0)][0].label == -1
+    with pytest.raises(UserError, match=r"repeated_views is 0"):
+        TrainingClips(unlabelled, replace(PLAIN, repeated_views=0), 8, 32)
+    with pytest.raises(UserError, match=r"0 test clips x 3 test crops"):
+        EvaluationClips(unlabelled, PLAIN, 8, 32, (0, 3))
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), OSError(5, "Input/output error"), av.error.InvalidDataError(1, "odd bytes")]
+)
+def test_what_a_strange_file_provokes_is_its_own_failure(
+    folder: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def provoke(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(window.VideoFile, "collect", provoke)
+    found = EvaluationClips(read_manifest(folder / "a.mp4"), PLAIN, 4, 32, (1, 1))[0]
+    assert isinstance(found, Failure)
+    assert type(error).__name__ in found.reason and "\n" not in found.reason
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("kind", [TypeError, AttributeError, IndexError, AssertionError, KeyError])
+def test_a_fault_of_ours_is_not_taken_for_a_broken_video(
+    folder: Path, kind: type[Exception], workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise kind("our own mistake")
+
+    monkeypatch.setattr(sampling, "pretrain_indices", fail)
+    clips = TrainingClips(read_manifest(folder / "a.mp4"), PLAIN, 4, 32)
+    with pytest.raises(
+        RowError, match=rf"row 0, .*a\.mp4: {kind.__name__}: .*our own mistake.*the program failed here"
+    ):
+        next(training_batches(clips, batch_size=1, seed=0, workers=workers))
+    monkeypatch.setattr(module, "view_crops", fail)
+    views = EvaluationClips(read_manifest(folder / "a.mp4"), PLAIN, 4, 32, (1, 1))
+    with pytest.raises(RowError, match=r"row 0, "):
+        next(evaluation_batches(views, batch_size=1, workers=workers))
