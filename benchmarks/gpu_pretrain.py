@@ -143,13 +143,14 @@ def _prepare(setting: Setting) -> Call:
 
 def _stepper(setting: Setting, settings: ModelSettings, batch: int) -> tuple[Stepper, Iterator[ClipBatch]]:
     device = torch.device(setting.device)
-    task = Pretraining(build_autoencoder(settings), MASKS[setting.mask], TargetSettings()).to(device)
+    network = build_autoencoder(settings).to(device)
+    task = Pretraining(network, MASKS[setting.mask], TargetSettings())
     optim = OptimSettings(clip_grad=0.02)
-    optimizer = build_optimizer(task, optim)
+    optimizer = build_optimizer(network, optim)
     if setting.compiled:
-        task.compile()
+        network.compile()
     clips = _clips(task.grid, batch, device)
-    return Stepper(task, optimizer, optim, RunSettings(), device), repeat(clips)
+    return Stepper(task, network, optimizer, optim, RunSettings(), device), repeat(clips)
 
 
 def _clips(grid: TokenGrid, batch: int, device: torch.device) -> ClipBatch:

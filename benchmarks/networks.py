@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from videomae2.architecture import IMAGENET_MEAN, IMAGENET_STD, SIZES
-from videomae2.engine.heap import keep_freed_memory
+from videomae2.engine.device import keep_freed_memory
 from videomae2.engine.optim import build_optimizer
 from videomae2.geometry import TokenGrid
 from videomae2.heads.classify import build_classifier
@@ -168,11 +168,12 @@ def _ours(work: Work) -> tuple[nn.Module, Callable[[], Tensor]]:
     frames, rows = _frames(work.batch), torch.arange(work.batch)
     if work.task == "pretrain":
         assert work.mask is not None
-        task = Pretraining(build_autoencoder(settings), work.mask, TargetSettings())
+        network = build_autoencoder(settings)
+        task = Pretraining(network, work.mask, TargetSettings())
         batch = ClipBatch(frames, rows, torch.zeros_like(rows), torch.full_like(rows, -1))
         if work.compiled:
-            task.compile()
-        return task, lambda: task(batch, 0).loss
+            network.compile()
+        return network, lambda: task.step(network, batch, 0).loss
     classifier = build_classifier(settings, CLASSES).eval()
     if work.task == "inference":
         for_inference(classifier, work.precision)

@@ -22,8 +22,7 @@ from videomae2.data.tables.manifest import Manifest, read_manifest
 from videomae2.data.video.decode import open_video
 from videomae2.engine.log import read_lines
 from videomae2.recipes.evaluate import run_evaluation
-from videomae2.recipes.finetune import run_finetuning
-from videomae2.recipes.pretrain import run_pretraining
+from videomae2.recipes.tasks import run_task
 from videomae2.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
 
 PAGES = Path(__file__).parents[1] / "experiments" / "small"
@@ -37,11 +36,11 @@ def main() -> None:
     result["largest_class"] = _majority_share(lists["train"], lists["test"])
     result["baselines"] = baselines(lists["train"], lists["test"])
     settings: dict[str, Any] = {"pretrain": _pretraining(lists, arguments)}
-    pretrained = run_pretraining(settings["pretrain"])
+    pretrained = run_task(settings["pretrain"])
     result["pretrain"] = _training(pretrained, settings["pretrain"])
     for arm, init in (("pretrained", str(pretrained)), ("scratch", "")):
         settings[arm] = _finetuning(lists, arguments, arm, init)
-        run = run_finetuning(settings[arm])
+        run = run_task(settings[arm])
         result[arm] = _training(run, settings[arm]) | _evaluate(
             run, lists["test"], arguments.work / f"evaluate_{arm}"
         )

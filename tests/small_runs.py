@@ -7,8 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from videomae2.recipes.finetune import run_finetuning
-from videomae2.recipes.pretrain import run_pretraining
+from videomae2.recipes.tasks import run_task
 from videomae2.settings import (
     DataSettings,
     FinetuneSettings,
@@ -92,6 +91,6 @@ class SmallRuns:
 def make_runs(folder: Path) -> SmallRuns:
     """Pre-train on a few videos, then fine-tune from that."""
     videos = write_classes(folder / "videos")
-    pretrained = run_pretraining(pretrain_settings(videos, folder / "pretrain"))
-    finetuned = run_finetuning(finetune_settings(videos, folder / "finetune", str(pretrained)))
+    pretrained = run_task(pretrain_settings(videos, folder / "pretrain"))
+    finetuned = run_task(finetune_settings(videos, folder / "finetune", str(pretrained)))
     return SmallRuns(videos, pretrained, finetuned)

@@ -1,13 +1,15 @@
 """Frozen records that cross floors; each checks itself when it is made and prints its shapes."""
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from videomae2.errors import UserError
+
+T = TypeVar("T")
 
 
 class _Shown:
@@ -47,7 +49,7 @@ class Clip(_Shown):
 
 
 @dataclass(frozen=True, repr=False)
-class ClipBatch(_Shown):
+class Batch(_Shown, Generic[T]):
     """What the loader hands a recipe.
 
     frames uint8 [B, T, C, H, W] (or float in [0, 1], which mixup makes); row, view, label int64 [B]; label -1
@@ -76,14 +78,14 @@ class ClipBatch(_Shown):
     def __len__(self) -> int:
         return self.frames.shape[0]
 
-    def to(self, device: torch.device | str) -> "ClipBatch":
+    def to(self, device: torch.device | str) -> "Batch[T]":
         """The same batch with its tensors on `device`, copied without blocking where the memory is pinned."""
         moved = {
             n: getattr(self, n).to(device, non_blocking=True) for n in ("frames", "row", "view", "label")
         }
         return replace(self, **moved)
 
-    def pin_memory(self) -> "ClipBatch":
+    def pin_memory(self) -> "Batch[T]":
         """The hook by which `torch.utils.data.DataLoader(pin_memory=True)` pins a record."""
         return replace(self, **{n: getattr(self, n).pin_memory() for n in ("frames", "row", "view", "label")})
 
@@ -182,3 +184,6 @@ def _show(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
     return repr(value)
+
+
+ClipBatch = Batch

@@ -18,15 +18,15 @@ from .toys import OPTIM, RUN, Toy, plan_of, same_tensors, toy_batches, toy_run, 
 class StopAt(Toy):
     """Asks the process to stop in the middle of a step, as a cluster would."""
 
-    def __init__(self, stop_at, number=signal.SIGTERM):
-        super().__init__()
+    def __init__(self, stop_at, number=signal.SIGTERM, **others):
+        super().__init__(**others)
         self.stop_at, self.number = stop_at, number
 
-    def forward(self, batch, step):
+    def step(self, network, batch, step):
         if step == self.stop_at:
             os.kill(os.getpid(), self.number)
             self.stop_at = None
-        return super().forward(batch, step)
+        return super().step(network, batch, step)
 
 
 class Broken(Toy):
@@ -36,13 +36,13 @@ class Broken(Toy):
         super().__init__()
         self.steps, self.where = steps, where
 
-    def forward(self, batch, step):
-        output = super().forward(batch, step)
+    def step(self, network, batch, step):
+        output = super().step(network, batch, step)
         if step not in self.steps:
             return output
         if self.where == "loss":
             return StepOutput(output.loss * float("nan"), output.metrics)
-        bias = self.encoder[-1].bias[0]
+        bias = network.encoder[-1].bias[0]
         return StepOutput(output.loss + (bias - bias.detach()).abs().sqrt(), output.metrics)
 
 
@@ -110,22 +110,22 @@ def test_averaged_weights_are_evaluated_and_the_best_is_remembered(whole, tmp_pa
     ]
     assert all({"score", "ema_score"} == set(values) for values in evaluations) and len(evaluations) == 4
     scores = iter([0.1, 0.2, 0.9, 0.8, 0.3, 0.4, 0.5, 0.6])
-    _, result = toy_run(tmp_path, evaluate=lambda task: {"score": next(scores)})
+    _, result = toy_run(tmp_path, task=Toy(score=lambda network: next(scores)))
     assert (result.best.metric, result.best.value, result.best.step) == ("score", 0.9, 8)
     assert [path.name for path in checkpoint.checkpoints(tmp_path / "checkpoints")] == ["step-8", "step-14"]
 
 
 def test_a_resume_remembers_what_best_was(tmp_path):
     with pytest.raises(Stopped):
-        toy_run(tmp_path, task=StopAt(8), evaluate=lambda task: {"score": 5.0})
-    _, result = toy_run(tmp_path, evaluate=lambda task: {"score": 4.0})
+        toy_run(tmp_path, task=StopAt(8, score=lambda network: 5.0))
+    _, result = toy_run(tmp_path, task=Toy(score=lambda network: 4.0))
     assert result.best.value == 5.0 and result.best.step == 4
     assert (tmp_path / "checkpoints" / "step-4").is_dir()
 
 
 def test_the_best_resumes_too(whole, tmp_path):
     values = iter([9.0] + [1.0] * 7)
-    toy_run(tmp_path, evaluate=lambda task: {"score": next(values)})
+    toy_run(tmp_path, task=Toy(score=lambda network: next(values)))
     import shutil
 
     shutil.rmtree(tmp_path / "checkpoints" / "step-14")
@@ -172,9 +172,9 @@ def test_a_step_that_is_not_finite_changes_nothing(tmp_path, where):
     seen = []
 
     class Watched(Broken):
-        def forward(self, batch, step):
-            seen.append((step, self.encoder[0].weight.detach().clone()))
-            return super().forward(batch, step)
+        def step(self, network, batch, step):
+            seen.append((step, network.encoder[0].weight.detach().clone()))
+            return super().step(network, batch, step)
 
     task, _ = toy_run(tmp_path, task=Watched({5, 6}, where))
     before, after = dict(seen)[5], dict(seen)[7]
@@ -192,16 +192,16 @@ def test_too_many_in_a_row_stop_the_run_and_leave_the_weights(tmp_path):
         RunStopped, match=r"not finite in 4 steps in a row up to step 10 .*max_nonfinite is 3.*lower --optim"
     ):
         toy_run(tmp_path, task=task)
-    assert all(torch.isfinite(parameter).all() for parameter in task.parameters())
+    assert all(torch.isfinite(parameter).all() for parameter in task.network.parameters())
     assert checkpoint.find(tmp_path).name == "step-8"  # its evaluation was a new best
 
 
 def test_skipped_steps_in_a_row_are_counted_across_a_resume(tmp_path):
     class StopAtSeven(Broken):
-        def forward(self, batch, step):
+        def step(self, network, batch, step):
             if step == 7:
                 os.kill(os.getpid(), signal.SIGTERM)
-            return super().forward(batch, step)
+            return super().step(network, batch, step)
 
     with pytest.raises(Stopped):
         toy_run(tmp_path, task=StopAtSeven({6, 7, 8, 9}))
@@ -210,12 +210,12 @@ def test_skipped_steps_in_a_row_are_counted_across_a_resume(tmp_path):
 
 
 def test_a_stop_during_an_evaluation_takes_no_further_step(whole, tmp_path):
-    def evaluate(task):
+    def score(network):
         os.kill(os.getpid(), signal.SIGTERM)
-        return {"score": -1.0}
+        return -1.0
 
     with pytest.raises(Stopped, match="stopped after step 4 of 14"):
-        toy_run(tmp_path, evaluate=evaluate)
+        toy_run(tmp_path, task=Toy(score=score))
     toy_run(tmp_path)
     assert same_tensors(whole[0], tmp_path)
 
@@ -226,10 +226,10 @@ def test_a_second_interrupt_ends_at_once_but_repeated_sigterm_does_not(tmp_path)
             super().__init__()
             self.number = number
 
-        def forward(self, batch, step):
+        def step(self, network, batch, step):
             if step == 6:
                 os.kill(os.getpid(), self.number)
-            return super().forward(batch, step)
+            return super().step(network, batch, step)
 
     with pytest.raises(Stopped, match=r"after step 7"):
         toy_run(tmp_path / "term", task=Insistent(signal.SIGTERM))
@@ -273,9 +273,11 @@ def test_rows_that_failed_are_written_once(tmp_path):
 
 def test_what_is_done_at_the_end_gets_both_sets_of_weights(tmp_path):
     given = []
-    task, _ = toy_run(tmp_path, on_finish=lambda trained, averaged: given.append((trained, averaged)))
-    ((trained, averaged),) = given
-    assert trained is task and isinstance(averaged, Toy) and averaged is not task
+    network, _ = toy_run(tmp_path, finish=given.append)
+    ((weights),) = given
+    assert weights.keys() == {"model", "ema"} and weights["ema"].keys() == weights["model"].keys()
+    assert all(torch.equal(weights["model"][name], value) for name, value in network.state_dict().items())
+    assert not torch.equal(weights["ema"]["encoder.0.weight"], weights["model"]["encoder.0.weight"])
 
 
 def test_bf16_trains_too(tmp_path):

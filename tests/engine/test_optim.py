@@ -2,7 +2,6 @@ import pytest
 import torch
 from torch import nn
 
-from videomae2.engine.average import build_average
 from videomae2.engine.optim import build_optimizer, decays, parameter_groups
 from videomae2.errors import UserError
 from videomae2.settings import OptimSettings
@@ -53,19 +52,3 @@ def test_the_optimizer_is_fused_adamw_with_the_settings():
         and optimizer.defaults["betas"] == (0.8, 0.9)
         and optimizer.defaults["eps"] == 1e-7
     )
-
-
-def test_the_average_follows_by_its_decay():
-    net = nn.Linear(1, 1, bias=False)
-    average = build_average(net, 0.75)
-    for value in (4.0, 8.0, 16.0):
-        nn.init.constant_(net.weight, value)
-        average.update_parameters(net)
-    assert average.module.weight.item() == pytest.approx((4 * 0.75 + 8 * 0.25) * 0.75 + 16 * 0.25)
-    assert not average.module.weight.requires_grad
-
-
-def test_no_average_and_a_wrong_one():
-    assert build_average(Net(), 0.0) is None
-    with pytest.raises(UserError, match=r"optim.ema_decay is 1.0"):
-        build_average(Net(), 1.0)

@@ -1,27 +1,26 @@
-"""A toy task with everything that could break exactness: drop path by chance, several groups, metrics, a mask
-token.
-"""
+"""A toy task with everything that could break exactness: dropout, several groups, metrics, a mask token."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from videomae2 import chance
 from videomae2.engine import checkpoint
-from videomae2.engine.loop import Result, train
-from videomae2.engine.run import RunFolder
+from videomae2.engine.loop import train
+from videomae2.engine.run import Result, RunFolder
 from videomae2.engine.schedule import Plan, make_plan
-from videomae2.records import ClipBatch, Failure, StepOutput
+from videomae2.engine.task import Job, Metric
+from videomae2.records import Batch, Failure, StepOutput
 from videomae2.settings import OptimSettings, PretrainSettings, RunSettings
 
 NUM_ROWS = 12
 
 
-class Toy(nn.Module):
-    """Predicts a clip's brightness through a dropout; loses nothing of what a real task hands the loop."""
+class Brightness(nn.Module):
+    """Predicts a clip's brightness through a dropout."""
 
     def __init__(self, width: int = 8, dropout: float = 0.5) -> None:
         super().__init__()
@@ -34,23 +33,49 @@ class Toy(nn.Module):
             for parameter in self.parameters():
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
 
-    def forward(self, batch: ClipBatch, step: int) -> StepOutput:
+    def forward(self, values: Tensor) -> Tensor:
+        """Brightness [B] of flattened clips [B, 48]."""
+        return self.encoder(values)[:, 0] + self.mask_token.mean()
+
+
+class Toy:
+    """A task that loses nothing of what a real one hands the loop."""
+
+    def __init__(
+        self, width: int = 8, dropout: float = 0.5, score: Callable[[nn.Module], float] | None = None
+    ) -> None:
+        self.network = Brightness(width, dropout)
+        self.score = score or brightness_score
+
+    def step(self, network: nn.Module, batch: Batch[Any], step: int) -> StepOutput:
+        """The squared error of the brightness."""
         values = batch.frames.flatten(1).float() / 255
-        error = self.encoder(values)[:, 0] + self.mask_token.mean() - values.mean(1)
+        error = network(values) - values.mean(1)
         return StepOutput((error**2).mean(), {"bias": error.detach().mean()})
 
+    def evaluate(self, network: nn.Module) -> dict[str, float]:
+        """A number that rises as the toy learns."""
+        return {"score": self.score(network)}
 
-def toy_batches(batch_size: int, failing: bool = False) -> Callable[[int], Iterator[ClipBatch]]:
+
+def brightness_score(network: nn.Module) -> float:
+    """Minus the squared error on a batch of its own."""
+    batch = next(toy_batches(16)(10_000))
+    values = batch.frames.flatten(1).float() / 255
+    return -float(((network(values) - values.mean(1)) ** 2).mean())
+
+
+def toy_batches(batch_size: int, failing: bool = False) -> Callable[[int], Iterator[Batch[Any]]]:
     """Batches that are a function of their number alone."""
 
-    def batches(start: int) -> Iterator[ClipBatch]:
+    def batches(start: int) -> Iterator[Batch]:
         number = start
         while True:
             generator = chance.torch_generator(chance.key(1, "toy", number))
             frames = torch.randint(0, 256, (batch_size, 1, 3, 4, 4), dtype=torch.uint8, generator=generator)
             rows = torch.arange(batch_size)
             failures = (Failure(5, "broken.mp4", "no frames"),) if failing else ()
-            yield ClipBatch(
+            yield Batch(
                 frames,
                 rows,
                 torch.zeros_like(rows),
@@ -84,26 +109,26 @@ def plan_of(optim: OptimSettings, run: RunSettings, num_rows: int = NUM_ROWS) ->
     return make_plan(optim, run, num_rows)
 
 
-def toy_metric(task: nn.Module) -> dict[str, float]:
-    """A number that rises as the toy learns."""
-    batch = next(toy_batches(16)(10_000))
-    return {"score": -float(task(batch, 0).loss)}
-
-
 def toy_run(
     out: Path,
     optim: OptimSettings = OPTIM,
     run: RunSettings = RUN,
-    task: nn.Module | None = None,
-    **others: object,
+    task: Toy | None = None,
+    num_rows: int = NUM_ROWS,
+    **others: Any,
 ) -> tuple[nn.Module, Result]:
-    """Train a toy in a folder, to the end or on from where it was."""
+    """Train a toy in a folder, to the end or on from where it was; its network and the result."""
     task = Toy() if task is None else task
     folder = RunFolder.create_or_resume(out, PretrainSettings(optim=optim, run=run))
-    batches = others.pop("batches", toy_batches(optim.batch_size))
-    plan = plan_of(optim, run, others.pop("num_rows", NUM_ROWS))  # type: ignore[arg-type]
-    settings = {"evaluate": toy_metric, "best_metric": "score", "name": "toy", **others}
-    return task, train(task, batches, plan, optim, run, folder, **settings)  # type: ignore[arg-type]
+    usual: dict[str, Any] = {
+        "name": "toy",
+        "batches": toy_batches(optim.batch_size),
+        "plan": plan_of(optim, run, num_rows),
+        "best": Metric("score"),
+        "evaluates": True,
+    }
+    job = Job(**(usual | others), optim=optim, run=run, folder=folder)
+    return task.network, train(task, job)
 
 
 def same_tensors(first: Path, second: Path) -> bool:

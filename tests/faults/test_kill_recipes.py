@@ -11,8 +11,7 @@ from dataclasses import replace
 import pytest
 
 from videomae2.engine.log import read_lines
-from videomae2.recipes.finetune import run_finetuning
-from videomae2.recipes.pretrain import run_pretraining
+from videomae2.recipes.tasks import run_task
 
 from ..engine.toys import same_tensors, without_time
 from ..small_runs import finetune_settings, pretrain_settings, write_classes
@@ -21,11 +20,11 @@ from .test_kill import FORK
 
 def pretraining(videos, out, workers):
     settings = pretrain_settings(videos, out)
-    return run_pretraining, long(replace(settings, model=replace(settings.model, drop_path=0.2)), workers)
+    return run_task, long(replace(settings, model=replace(settings.model, drop_path=0.2)), workers)
 
 
 def finetuning(videos, out, workers):
-    return run_finetuning, long(finetune_settings(videos, out), workers)
+    return run_task, long(finetune_settings(videos, out), workers)
 
 
 def long(settings, workers):

@@ -14,7 +14,7 @@ COMMON = """
 from dataclasses import replace
 import torch
 from torch._dynamo.utils import counters
-from videomae2.records import ClipBatch
+from videomae2.records import Batch
 from videomae2.settings import FinetuneSettings, MaskSettings, ModelSettings, TargetSettings
 
 settings = ModelSettings(
@@ -24,21 +24,22 @@ frames = torch.randint(0, 256, (2, 8, 3, 32, 32), dtype=torch.uint8)
 rows = torch.arange(2)
 
 def losses(task, label):
-    task.train()
+    task.network.train()
     for step in range(12):
-        batch = ClipBatch(frames, rows, torch.zeros_like(rows), label, epoch=step)
-        task(batch, step).loss.backward()
+        batch = Batch(frames, rows, torch.zeros_like(rows), label, epoch=step)
+        task.step(task.network, batch, step).loss.backward()
         yield counters["stats"]["unique_graphs"]
 
 def report(task, label):
-    task.compile(backend="eager")
+    task.network.compile(backend="eager")
     graphs = list(losses(task, label))
     print(graphs[1], graphs[-1], counters["graph_break"] or "no break")
 """
 PRETRAIN = """
 from videomae2.models.build import build_autoencoder
 from videomae2.recipes.pretrain import Pretraining
-report(Pretraining(build_autoencoder(settings), MaskSettings(encoder_ratio=0.75), TargetSettings()), torch.full_like(rows, -1))
+mask = MaskSettings(encoder_ratio=0.75)
+report(Pretraining(build_autoencoder(settings), mask, TargetSettings()), torch.full_like(rows, -1))
 """
 FINETUNE = """
 from videomae2.heads.classify import build_classifier
@@ -52,7 +53,7 @@ RECOMPUTED = FINETUNE.replace("drop_path=0.1", "drop_path=0.1, mlp_checkpointing
 
 @pytest.mark.parametrize(
     ("script", "graphs"),
-    [(PRETRAIN, 2), (FINETUNE, 1), (RECOMPUTED, 1)],
+    [(PRETRAIN, 1), (FINETUNE, 1), (RECOMPUTED, 1)],
     ids=["pretrain", "finetune", "MLPs recomputed"],
 )
 def test_no_step_makes_a_new_graph(script: str, graphs: int) -> None:

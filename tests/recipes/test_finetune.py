@@ -11,9 +11,10 @@ from videomae2.engine.device import seeded
 from videomae2.engine.log import read_lines
 from videomae2.errors import UserError
 from videomae2.heads.classify import build_classifier
-from videomae2.recipes.finetune import Finetuning, run_finetuning
-from videomae2.recipes.start import load_classifier
-from videomae2.records import ClipBatch
+from videomae2.recipes.finetune import Finetuning
+from videomae2.recipes.tasks import run_task
+from videomae2.recipes.weights import load_classifier
+from videomae2.records import Batch
 from videomae2.weights.describe import read_checkpoint, save_safetensors
 
 from ..small_runs import MODEL, finetune_settings, write_video
@@ -21,9 +22,9 @@ from ..small_runs import MODEL, finetune_settings, write_video
 CPU = torch.device("cpu")
 
 
-def batch() -> ClipBatch:
+def batch() -> Batch:
     frames = torch.randint(0, 256, (4, 8, 3, 32, 32), dtype=torch.uint8, generator=chance.torch_generator(0))
-    return ClipBatch(frames, torch.arange(4), torch.zeros(4, dtype=torch.int64), torch.tensor([0, 1, 2, 0]))
+    return Batch(frames, torch.arange(4), torch.zeros(4, dtype=torch.int64), torch.tensor([0, 1, 2, 0]))
 
 
 def task(tmp_path, **changes) -> Finetuning:
@@ -35,10 +36,8 @@ def test_without_mixing_frames_stay_bytes_and_labels_are_smoothed(tmp_path):
     frames, targets = finetuning.mix(clips)
     assert frames is clips.frames
     torch.testing.assert_close(targets[1], torch.tensor([0.1, 0.8, 0.1]))
-    expected = torch.nn.functional.cross_entropy(
-        finetuning.classifier(frames), clips.label, label_smoothing=0.3
-    )
-    torch.testing.assert_close(finetuning(clips, 0).loss, expected)
+    expected = torch.nn.functional.cross_entropy(finetuning.network(frames), clips.label, label_smoothing=0.3)
+    torch.testing.assert_close(finetuning.step(finetuning.network, clips, 0).loss, expected)
 
 
 def test_mixing_follows_from_the_step_seed_and_from_nothing_else(tmp_path):
@@ -111,7 +110,7 @@ def test_a_label_map_slices_a_larger_head(tmp_path):
 def test_another_architecture_is_refused_and_nothing_is_written(runs, tmp_path):
     settings = finetune_settings(runs.videos, tmp_path / "run", str(runs.pretrained))
     with pytest.raises(UserError, match="does not fit this model"):
-        run_finetuning(replace(settings, model=replace(settings.model, width=96)))
+        run_task(replace(settings, model=replace(settings.model, width=96)))
     assert not (tmp_path / "run").exists()
 
 
@@ -119,15 +118,15 @@ def test_labels_are_needed_and_must_fit(runs, tmp_path):
     unlabelled = tmp_path / "videos"
     write_video(unlabelled / "a.mp4", 1)
     with pytest.raises(UserError, match=r"have no label.*add a label column"):
-        run_finetuning(finetune_settings(unlabelled, tmp_path / "run"))
+        run_task(finetune_settings(unlabelled, tmp_path / "run"))
     with pytest.raises(UserError, match=r"label 1 came \(row 3, .*but num_classes is 1"):
-        run_finetuning(finetune_settings(runs.videos, tmp_path / "run", num_classes=1))
+        run_task(finetune_settings(runs.videos, tmp_path / "run", num_classes=1))
     assert not (tmp_path / "run").exists()
 
 
 def test_more_classes_than_the_manifest_shows_can_be_asked_for(runs, tmp_path):
     settings = finetune_settings(runs.videos, tmp_path / "run", num_classes=5)
-    run_finetuning(settings)
+    run_task(settings)
     assert read_checkpoint(tmp_path / "run").num_classes == 5
     last = read_lines(tmp_path / "run" / "metrics.jsonl")[-1]["evaluation"]
     assert last["top5"] == 1.0
@@ -142,7 +141,7 @@ def test_a_held_out_video_that_cannot_be_read_is_named_once(runs, tmp_path, caps
     settings = replace(
         settings, data=replace(settings.data, val=str(videos)), run=replace(settings.run, evaluate_every=1)
     )
-    run_finetuning(settings)
+    run_task(settings)
     said = capsys.readouterr().err
     assert said.count("could not be read and counts as wrong") == 1
     assert f"held-out row 2, {videos}/right/1.mp4, could not be read" in said

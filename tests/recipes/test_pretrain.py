@@ -14,8 +14,9 @@ from videomae2.errors import UserError
 from videomae2.losses import masked_mse
 from videomae2.masking import draw_split
 from videomae2.models.build import build_autoencoder
-from videomae2.recipes.pretrain import Pretraining, run_pretraining
-from videomae2.records import ClipBatch
+from videomae2.recipes.pretrain import Pretraining
+from videomae2.recipes.tasks import run_task
+from videomae2.records import Batch, StepOutput
 from videomae2.settings import MaskSettings, TargetSettings
 from videomae2.targets import reconstruction_targets
 from videomae2.weights.describe import read_checkpoint
@@ -25,11 +26,16 @@ from ..small_runs import MODEL, OPTIM, pretrain_settings
 MASK = MaskSettings(encoder_ratio=0.75)
 
 
-def task(**changes) -> Pretraining:
-    return Pretraining(build_autoencoder(MODEL), MASK, TargetSettings(), seed=3, **changes)
+def task(held_out=None, **changes) -> Pretraining:
+    network = build_autoencoder(MODEL, **changes)
+    return Pretraining(network, MASK, TargetSettings(), seed=3, held_out=held_out)
 
 
-def batch(rows=(0, 1, 2), views=(0, 0, 1), epoch=0) -> ClipBatch:
+def step(pretraining: Pretraining, batch: Batch, number: int) -> StepOutput:
+    return pretraining.step(pretraining.network, batch, number)
+
+
+def batch(rows=(0, 1, 2), views=(0, 0, 1), epoch=0) -> Batch:
     frames = torch.stack(
         [
             torch.randint(
@@ -38,54 +44,57 @@ def batch(rows=(0, 1, 2), views=(0, 0, 1), epoch=0) -> ClipBatch:
             for r, v in zip(rows, views, strict=True)
         ]
     )
-    return ClipBatch(frames, torch.tensor(rows), torch.tensor(views), torch.full((len(rows),), -1), epoch)
+    return Batch(frames, torch.tensor(rows), torch.tensor(views), torch.full((len(rows),), -1), epoch)
 
 
 def test_the_loss_is_the_mean_squared_error_of_the_scored_cubes():
     pretraining, clips = task(), batch(epoch=5)
     keys = chance.keys(chance.key(3, "mask", 5), clips.row, clips.view)
     split = draw_split(pretraining.grid, MASK, keys)
-    prediction = pretraining.autoencoder(clips.frames, split)
+    prediction = pretraining.network(clips.frames, split)
     target = reconstruction_targets(clips.frames, pretraining.grid, split.targets, "channel")
-    output = pretraining(clips, 0)
+    output = step(pretraining, clips, 0)
     torch.testing.assert_close(output.loss, masked_mse(prediction, target))
     output.loss.backward()
-    assert pretraining.autoencoder.mask_token.grad is not None
+    assert pretraining.network.mask_token.grad is not None
 
 
 def test_a_mask_does_not_depend_on_the_batch_but_on_epoch_row_and_view():
     pretraining = task()
-    whole = pretraining.loss(batch(), chance.key(3, "mask", 0))
+    whole = pretraining.loss(pretraining.network, batch(), chance.key(3, "mask", 0))
     alone = [
-        pretraining.loss(batch((r,), (v,)), chance.key(3, "mask", 0)) for r, v in ((0, 0), (1, 0), (2, 1))
+        pretraining.loss(pretraining.network, batch((r,), (v,)), chance.key(3, "mask", 0))
+        for r, v in ((0, 0), (1, 0), (2, 1))
     ]
     torch.testing.assert_close(whole, torch.stack(alone).mean())
-    assert pretraining(batch(epoch=0), 0).loss != pretraining(batch(epoch=1), 0).loss
-    assert pretraining(batch(epoch=1), 0).loss == pretraining(batch(epoch=1), 9).loss
+    assert step(pretraining, batch(epoch=0), 0).loss != step(pretraining, batch(epoch=1), 0).loss
+    assert step(pretraining, batch(epoch=1), 0).loss == step(pretraining, batch(epoch=1), 9).loss
 
 
 @pytest.mark.parametrize(("switch", "expected"), [(False, torch.bfloat16), (True, torch.float32)])
 def test_the_decoder_runs_in_fp32_where_it_was_asked_to(switch, expected):
     pretraining, seen = task(decoder_fp32=switch), []
-    pretraining.autoencoder.decoder.head.register_forward_hook(
+    pretraining.network.decoder.head.register_forward_hook(
         lambda _module, _inputs, output: seen.append(output.dtype)
     )
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = pretraining(batch(), 0).loss
+        loss = step(pretraining, batch(), 0).loss
     assert seen == [expected]
     assert loss.dtype == torch.float32
 
 
 def test_evaluation_is_the_same_every_time_and_weighs_every_clip_alike():
-    pretraining = task().eval()
-    empty = ClipBatch(
-        torch.zeros(0, 8, 3, 32, 32, dtype=torch.uint8), *[torch.zeros(0, dtype=torch.int64)] * 3
-    )
-    one = pretraining.evaluate([batch()])
-    uneven = pretraining.evaluate([batch((0, 1), (0, 0)), empty, batch((2,), (1,), epoch=7)])
-    assert one["loss"] == pytest.approx(uneven["loss"], rel=1e-6)
+    empty = Batch(torch.zeros(0, 8, 3, 32, 32, dtype=torch.uint8), *[torch.zeros(0, dtype=torch.int64)] * 3)
+
+    @torch.no_grad()
+    def evaluated(*held_out: Batch) -> float:
+        pretraining = task(held_out)
+        return pretraining.evaluate(pretraining.network.eval())["loss"]
+
+    one = evaluated(batch())
+    assert evaluated(batch((0, 1), (0, 0)), empty, batch((2,), (1,), epoch=7)) == pytest.approx(one, rel=1e-6)
     with pytest.raises(UserError, match="no validation video could be read"):
-        pretraining.evaluate([empty])
+        evaluated(empty)
 
 
 def test_a_mask_the_grid_cannot_have_is_refused_before_anything_is_written(tmp_path):
@@ -108,7 +117,7 @@ def test_the_number_of_loader_workers_changes_no_bit(runs, tmp_path):
     def weights(workers: int) -> dict[str, torch.Tensor]:
         settings = pretrain_settings(runs.videos, tmp_path / str(workers))
         data = replace(settings.data, workers=workers, val="")
-        run_pretraining(replace(settings, data=data, optim=replace(OPTIM, length=4)))
+        run_task(replace(settings, data=data, optim=replace(OPTIM, length=4)))
         return load_file(tmp_path / str(workers) / "model.safetensors")
 
     none, one, three = weights(0), weights(1), weights(3)
@@ -119,7 +128,7 @@ def test_the_number_of_loader_workers_changes_no_bit(runs, tmp_path):
 def test_a_run_continues_from_other_weights_and_says_what_matched(runs, tmp_path, capsys):
     settings = pretrain_settings(runs.videos, tmp_path / "more", init=str(runs.pretrained))
     data = replace(settings.data, val="")
-    run_pretraining(
+    run_task(
         replace(
             settings, data=data, optim=replace(OPTIM, length=1, base_lr=0.0, min_lr=0.0, weight_decay=0.0)
         )
@@ -135,7 +144,7 @@ def test_a_run_continues_from_other_weights_and_says_what_matched(runs, tmp_path
 def test_no_training_videos_is_refused_and_nothing_is_written(runs, tmp_path):
     settings = pretrain_settings(runs.videos, tmp_path / "run")
     with pytest.raises(UserError, match=r"--data\.train"):
-        run_pretraining(replace(settings, data=replace(settings.data, train="")))
+        run_task(replace(settings, data=replace(settings.data, train="")))
     with pytest.raises(UserError, match="there are no weights at"):
-        run_pretraining(replace(settings, init="no_such_file.pth"))
+        run_task(replace(settings, init="no_such_file.pth"))
     assert not (tmp_path / "run").exists()

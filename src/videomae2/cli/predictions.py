@@ -6,10 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from videomae2.api.model import Prediction, load
-from videomae2.engine.device import precision_note
-from videomae2.engine.heap import keep_freed_memory
+from videomae2.engine.device import keep_freed_memory, precision_note
+from videomae2.engine.progress import say
 from videomae2.errors import UserError
-from videomae2.recipes.progress import say
 
 
 def print_predictions(

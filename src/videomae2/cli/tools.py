@@ -99,7 +99,7 @@ def show_weights(file: str, /) -> None:
     file
         A .safetensors, .pth or .bin file, a run's folder (finished or not), or a hub name.
     """
-    from videomae2.recipes.source import read_weights
+    from videomae2.recipes.weights import read_weights
     from videomae2.weights.describe import describe
 
     print(describe(read_weights(file)))
@@ -126,7 +126,7 @@ def convert_weights(
     label_map
         A JSON list of old class numbers, one for each new class, to slice the head.
     """
-    from videomae2.recipes.source import read_weights
+    from videomae2.recipes.weights import read_weights
     from videomae2.weights.describe import convert
 
     checkpoint = convert(read_weights(source), target, layout, label_map=label_map)
@@ -223,7 +223,7 @@ def sprites(
     """
     from videomae2.data.sprites.draw import write_sprites
     from videomae2.data.sprites.scene import SpriteSettings
-    from videomae2.recipes.progress import row_progress
+    from videomae2.engine.progress import row_progress
 
     settings = SpriteSettings(size=size, num_frames=frames, objects=objects)
     with row_progress("draw", count) as progress:

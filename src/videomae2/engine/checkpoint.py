@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-from videomae2.engine import parallel as distributed
+from videomae2.engine import parallel
 from videomae2.engine.index import SafeReader
 from videomae2.engine.run import write_atomically
 from videomae2.errors import UserError
@@ -54,21 +54,19 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, A
     """
     final, temporary = folder / f"{_PREFIX}{step}", folder / f"{_TEMPORARY}{step}"
     try:
-        if distributed.is_main():
+        if parallel.is_main():
             sweep(folder)
             temporary.mkdir(parents=True)
-        distributed.barrier()
+        parallel.barrier()
         with _alone():
-            dcp.save(
-                tensors, storage_writer=dcp.FileSystemWriter(temporary), no_dist=not distributed.in_group()
-            )
-        if distributed.is_main():
+            dcp.save(tensors, storage_writer=dcp.FileSystemWriter(temporary), no_dist=not parallel.in_group())
+        if parallel.is_main():
             sizes = {path.name: path.stat().st_size for path in sorted(temporary.iterdir())}
             write_atomically(
                 temporary / STATE, json.dumps({"step": step, "files": sizes, **state}, indent=2) + "\n"
             )
             _publish(temporary, final)
-        distributed.barrier()
+        parallel.barrier()
     except (OSError, RuntimeError, CheckpointException) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise _save_error(error, final) from error
@@ -154,7 +152,7 @@ def load_tensors(path: Path, into: dict[str, Tensor]) -> None:
         )
     if into:
         with _readable(path), _alone():
-            dcp.load(into, storage_reader=SafeReader(path), no_dist=not distributed.in_group())
+            dcp.load(into, storage_reader=SafeReader(path), no_dist=not parallel.in_group())
 
 
 def load_model_state(path: Path, which: str = "model") -> dict[str, Tensor]:
@@ -200,7 +198,7 @@ def sweep(folder: Path) -> None:
 
 def keep(folder: Path, last: int, best_step: int | None) -> None:
     """Remove all but the newest `last` checkpoints and the best one, and what a killed process left."""
-    if distributed.is_main():
+    if parallel.is_main():
         sweep(folder)
         for path in checkpoints(folder)[: -max(1, last)]:
             if step_of(path) != best_step:

@@ -1,6 +1,4 @@
-"""What a run writes while it works: metrics.jsonl, failures.jsonl, TensorBoard events, and a progress bar on
-the terminal.
-"""
+"""What a run writes while it works: metrics.jsonl, failures.jsonl, TensorBoard events, and a progress bar."""
 
 import contextlib
 import json
@@ -11,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from videomae2.engine.progress import new_bar
 from videomae2.engine.run import RunFolder, write_atomically
 from videomae2.errors import UserError
 from videomae2.records import Failure
@@ -51,7 +50,7 @@ class RunLog:
         _drop_lines_after(self.folder.metrics, self.start)
         self._failed = {(each["row"], each["path"]) for each in read_lines(self.folder.failures)}
         if sys.stderr.isatty():
-            self._bar = _progress_bar()
+            self._bar = new_bar()
             self._task = self._bar.add_task(self.name, total=self.steps, completed=self.start, note="")
             self._bar.start()
         return self
@@ -160,29 +159,6 @@ def _drop_lines_after(path: Path, step: int) -> None:
     if path.is_file():
         kept = [record for record in read_lines(path) if record.get("step", 0) <= step]
         write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))
-
-
-def _progress_bar() -> Any:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
-    )
 
 
 def _clock(seconds: float) -> str:

@@ -5,10 +5,12 @@ import json
 import os
 import weakref
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from videomae2 import config
+from videomae2.engine import parallel
 from videomae2.errors import UserError
 from videomae2.files import replacing
 
@@ -70,6 +72,16 @@ class RunFolder:
             folder.write_config()
             folder.checkpoints.mkdir(exist_ok=True)
         return folder
+
+    @classmethod
+    def shared(cls, out: str | Path, settings: Any) -> "RunFolder":
+        """As `create_or_resume` in every process of a group: the main one makes and locks the folder.
+
+        What is wrong with it is raised in all of them.
+        """
+        made: list[RunFolder] = []
+        parallel.on_main(lambda: made.append(cls.create_or_resume(out, settings)))
+        return made[0] if made else cls(Path(out), settings)
 
     def write_config(self, derived: str = "") -> None:
         """Write the page that replays the run; `derived`, such as a plan's description, goes on top as
@@ -154,3 +166,47 @@ def _readable(path: Path) -> Iterator[None]:
         raise UserError(
             f"the run's folder {path} cannot be written: {error.strerror}; give another --out"
         ) from error
+
+
+# ---- how a run ended
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best evaluation so far: the metric's name ("top1", or "ema_top1" for the averaged weights), value
+    and step.
+    """
+
+    metric: str
+    value: float
+    step: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run's folder, steps done, last checkpoint, last evaluation, best one, and whether there was anything
+    left to do.
+    """
+
+    folder: Path
+    step: int
+    checkpoint: Path | None
+    metrics: dict[str, float] = field(default_factory=dict)
+    best: Best | None = None
+    resumed_from: int | None = None
+    already_finished: bool = False
+
+
+def write_result(folder: RunFolder, result: Result) -> None:
+    """Mark a run finished."""
+    best = asdict(result.best) if result.best else None
+    folder.mark_finished({"step": result.step, "metrics": result.metrics, "best": best})
+
+
+def read_result(folder: RunFolder) -> Result:
+    """The result of a run that was finished before."""
+    summary = folder.finished or {}
+    best = Best(**summary["best"]) if summary["best"] else None
+    newest = folder.checkpoints / f"step-{summary['step']}"
+    there = newest if newest.is_dir() else None
+    return Result(folder.path, summary["step"], there, summary["metrics"], best, already_finished=True)

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from videomae2 import chance
-from videomae2.engine import parallel as distributed
+from videomae2.engine import parallel
 from videomae2.engine.device import autocast, seeded
 from videomae2.engine.optim import set_learning_rate
+from videomae2.engine.task import Task
 from videomae2.errors import UserError
-from videomae2.records import ClipBatch, Failure
+from videomae2.records import Batch, Failure
 from videomae2.settings import OptimSettings, RunSettings
 
 
@@ -25,7 +26,7 @@ class RunStopped(UserError):
     """
 
 
-class Window:
+class StepSums:
     """Sums over the steps since the last log line, on the device until they are read."""
 
     def __init__(self) -> None:
@@ -52,7 +53,7 @@ class Window:
         if not self.sums:
             return {}
         names = sorted(self.sums)
-        stacked = distributed.mean(torch.stack([self.sums[name] for name in names]) / self.good)
+        stacked = parallel.mean(torch.stack([self.sums[name] for name in names]) / self.good)
         return {
             name: value if math.isfinite(value) else None
             for name, value in zip(names, stacked.tolist(), strict=True)
@@ -68,28 +69,31 @@ class Stepper:
     `max_nonfinite` in a row.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917
         self,
-        task: nn.Module,
+        task: Task,
+        network: nn.Module,
         optimizer: torch.optim.Optimizer,
         optim: OptimSettings,
         run: RunSettings,
         device: torch.device,
     ) -> None:
         self.task = task
+        self.network = network
         self.optimizer = optimizer
         self.optim = optim
         self.run = run
         self.device = device
-        self.window = Window()
+        self.window = StepSums()
         self.counts = torch.zeros(3, device=device)  # skipped in all, skipped in a row, most skipped in a row
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
-    def take(self, step: int, learning_rate: float, batches: Iterator[ClipBatch]) -> None:
-        """Forward and backward over the next `accumulate` batches, then one update. UserError from a broken
-        loader.
+    def take(self, step: int, learning_rate: float, batches: Iterator[Batch[Any]]) -> None:
+        """Run forward and backward over the next `accumulate` batches, then update once.
+
+        UserError from a broken loader.
         """
-        self.task.train()
+        self.network.train()
         set_learning_rate(self.optimizer, learning_rate)
         values: dict[str, Tensor] = {}
         for micro in range(self.optim.accumulate):
@@ -97,22 +101,21 @@ class Stepper:
                 values[name] = values[name] + value if name in values else value
         norm = self._clip()
         good = torch.isfinite(norm + values["loss"]).float()
-        bad = distributed.any_true(1.0 - good)
+        bad = parallel.any_true(1.0 - good)
         self._update(bad)
         self.window.add({**values, "grad_norm": norm}, 1.0 - bad)
 
     def check(self, step: int) -> None:
-        """Read the counts; RunStopped if too many steps in a row were skipped. `step` is how many steps are
-        done.
-        """
+        """Read the counts after `step` steps; RunStopped if too many in a row were skipped."""
         _, _, most = self.counts.tolist()
         if most > self.run.max_nonfinite:
             raise RunStopped(
                 f"the loss or its gradient was not finite in {most:.0f} steps in a row up to step {step} "
-                "(run.max_nonfinite is "
-                f"{self.run.max_nonfinite}); the weights were left as before them; try a lower "
-                "--optim.base_lr, a longer "
-                f"--optim.warmup, --optim.clip_grad 1.0 or --run.precision fp32, in a new --out"
+                f"(run.max_nonfinite is {self.run.max_nonfinite}); the weights were left as before them; try "
+                "a "
+                "lower --optim.base_lr, a longer --optim.warmup, --optim.clip_grad 1.0 or --run.precision "
+                "fp32, "
+                f"in a new --out"
             )
 
     def state(self) -> dict[str, Any]:
@@ -125,13 +128,15 @@ class Stepper:
         counts = [state["skipped"], state["in_a_row"], state["most_in_a_row"]]
         self.counts = torch.tensor(counts, dtype=torch.float32, device=self.device)
 
-    def _forward_backward(self, step: int, micro: int, batch: ClipBatch) -> dict[str, Tensor]:
+    def _forward_backward(self, step: int, micro: int, batch: Batch[Any]) -> dict[str, Tensor]:
         self.window.clips += len(batch)
         self.window.failures += batch.failures
         share = 1.0 / self.optim.accumulate
-        with seeded(chance.key(self.run.seed, "step", step, micro, distributed.rank()), self.device):
+        last = micro == self.optim.accumulate - 1
+        key = chance.key(self.run.seed, "step", step, micro, parallel.rank())
+        with seeded(key, self.device), parallel.exchanging(self.network, last):
             with autocast(self.device, self.run.precision):
-                output = self.task(batch.to(self.device), step)
+                output = self.task.step(self.network, batch.to(self.device), step)
             (output.loss * share).backward()
         return {
             name: value.detach() * share for name, value in (("loss", output.loss), *output.metrics.items())
@@ -139,14 +144,13 @@ class Stepper:
 
     def _clip(self) -> Tensor:
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        norm = distributed.whole(get_total_norm(gradients))
+        norm = parallel.whole(get_total_norm(gradients))
         if self.optim.clip_grad > 0:
             clip_grads_with_norm_(self.parameters, self.optim.clip_grad, norm)
         return norm
 
     def _update(self, bad: Tensor) -> None:
-        # The flag by which torch's own gradient scaler tells a fused optimizer, on the device, to skip the
-        # step.
+        # torch's own gradient scaler uses this flag to tell a fused optimizer, on the device, to skip a step.
         self.optimizer.found_inf = bad  # type: ignore[attr-defined]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

@@ -11,23 +11,29 @@ from videomae2.records import TokenSplit
 
 
 class Autoencoder(nn.Module):
-    """Encoder, projection without bias, shared mask token and decoder, named as in released checkpoints."""
+    """Encoder, projection without bias, shared mask token and decoder, named as in released checkpoints.
 
-    def __init__(self, encoder: Encoder, decoder: Decoder) -> None:
+    `decoder_fp32` runs everything behind the encoder in full precision, also under bf16 autocast (paper,
+    appendix).
+    """
+
+    def __init__(self, encoder: Encoder, decoder: Decoder, decoder_fp32: bool = False) -> None:
         super().__init__()
         self.encoder = encoder
         self.encoder_to_decoder = nn.Linear(encoder.config.width, decoder.config.width, bias=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder.config.width))
         self.decoder = decoder
+        self.decoder_fp32 = decoder_fp32
 
     def forward(self, frames: Frames, split: TokenSplit, only_scored: bool = True) -> Float[Tensor, "B M P"]:
-        """Predicted cubes [B, S, P] of the scored tokens (`split.targets`), or [B, R, P] of
-        `split.decoded`.
-        """
-        return self.decode(self.encoder(frames, split.visible), split, only_scored)
+        """Predicted cubes [B, S, P] of the scored tokens (`split.targets`), or [B, R, P] of `split.decoded`."""
+        encoded = self.encoder(frames, split.visible)
+        if not self.decoder_fp32:
+            return self._decode(encoded, split, only_scored)
+        with torch.autocast(encoded.device.type, enabled=False):
+            return self._decode(encoded.float(), split, only_scored)
 
-    def decode(
-        self, encoded: Float[Tensor, "B V D"], split: TokenSplit, only_scored: bool = True
+    def _decode(
+        self, encoded: Float[Tensor, "B V D"], split: TokenSplit, only_scored: bool
     ) -> Float[Tensor, "B M P"]:
-        """The second half of `forward`, apart, for those who run it in another precision than the encoder."""
         return self.decoder(self.encoder_to_decoder(encoded), self.mask_token, split, only_scored)

@@ -18,15 +18,20 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def build_autoencoder(
-    settings: ModelSettings, generator: torch.Generator | None = None, device: torch.device | str = "cpu"
+    settings: ModelSettings,
+    generator: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
+    decoder_fp32: bool = False,
 ) -> Autoencoder:
-    """A fresh pre-training network. Same generator state, same weights; None is seed 0; device meta is shapes
-    only.
+    """A fresh pre-training network.
+
+    Same generator state, same weights; None is seed 0; device meta is shapes only. `decoder_fp32` keeps the
+    decoder in full precision under bf16 autocast.
     """
     with torch.device("meta"):
         config = encoder_config(settings)
         decoder = Decoder(decoder_config(settings), config.grid, config.native)
-        model = Autoencoder(Encoder(config), decoder)
+        model = Autoencoder(Encoder(config), decoder, decoder_fp32)
     return materialize(model, "pretrain", generator, device)
 
 

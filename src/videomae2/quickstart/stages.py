@@ -10,6 +10,7 @@ from videomae2.api.jobs import evaluate, finetune, pretrain
 from videomae2.api.model import load
 from videomae2.data.sprites.draw import write_sprites
 from videomae2.data.tables.manifest import read_manifest
+from videomae2.engine.progress import row_progress, say
 from videomae2.engine.run import write_atomically
 from videomae2.errors import UserError
 from videomae2.models.build import build_autoencoder
@@ -17,7 +18,6 @@ from videomae2.quickstart import plan
 from videomae2.quickstart.outcome import Outcome
 from videomae2.quickstart.story import write_quickstart_report
 from videomae2.recipes.evaluate import Evaluation
-from videomae2.recipes.progress import row_progress, say
 from videomae2.weights.describe import save_safetensors
 
 

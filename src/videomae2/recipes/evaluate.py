@@ -11,18 +11,16 @@ from typing import Any
 from jaxtyping import Int
 from torch import Tensor
 
-from videomae2.engine import parallel as distributed
-from videomae2.engine.device import autocast, choose_device, precision_note
-from videomae2.engine.heap import keep_freed_memory
+from videomae2.engine import parallel
+from videomae2.engine.device import autocast, choose_device, keep_freed_memory, precision_note
+from videomae2.engine.progress import row_progress, say
 from videomae2.engine.run import write_atomically
 from videomae2.errors import UserError
-from videomae2.heads.classify import Classifier
-from videomae2.heads.scoring import gather_scores, score_views
+from videomae2.heads.classify import Classifier, gather_scores, score_views
 from videomae2.limits import check_limits
 from videomae2.metrics.accuracy import Accuracy, ClassScore, ViewScores, ranking
 from videomae2.models.inference import for_inference
 from videomae2.recipes.feed import EvaluationFeed, evaluation_feed
-from videomae2.recipes.progress import row_progress, say
 from videomae2.recipes.trained import read_classifier
 from videomae2.records import Failure
 from videomae2.settings import DataSettings, EvaluateSettings
@@ -172,7 +170,7 @@ def run_evaluation(settings: EvaluateSettings) -> Evaluation:
             precision=settings.precision,
             progress=advance,
         )
-    if settings.out and distributed.is_main():
+    if settings.out and parallel.is_main():
         write_evaluation(evaluation, feed, Path(settings.out))
     return evaluation
 

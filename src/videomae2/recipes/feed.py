@@ -10,11 +10,11 @@ from videomae2.architecture import token_grid
 from videomae2.data.batches import batches_per_epoch, evaluation_batches, training_batches
 from videomae2.data.clips import EvaluationClips, TrainingClips
 from videomae2.data.tables.manifest import Manifest, read_listed
-from videomae2.engine import parallel as distributed
+from videomae2.engine import parallel
 from videomae2.engine.device import choose_device
 from videomae2.engine.schedule import Plan, make_plan
 from videomae2.errors import UserError
-from videomae2.records import ClipBatch, Failure
+from videomae2.records import Batch, Failure
 from videomae2.settings import DataSettings, ModelSettings, OptimSettings, RunSettings
 
 
@@ -27,7 +27,7 @@ class TrainingFeed:
     optim: OptimSettings
     run: RunSettings
 
-    def __call__(self, start_batch: int) -> Iterator[ClipBatch]:
+    def __call__(self, start_batch: int) -> Iterator[Batch]:
         """This process's batches from `start_batch` on."""
         return training_batches(
             self.clips,
@@ -35,14 +35,14 @@ class TrainingFeed:
             seed=self.run.seed,
             start_batch=start_batch,
             workers=self.data.workers,
-            rank=distributed.rank(),
-            world_size=distributed.world_size(),
+            rank=parallel.rank(),
+            world_size=parallel.world_size(),
             pin=choose_device(self.run.device).type == "cuda",
         )
 
     def plan(self) -> Plan:
         """The run's durations in steps."""
-        rows, world = len(self.clips), distributed.world_size()
+        rows, world = len(self.clips), parallel.world_size()
         per_epoch = batches_per_epoch(rows, self.optim.batch_size, world)
         run = self.run if self.data.val else replace(self.run, evaluate_every=0)
         return make_plan(self.optim, run, rows, self.data.repeated_views, world, per_epoch)
@@ -59,16 +59,22 @@ class EvaluationFeed:
     batch_size: int = 1
     pin: bool = False
 
-    def __iter__(self) -> Iterator[ClipBatch]:
+    def __iter__(self) -> Iterator[Batch]:
         clips = EvaluationClips(self.manifest, self.data, self.model.num_frames, self.model.size, self.views)
         return evaluation_batches(
             clips,
             batch_size=self.batch_size,
             workers=self.data.workers,
-            rank=distributed.rank(),
-            world_size=distributed.world_size(),
+            rank=parallel.rank(),
+            world_size=parallel.world_size(),
             pin=self.pin,
         )
+
+    @property
+    def blank(self) -> torch.Tensor:
+        """One black clip [1, T, C, H, W] of the network's shape."""
+        shape = (1, self.model.num_frames, 3, self.model.size, self.model.size)
+        return torch.zeros(shape, dtype=torch.uint8)
 
     def labels(self, class_names: tuple[str, ...]) -> torch.Tensor:
         """Labels [M] counted as `class_names` counts them: a manifest that names its classes may number them

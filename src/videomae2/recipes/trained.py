@@ -10,11 +10,9 @@ import torch
 from torch import nn
 
 from videomae2.errors import UserError
-from videomae2.heads.classify import Classifier, build_classifier
-from videomae2.models.autoencoder import Autoencoder
-from videomae2.models.build import build_autoencoder, build_encoder
-from videomae2.models.encoder import Encoder
-from videomae2.recipes.source import read_weights
+from videomae2.heads.classify import Classifier
+from videomae2.recipes.tasks import NETWORKS
+from videomae2.recipes.weights import read_weights
 from videomae2.settings import ModelSettings
 from videomae2.weights.describe import Checkpoint, LoadReport, load_into
 
@@ -37,8 +35,8 @@ def read_trained(
     device: torch.device | str = "cpu",
     change: Callable[[ModelSettings], ModelSettings] = lambda settings: settings,
 ) -> Trained[nn.Module]:
-    """The classifier, autoencoder or encoder that the weights hold, with its settings changed where that is
-    asked for.
+    """The network that the weights hold, in evaluation mode, with its settings changed where that is asked
+    for.
 
     Another number of frames or another size interpolates the positions. UserError where weights and settings
     do not fit, and where a foreign file does not say which network it is and `change` gives no name.
@@ -50,7 +48,7 @@ def read_trained(
         raise UserError(
             f'{name} does not say which network it is: {reason}; in Python, load(..., name="vit_b16") names it'
         )
-    module = _BUILDERS[checkpoint.kind](settings, checkpoint)
+    module = NETWORKS[checkpoint.kind](settings, checkpoint)
     report = load_into(module, checkpoint, expect="encoder" if checkpoint.kind == "encoder" else "same")
     return Trained(module.to(device).eval(), settings, checkpoint, report)
 
@@ -63,22 +61,7 @@ def read_classifier(
     if not isinstance(trained.module, Classifier):
         raise UserError(
             f"{name} holds a {trained.checkpoint.kind} network without a classification head, so it cannot "
-            "name classes; "
-            f"fine-tune it first: videomae2 finetune --init {name} --data.train LABELLED --out RUN"
+            "name "
+            f"classes; fine-tune it first: videomae2 finetune --init {name} --data.train LABELLED --out RUN"
         )
     return Trained(trained.module, trained.settings, trained.checkpoint, trained.report)
-
-
-def _classifier(settings: ModelSettings, checkpoint: Checkpoint) -> Classifier:
-    return build_classifier(settings, checkpoint.num_classes or 0)
-
-
-def _autoencoder(settings: ModelSettings, checkpoint: Checkpoint) -> Autoencoder:
-    return build_autoencoder(settings)
-
-
-def _encoder(settings: ModelSettings, checkpoint: Checkpoint) -> Encoder:
-    return build_encoder(settings, final_norm="encoder.norm.weight" in checkpoint.state)
-
-
-_BUILDERS = {"classifier": _classifier, "pretrain": _autoencoder, "encoder": _encoder}

@@ -13,8 +13,8 @@ from videomae2.api.model import load
 from videomae2.data.tables.manifest import read_listed
 from videomae2.engine.log import read_lines
 from videomae2.errors import UserError
-from videomae2.recipes.outcome import WEIGHTS
-from videomae2.recipes.source import Settings, run_settings
+from videomae2.recipes.tasks import run_settings
+from videomae2.recipes.weights import WEIGHTS
 from videomae2.report import charts
 from videomae2.report.page import Block, Figure, Note, Numbers, Page, Table, count, write_page
 from videomae2.settings import FinetuneSettings, PretrainSettings
@@ -118,7 +118,7 @@ def reconstruction_blocks(weights: str | Path, videos: Sequence[str | Path], see
     return [Note("What the network rebuilds", text), *blocks]
 
 
-def some_videos(settings: Settings) -> list[str]:
+def some_videos(settings: Any) -> list[str]:
     """Paths of a few videos, evenly spread: of the validation manifest if there is one, else of the training
     manifest.
     """
@@ -164,7 +164,7 @@ def _numbers(lines: Sequence[dict[str, Any]]) -> Numbers:
     return Numbers(items)
 
 
-def _settings_table(settings: Settings) -> Table:
+def _settings_table(settings: Any) -> Table:
     changed = {each.key for each in config.differences(type(settings)(), settings)}
     rows = [
         [f"{key} *" if key in changed else key, _shown(value)]

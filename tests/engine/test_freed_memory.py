@@ -9,7 +9,7 @@ import pytest
 
 FAULTS = """
 import resource, torch
-from videomae2.engine.heap import keep_freed_memory
+from videomae2.engine.device import keep_freed_memory
 kept = keep_freed_memory()
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

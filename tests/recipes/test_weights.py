@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from videomae2.errors import UserError
-from videomae2.recipes.source import read_weights, run_settings
+from videomae2.recipes.tasks import run_settings
+from videomae2.recipes.weights import read_weights
 from videomae2.settings import FinetuneSettings, PretrainSettings
 
 from ..small_runs import MODEL, as_before_its_end

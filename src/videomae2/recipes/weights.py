@@ -1,0 +1,177 @@
+"""Weights of runs: what a run leaves for their user, and how they are found by whatever name a user gives.
+
+A name is a run's folder (finished or not), one of its checkpoints, a weights file of any layout, or a hub
+name.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from videomae2.engine import checkpoint as checkpoints
+from videomae2.engine.task import Task
+from videomae2.errors import UserError
+from videomae2.settings import DataSettings, ModelSettings
+from videomae2.weights.describe import (
+    Checkpoint,
+    LoadReport,
+    load_into,
+    read_checkpoint,
+    save_safetensors,
+    slice_head,
+)
+
+WEIGHTS = "model.safetensors"
+"""A finished run's weights: the averaged ones where it kept an average."""
+WITHOUT_AVERAGE = "model_without_ema.safetensors"
+"""The trained weights beside the averaged ones."""
+
+SAMPLING = ("sampling", "stride", "target_fps", "frame_order")
+"""The data settings that a user of the weights must repeat to show the network what it was trained on."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What weights must carry for their user: kept with every checkpoint of a run, and in its final weights.
+
+    kind: pretrain (with a decoder), classifier (with a head) or encoder. `extra` is any JSON.
+    """
+
+    kind: str
+    settings: ModelSettings
+    num_classes: int | None = None
+    class_names: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON, for a checkpoint's state."""
+        return asdict(self)
+
+    def writer(self, folder: Path) -> Callable[[dict[str, dict[str, Tensor]]], None]:
+        """What the engine is to do at the end with whole tensors by name: write them into a run's folder."""
+
+        def write(weights: dict[str, dict[str, Tensor]]) -> None:
+            files = {WEIGHTS: weights.get("ema", weights["model"])}
+            if "ema" in weights:
+                files[WITHOUT_AVERAGE] = weights["model"]
+            for name, state in files.items():
+                save_safetensors(
+                    folder / name,
+                    state,
+                    self.settings,
+                    self.kind,
+                    class_names=self.class_names,
+                    extra=self.extra,
+                )
+
+        return write
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A task whose network has its initial weights, what those weights must carry, and what to say of
+    them.
+    """
+
+    task: Task
+    about: About
+    notes: tuple[str, ...] = ()
+
+
+def sampling_of(data: DataSettings) -> dict[str, Any]:
+    """How clips were taken from videos in training, to be kept with the weights."""
+    return {name: value for name, value in asdict(data).items() if name in SAMPLING}
+
+
+# ---- by name
+
+
+def read_weights(name: str, use_ema: bool = True, label_map: str | Sequence[int] | None = None) -> Checkpoint:
+    """Read weights; of a run the final ones or, before it is finished, those of its newest checkpoint.
+
+    `use_ema` takes a run's averaged weights where it has them. Also takes runs/x/checkpoints/step-N.
+    UserError with what to try.
+    """
+    path = Path(name)
+    if (path / checkpoints.STATE).is_file():
+        return _sliced(_of_training(path, use_ema), label_map)
+    if not (path / "config.toml").is_file():
+        return replace(read_checkpoint(name, label_map), source=name)
+    plain = path / WITHOUT_AVERAGE
+    file = plain if not use_ema and plain.is_file() else path / WEIGHTS
+    if file.is_file():
+        return replace(read_checkpoint(file, label_map), source=name)
+    return _sliced(_of_training(checkpoints.find(path), use_ema), label_map)
+
+
+def _of_training(path: Path, use_ema: bool) -> Checkpoint:
+    """A training checkpoint as weights."""
+    state = checkpoints.read_state(path)
+    about = state.get("about")
+    if not about:
+        raise UserError(
+            f"checkpoint {path} does not say which network it holds (an older version wrote it); finish its "
+            "run "
+            f"with the version that began it, and give the run's folder"
+        )
+    averaged = use_ema and state["averaged"] > 0
+    note = f"weights after step {state['step']}{', averaged' if averaged else ''}, from {path}"
+    return Checkpoint(
+        checkpoints.load_model_state(path, "ema" if averaged else "model"),
+        about["kind"],
+        "ours",
+        str(path),
+        ModelSettings(**about["settings"]),
+        about["num_classes"],
+        tuple(about["class_names"]),
+        dict(about["extra"]),
+        (note,),
+    )
+
+
+def _sliced(checkpoint: Checkpoint, label_map: str | Sequence[int] | None) -> Checkpoint:
+    return checkpoint if label_map is None else slice_head(checkpoint, label_map)
+
+
+# ---- initial weights, with a report on every tensor
+
+
+def load_pretraining(autoencoder: nn.Module, init: str) -> LoadReport:
+    """Continue pre-training: the whole network from a pre-training checkpoint, the encoder alone from
+    others.
+    """
+    checkpoint = read_weights(init)
+    return load_into(autoencoder, checkpoint, expect="same" if checkpoint.kind == "pretrain" else "encoder")
+
+
+def load_classifier(
+    classifier: nn.Module, init: str, num_classes: int, class_names: Sequence[str] = (), label_map: str = ""
+) -> LoadReport:
+    """Initialise a classifier: the encoder from any checkpoint, the head only from one with the same classes.
+
+    `label_map` slices a larger head first (710 -> 400/600/700). A head of another number of classes, or of
+    other names, is dropped and reported.
+    """
+    checkpoint = read_weights(init, label_map=label_map or None)
+    if checkpoint.kind == "classifier" and not _same_classes(checkpoint, num_classes, class_names):
+        report = load_into(classifier, _without_head(checkpoint), expect="encoder")
+        other = checkpoint.num_classes != num_classes
+        had = f"{checkpoint.num_classes} classes" if other else "other classes"
+        note = f"its head has {had}: dropped, a fresh one of {num_classes} is trained"
+        return replace(report, notes=(*report.notes, note))
+    return load_into(classifier, checkpoint, expect="encoder")
+
+
+def _same_classes(checkpoint: Checkpoint, num_classes: int, class_names: Sequence[str]) -> bool:
+    named = bool(checkpoint.class_names and class_names)
+    return checkpoint.num_classes == num_classes and (
+        not named or tuple(class_names) == checkpoint.class_names
+    )
+
+
+def _without_head(checkpoint: Checkpoint) -> Checkpoint:
+    kept = {name: tensor for name, tensor in checkpoint.state.items() if not name.startswith("head.")}
+    return replace(checkpoint, state=kept)
