@@ -238,7 +238,7 @@ def test_drawn_splits_equal_their_masks():
         )
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("encoder", ["tube", "random", "frame"])
 def test_splits_are_the_same_on_a_gpu(encoder):
     mask = MaskSettings(encoder=encoder, decoder="random")
