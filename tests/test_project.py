@@ -1,4 +1,4 @@
-"""The files around the package agree with each other: license, citation, hooks, bounds, and the rule for GPU tests."""
+"""The files around the package agree: license, citation, hooks, bounds, and the rule for GPU tests."""
 
 import os
 import re
