@@ -1,10 +1,11 @@
 """A file is replaced in one step, or stays as it was."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from videomae2.files import replacing
+from videomae2.files import replacing, write_atomically
 
 
 def test_the_new_file_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -18,11 +19,32 @@ def test_the_new_file_appears_when_it_is_whole(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_text_is_on_the_disk_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a power cut after the rename can leave an empty file under the final name."""
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    synced: list[str] = []
+
+    def fsync(descriptor: int) -> None:
+        written = Path(f"/proc/self/fd/{descriptor}").read_text()
+        synced.append(f"{written} while {path.read_text()}")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_atomically(path, "né")
+    assert synced == ["né while old"]
+    assert path.read_bytes() == "né".encode()
+
+
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     path.write_text("old")
-    with pytest.raises(OSError, match="disk full"), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise OSError("disk full")
+    with pytest.raises(OSError, match="disk full"):
+        _write_half(path)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def _write_half(path: Path) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text("half")
+        raise OSError("disk full")

@@ -8,12 +8,12 @@ from videomae2.positions import by_axes, interpolate, position_table, sinusoid
 from . import tiny
 
 
-def test_the_native_grid_is_untouched():
+def test_the_native_grid_is_untouched() -> None:
     table = sinusoid(64, 48)
     assert interpolate(table, (4, 4, 4), (4, 4, 4)) is table
 
 
-def test_interpolation_keeps_what_is_linear_in_space_and_time():
+def test_interpolation_keeps_what_is_linear_in_space_and_time() -> None:
     """A table of coordinates stays one, up to the half-cell border where there is nothing to interpolate."""
     axes = [(torch.arange(side) + 0.5) / side for side in (8, 14, 14)]
     table = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, 2)
@@ -27,7 +27,7 @@ def test_interpolation_keeps_what_is_linear_in_space_and_time():
             torch.testing.assert_close(shown, wanted)
 
 
-def test_axes_do_not_mix():
+def test_axes_do_not_mix() -> None:
     """A longer clip keeps each place's own column; a larger picture keeps each step's own plane."""
     table = sinusoid(8 * 14 * 14, 24)
     longer = interpolate(table, (8, 14, 14), (16, 14, 14)).view(16, 196, 24)
@@ -37,18 +37,19 @@ def test_axes_do_not_mix():
     torch.testing.assert_close(larger[5, 0, 0], native[5, 0])
 
 
-def test_the_largest_table_is_built():
+def test_the_largest_table_is_built() -> None:
     table = position_table(TokenGrid.square(64, 266, patch=14), TokenGrid.square(patch=14), 1408)
     assert table.shape == (11552, 1408)
     assert table.isfinite().all()
 
 
-def test_learned_positions_learn():
+def test_learned_positions_learn() -> None:
     model = tiny.network(positions="learned")
     assert "encoder.pos_embed" in model.state_dict()
     assert torch.equal(model.encoder.pos_embed[0].detach(), sinusoid(64, 48))
     split = tiny.split()
     model(tiny.frames(), split).square().mean().backward()
+    assert model.encoder.pos_embed.grad is not None
     reached = model.encoder.pos_embed.grad[0].abs().sum(1) > 0
     seen = torch.zeros(64, dtype=torch.bool).index_fill_(0, split.visible.unique(), True)
     assert torch.equal(reached, seen)
@@ -57,13 +58,13 @@ def test_learned_positions_learn():
     assert not torch.equal(model.encoder.pos_embed, before)
 
 
-def test_a_sinusoid_is_no_parameter():
+def test_a_sinusoid_is_no_parameter() -> None:
     model = tiny.network()
     assert not any("pos_embed" in name for name in model.state_dict())
     assert not model.encoder.pos_embed.requires_grad
 
 
-def test_positions_by_axes_depend_on_one_axis_a_part():
+def test_positions_by_axes_depend_on_one_axis_a_part() -> None:
     """Width 20: eight channels for time, six for rows, six for columns."""
     table = by_axes((4, 6, 5), (4, 6, 5), 20).unflatten(0, (4, 6, 5))
     for channels, axis in ((slice(0, 8), 0), (slice(8, 14), 1), (slice(14, 20), 2)):
@@ -74,17 +75,15 @@ def test_positions_by_axes_depend_on_one_axis_a_part():
     torch.testing.assert_close(table[:, 0, 0, 0], torch.sin(torch.arange(4.0)))
 
 
-def test_positions_by_axes_keep_their_extent_on_another_grid():
-    """Twice the steps over the same seconds: the mean of two neighbours lies on the native step between
-    them.
-    """
+def test_positions_by_axes_keep_their_extent_on_another_grid() -> None:
+    """Twice the steps over the same seconds: the mean of two neighbours is the native step between them."""
     native, finer = by_axes((4, 2, 2), (4, 2, 2), 12), by_axes((8, 2, 2), (4, 2, 2), 12)
     native_t, finer_t = (torch.asin(table.unflatten(0, (-1, 2, 2))[:2, 0, 0, 0]) for table in (native, finer))
     torch.testing.assert_close(finer_t, torch.tensor([-0.25, 0.25]))
     torch.testing.assert_close(native_t[0], finer_t.mean())
 
 
-def test_a_network_by_axes_uses_them_in_both_halves():
+def test_a_network_by_axes_uses_them_in_both_halves() -> None:
     model = tiny.network(positions="axes")
     for half in (model.encoder, model.decoder):
         grid = model.encoder.config.grid

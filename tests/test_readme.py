@@ -28,14 +28,12 @@ def test_the_two_commands_are_what_ci_calls() -> None:
 
 
 def test_every_measured_number_is_a_result() -> None:
-    """Each row of the table names its file; every number of its result must be a value of that file, rounded
-    as shown.
-    """
+    """Each row of the table names its file, and every number shown is a value of that file, rounded."""
     table = README.split("## What is measured", 1)[1]
     rows = [line for line in table.splitlines() if line.startswith("|") and "results/" in line]
     assert rows
     for row in rows:
-        name = re.search(r"results/(\w+\.json)", row).group(1)
+        name = re.search(r"results/(\w+\.json)", row)[1]  # type: ignore[index]
         values = list(_numbers(json.loads((ROOT / "benchmarks" / "results" / name).read_text())))
         result = row.split("|")[2]
         shown = re.findall(r"(\d+\.(\d+))( %)?", result)

@@ -14,13 +14,15 @@ Frames = UInt8[Tensor, "B T C H W"] | Float[Tensor, "B T C H W"]
 def gather_cubes(
     frames: Frames, grid: TokenGrid, tokens: Int[Tensor, "B S"] | None = None
 ) -> Shaped[Tensor, "B S C t p q"]:
-    """The cubes of `tokens` (None: all, in raster order), untouched in type and value; no other pixel is
-    copied.
+    """Gather the cubes of `tokens` (None: of all, in raster order) with their dtype and values.
 
-    Axes of a cube: channel, frame, row, column, the order of a 3-D convolution's weight.
+    The axes of a cube are channel, frame, row, column, as in the weight of a 3-D convolution. UserError where
+    the clips are not the grid's.
     """
     grid.check_clip(tuple(frames.shape))
     if tokens is not None:
+        # One indexed copy of the chosen pixels: cutting the whole clip first would copy all of it, of which
+        # the encoder of pre-training sees a tenth.
         runs = _runs(grid, tokens)
         return frames.reshape(-1, grid.patch).index_select(0, runs.flatten()).view(*runs.shape, grid.patch)
     batch, (steps, rows, columns) = frames.shape[0], grid.shape
@@ -29,8 +31,9 @@ def gather_cubes(
 
 
 def _runs(grid: TokenGrid, tokens: Tensor) -> Tensor:
-    """[B, S, C, t, p]: where each row of each cube lies, counted in runs of `patch` pixels through the whole
-    batch.
+    """Index [B, S, C, t, p] of each row of each cube in the batch seen as [-1, patch].
+
+    A row of a cube is `patch` contiguous pixels, the longest piece that index_select can copy at once.
     """
     _, rows, columns = grid.shape
     sample, channel, frame, line = (
@@ -46,21 +49,20 @@ def _runs(grid: TokenGrid, tokens: Tensor) -> Tensor:
 def cubes(
     frames: Frames, grid: TokenGrid, tokens: Int[Tensor, "B S"] | None = None
 ) -> Float[Tensor, "B S P"]:
-    """Pixels in [0, 1] of the cubes of `tokens`, flattened as released: frame, row, column, channel
-    fastest.
-    """
+    """Cubes of `tokens` (None: of all) as vectors of P values in [0, 1], in the released order."""
     return unit_range(flatten_cubes(gather_cubes(frames, grid, tokens)))
 
 
 def flatten_cubes(values: Shaped[Tensor, "B S C t p q"]) -> Shaped[Tensor, "B S P"]:
-    """Cubes as vectors in the released order: frame, row, column, channel fastest."""
+    """Flatten cubes to vectors in the released order: frame, row, column, with the channel fastest."""
     return values.permute(0, 1, 3, 4, 5, 2).flatten(2)
 
 
 def unit_range(values: Shaped[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """uint8 as float32 in [0, 1]; floats as they are, in float32 at least."""
+    """Convert uint8 to float32 in [0, 1]; floats keep their values, in float32 at least."""
     if values.dtype == torch.uint8:
         return values / 255
+    # Statistics of half-precision pixels would lose digits; float64 stays, for exact tests.
     return values if values.dtype == torch.float64 else values.float()
 
 
@@ -70,14 +72,15 @@ def paste(
     grid: TokenGrid,
     canvas: Float[Tensor, "B T C H W"] | None = None,
 ) -> Float[Tensor, "B T C H W"]:
-    """The inverse of `cubes`: a clip with these cubes at these tokens, on a copy of `canvas` (None:
-    black).
+    """Put cubes at their tokens into a copy of `canvas` (None: a black clip); the inverse of `cubes`.
+
+    UserError where a cube has another number of values than the grid's.
     """
     batch, size = values.shape[0], values.shape[2]
     if size != grid.cube_values:
         raise UserError(
-            f"cubes of {size} values came, but the grid {grid} has cubes of {grid.cube_values}; use its own "
-            "grid"
+            f"expected cubes of {grid.cube_values} values for the grid {grid}, got {size}; use the grid that "
+            "they were cut with"
         )
     if canvas is None:
         canvas = values.new_zeros(grid.clip_shape(batch))

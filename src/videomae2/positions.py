@@ -1,6 +1,4 @@
-"""Position tables: the released sinusoid over the flattened grid, interpolated in 3-D to any other grid; and
-one by axes.
-"""
+"""Position tables: the released sinusoid over the flattened grid, in 3-D for any other; and one by axes."""
 
 import numpy as np
 import torch
@@ -10,17 +8,18 @@ from torch.nn import functional as F
 
 from videomae2.geometry import TokenGrid
 
+BASE = 10000.0
+"""Base of the released sinusoid, which counts flattened token numbers in the thousands."""
 AXIS_BASE = 100.0
-"""Of the table by axes: a grid has at most some dozens of steps along an axis, where 10000 leaves most
-channels constant.
-"""
+"""Base of the table by axes (ours): over an axis's dozens of steps 10000 leaves most channels constant."""
 
 
 def position_table(
     grid: TokenGrid, native: TokenGrid, width: int, kind: str = "sinusoid"
 ) -> Float[Tensor, "N D"]:
-    """The table of `native`, bit-equal to the released one, brought to `grid`; with kind "axes" the table by
-    axes.
+    """Table of `grid` for embedding width D: the sinusoid of `native`, interpolated; or "axes", that by axes.
+
+    On the native grid itself the sinusoid is bit-equal to the released table.
     """
     if kind == "axes":
         return by_axes(grid.shape, native.shape, width)
@@ -28,10 +27,9 @@ def position_table(
 
 
 def sinusoid(count: int, width: int) -> Float[Tensor, "N D"]:
-    """sin and cos interleaved, base 10000, over the flattened token number, computed in float64
-    (released).
-    """
-    rate = np.power(10000.0, 2 * (np.arange(width) // 2) / width)
+    """Sine and cosine interleaved, over the flattened token number (released)."""
+    # In float64 and rounded once, as released: in float32 the angles of late tokens lose digits.
+    rate = np.power(BASE, 2 * (np.arange(width) // 2) / width)
     angle = np.arange(count)[:, None] / rate
     angle[:, 0::2] = np.sin(angle[:, 0::2])
     angle[:, 1::2] = np.cos(angle[:, 1::2])
@@ -39,15 +37,16 @@ def sinusoid(count: int, width: int) -> Float[Tensor, "N D"]:
 
 
 def by_axes(shape: tuple[int, int, int], native: tuple[int, int, int], width: int) -> Float[Tensor, "N D"]:
-    """A sinusoid of each of t, h, w in a third of the channels (ours; even thirds, time takes the rest).
+    """A sinusoid of each of t, h, w in a third of the channels (ours).
 
-    Neighbours in space and time are alike from the start, which networks too small or too briefly trained to
-    find that out from the released table need. Coordinates are those of `native` over the same extent.
+    Thirds are even, for pairs of sine and cosine; time takes what remains. Neighbours in space and time have
+    similar codes from the start, which networks too small, or trained too briefly, do not learn from the
+    released table. `shape` covers the same extent as `native`, whose steps are the unit of the coordinates.
     """
     third = width // 6 * 2
     tables = []
     for side, native_side, channels in zip(shape, native, (width - 2 * third, third, third), strict=True):
-        places = (np.arange(side) + 0.5) * native_side / side - 0.5
+        places = (np.arange(side) + 0.5) * native_side / side - 0.5  # cell centres, in native steps
         angle = places[:, None] / np.power(AXIS_BASE, 2 * (np.arange(channels) // 2) / channels)
         tables.append(np.where(np.arange(channels) % 2 == 0, np.sin(angle), np.cos(angle)))
     t, h, w = (
@@ -60,10 +59,12 @@ def by_axes(shape: tuple[int, int, int], native: tuple[int, int, int], width: in
 def interpolate(
     table: Float[Tensor, "N D"], native: tuple[int, int, int], shape: tuple[int, int, int]
 ) -> Float[Tensor, "M D"]:
-    """A table of a (t, h, w) grid on another grid over the same extent, linearly in each axis; itself on its
-    own grid.
+    """Resample a table of a (t, h, w) grid to another grid over the same extent, linearly in each axis.
+
+    On its own grid the table itself comes back. The released code resamples nothing: at another size its
+    table, over flattened numbers, puts every token in the wrong place.
     """
     if native == shape:
         return table
-    volume = table.T.unflatten(1, native)[None]
+    volume = table.T.reshape(1, -1, *native)
     return F.interpolate(volume, shape, mode="trilinear", align_corners=False)[0].flatten(1).T.contiguous()

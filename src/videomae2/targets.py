@@ -1,6 +1,10 @@
-"""What a prediction is compared with: the pixels of the scored cubes, normalised (paper 3.2; released
-engine).
+"""What a prediction is compared with: pixels of the scored cubes, normalised (paper 3.2; released engine).
+
+`TARGETS` has a row for each choice of `target.normalize`. A new target is its row here and its word in
+`settings.py`.
 """
+
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
@@ -10,27 +14,53 @@ from videomae2.cubes import Frames, cubes, flatten_cubes, gather_cubes, paste, u
 from videomae2.errors import UserError
 from videomae2.geometry import TokenGrid
 
-__all__ = ["cubes", "denormalize", "paste", "reconstruction_targets"]
+__all__ = ["TARGETS", "cubes", "denormalize", "paste", "reconstruction_targets"]
 
 _EPSILON = 1e-6  # released: added to the standard deviation, not to the variance
-_AXES = {"channel": (2,), "cube": (2, 3)}  # of [B, S, pixels, channels]
-_GATHERED_AXES = {"channel": (3, 4, 5), "cube": (2, 3, 4, 5)}  # of [B, S, C, t, p, q]
+
+# Axes that a cube's statistics are taken over: of [B, S, C, t, p, q], and of [B, S, pixels, channels].
+_GATHERED_AXES = {"channel": (3, 4, 5), "cube": (2, 3, 4, 5)}
+_FLAT_AXES = {"channel": (2,), "cube": (2, 3)}
+
+
+def channel_normalized(frames: Frames, grid: TokenGrid, tokens: Int[Tensor, "B S"]) -> Float[Tensor, "B S P"]:
+    """Each cube and colour channel to mean 0 and unbiased variance 1 (released)."""
+    return _normalized(frames, grid, tokens, "channel")
+
+
+def cube_normalized(frames: Frames, grid: TokenGrid, tokens: Int[Tensor, "B S"]) -> Float[Tensor, "B S P"]:
+    """Each cube, all channels together, to mean 0 and unbiased variance 1 (the paper's text)."""
+    return _normalized(frames, grid, tokens, "cube")
+
+
+def raw_pixels(frames: Frames, grid: TokenGrid, tokens: Int[Tensor, "B S"]) -> Float[Tensor, "B S P"]:
+    """Pixels in [0, 1] as they are."""
+    return cubes(frames, grid, tokens)
+
+
+Target = Callable[[Frames, TokenGrid, Tensor], Tensor]
+"""From clips, their grid and tokens [B, S] to what each is compared with, [B, S, P]."""
+
+TARGETS: dict[str, Target] = {
+    "channel": channel_normalized,
+    "cube": cube_normalized,
+    "none": raw_pixels,
+}
+"""Every choice of `target.normalize`, and the function that computes it."""
 
 
 @torch.no_grad()
 def reconstruction_targets(
     frames: Frames, grid: TokenGrid, tokens: Int[Tensor, "B S"], normalize: str = "channel"
 ) -> Float[Tensor, "B S P"]:
-    """Targets of these tokens only, without gradients, from un-normalised pixels in [0, 1].
+    """Targets of these tokens only, from pixels in [0, 1] without the network's mean and standard deviation.
 
-    `channel`: each cube and colour channel to mean 0 and unbiased variance 1, as released; `cube`: statistics
-    over the whole cube; `none`: raw pixels. UserError where a cube is too small to have a variance.
+    They carry no gradient. `normalize` names a row of `TARGETS`; UserError where there is none, or where a
+    cube is too small to have a variance.
     """
-    pixels = unit_range(gather_cubes(frames, grid, tokens))
-    if normalize != "none":
-        mean, deviation = _statistics(pixels, _axes(normalize, grid, _GATHERED_AXES))
-        pixels = pixels.sub(mean).div_(deviation)
-    return flatten_cubes(pixels)
+    if normalize not in TARGETS:
+        raise _unknown(normalize)
+    return TARGETS[normalize](frames, grid, tokens)
 
 
 def denormalize(
@@ -39,34 +69,46 @@ def denormalize(
     grid: TokenGrid,
     normalize: str = "channel",
 ) -> Float[Tensor, "B S P"]:
-    """Predictions as pixels, with the mean and deviation of the true cubes `pixels` ([0, 1], from `cubes`),
-    for looking at.
+    """Turn predictions into pixels, for looking at: a network predicts a cube's pattern, not its brightness.
+
+    Mean and standard deviation are those of the true cubes `pixels`, in [0, 1] from `cubes`. UserError where
+    no pixels can be made of such a target.
     """
     if normalize == "none":
         return prediction
-    mean, deviation = _statistics(_by_channel(pixels, grid), _axes(normalize, grid, _AXES))
-    return (_by_channel(prediction, grid) * deviation + mean).flatten(2)
+    mean, std = _statistics(_by_channel(pixels, grid), _axes(normalize, grid, _FLAT_AXES))
+    return (_by_channel(prediction, grid) * std + mean).flatten(2)
+
+
+def _normalized(frames: Frames, grid: TokenGrid, tokens: Tensor, normalize: str) -> Tensor:
+    pixels = unit_range(gather_cubes(frames, grid, tokens))
+    mean, std = _statistics(pixels, _axes(normalize, grid, _GATHERED_AXES))
+    return flatten_cubes(pixels.sub(mean).div_(std))
 
 
 def _axes(normalize: str, grid: TokenGrid, axes: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
-    """The axes that statistics are taken over."""
     if normalize not in axes:
-        raise UserError(f"target normalisation {normalize!r} came; choose channel, cube or none")
+        raise _unknown(normalize)
     if (grid.cube_pixels if normalize == "channel" else grid.cube_values) < 2:
         raise UserError(
-            f"a cube of one value has no variance to normalise by ({grid}); use target.normalize = none"
+            f"expected cubes of at least two values to normalise by their variance, got one value ({grid}); "
+            "try target.normalize = none"
         )
     return axes[normalize]
 
 
 def _statistics(pixels: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    # Two passes: torch's variance takes one, and on a CPU ten times as long.
+    """Mean and unbiased standard deviation, plus epsilon, over `axes`, which are kept."""
+    # From the norm of the centred values: torch.var takes ten times as long over these axes on a CPU.
     mean = pixels.mean(axes, keepdim=True)
     count = pixels.numel() // mean.numel()
-    return mean, torch.linalg.vector_norm(pixels - mean, dim=axes, keepdim=True) / (
-        count - 1
-    ) ** 0.5 + _EPSILON
+    norm = torch.linalg.vector_norm(pixels - mean, dim=axes, keepdim=True)
+    return mean, norm / (count - 1) ** 0.5 + _EPSILON
 
 
 def _by_channel(values: Tensor, grid: TokenGrid) -> Tensor:
-    return values.unflatten(2, (grid.cube_pixels, grid.channels))
+    return values.reshape(*values.shape[:2], grid.cube_pixels, grid.channels)
+
+
+def _unknown(normalize: str) -> UserError:
+    return UserError(f"expected target.normalize to be one of {', '.join(TARGETS)}, got {normalize!r}")

@@ -16,7 +16,7 @@ def _ints(*values: int) -> torch.Tensor:
     return torch.tensor(values)
 
 
-def test_softmax_is_averaged_over_views_not_logits():
+def test_softmax_is_averaged_over_views_not_logits() -> None:
     scores = ViewScores(_ints(0), 2)
     logits = torch.tensor(
         [[0.0, 9.0], [2.0, 0.0], [2.0, 0.0]]
@@ -29,13 +29,13 @@ def test_softmax_is_averaged_over_views_not_logits():
     assert scores.accuracy().top1 == 1.0
 
 
-def test_rows_are_not_merged_by_anything_but_their_number():
+def test_rows_are_not_merged_by_anything_but_their_number() -> None:
     scores = ViewScores(_ints(0, 1), 3)  # a/1.mp4 and b/1.mp4: one right, one wrong
     scores.update(_logits(0, 0), _ints(0, 1), _ints(0, 0))
     assert scores.accuracy().top1 == 0.5
 
 
-def test_a_failed_row_counts_as_wrong():
+def test_a_failed_row_counts_as_wrong() -> None:
     scores = ViewScores(_ints(0, 1, 2), 3)
     scores.update(_logits(0, 1), _ints(0, 1), _ints(0, 0))
     scores.fail([Failure(2, "broken.mp4", "no video stream")])
@@ -46,20 +46,20 @@ def test_a_failed_row_counts_as_wrong():
     assert scores.per_class()[2].failed == 1
 
 
-def test_a_row_never_scored_counts_as_wrong_too():
+def test_a_row_never_scored_counts_as_wrong_too() -> None:
     scores = ViewScores(_ints(0, 1), 3)
     scores.update(_logits(0), _ints(0), _ints(0))
     assert scores.accuracy().top1 == 0.5
 
 
-def test_scores_that_are_not_finite_count_as_wrong():
+def test_scores_that_are_not_finite_count_as_wrong() -> None:
     scores = ViewScores(_ints(0, 1), 3)
     scores.update(torch.tensor([[float("nan")] * 3, [0.0, 9.0, 0.0]]), _ints(0, 1), _ints(0, 0))
     assert scores.accuracy().top1 == 0.5
     assert scores.accuracy().failed == 1
 
 
-def test_top5_is_not_available_below_five_classes():
+def test_top5_is_not_available_below_five_classes() -> None:
     few, many = ViewScores(_ints(0), 3), ViewScores(_ints(4), 6)
     few.update(_logits(0), _ints(0), _ints(0))
     many.update(torch.tensor([[6.0, 5.0, 4.0, 3.0, 2.0, 1.0]]), _ints(0), _ints(0))
@@ -68,7 +68,7 @@ def test_top5_is_not_available_below_five_classes():
     assert (many.accuracy().top1, many.accuracy().top5) == (0.0, 1.0)
 
 
-def test_merging_processes_equals_one_process():
+def test_merging_processes_equals_one_process() -> None:
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 6, (40,), generator=generator)
     logits = torch.randn(80, 6, generator=generator)
@@ -89,7 +89,7 @@ def test_merging_processes_equals_one_process():
     assert merged.accuracy().evaluated == 40
 
 
-def test_views_of_one_row_may_come_from_two_processes():
+def test_views_of_one_row_may_come_from_two_processes() -> None:
     labels = _ints(0)
     first, second, whole = (ViewScores(labels, 3) for _ in range(3))
     logits = torch.tensor([[1.0, 2.0, 0.0], [3.0, 0.0, 0.0]])
@@ -100,20 +100,20 @@ def test_views_of_one_row_may_come_from_two_processes():
     torch.testing.assert_close(first.scored()[1], whole.scored()[1])
 
 
-def test_partly_overlapping_views_are_refused():
+def test_partly_overlapping_views_are_refused() -> None:
     first, second = ViewScores(_ints(0), 3), ViewScores(_ints(0), 3)
     first.update(_logits(0, 0), _ints(0, 0), _ints(0, 1))
     second.update(_logits(0, 0), _ints(0, 0), _ints(1, 2))
-    with pytest.raises(UserError, match=r"views \[1\] were scored twice"):
+    with pytest.raises(UserError, match=r"expected each view once, got views \[1\] of row 0"):
         first.merge(second)
 
 
-def test_scores_of_another_manifest_are_refused():
-    with pytest.raises(UserError, match="two different manifests"):
+def test_scores_of_another_manifest_are_refused() -> None:
+    with pytest.raises(UserError, match="expected scores of the same manifest"):
         ViewScores(_ints(0), 3).merge(ViewScores(_ints(1), 3))
 
 
-def test_confusion_and_per_class_agree_with_a_count_by_hand():
+def test_confusion_and_per_class_agree_with_a_count_by_hand() -> None:
     scores = ViewScores(_ints(0, 0, 1, 2), 3)
     scores.update(_logits(0, 1, 1, 0), _ints(0, 1, 2, 3), _ints(0, 0, 0, 0))
     assert scores.confusion().tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
@@ -121,18 +121,18 @@ def test_confusion_and_per_class_agree_with_a_count_by_hand():
     assert scores.accuracy().mean_class == pytest.approx((0.5 + 1 + 0) / 3)
 
 
-def test_equal_scores_do_not_make_every_class_right():
+def test_equal_scores_do_not_make_every_class_right() -> None:
     tied = torch.zeros(4, 4)
     assert ranking(tied)[0].tolist() == [0, 1, 2, 3]
     assert top_hits(tied, torch.arange(4), 1).tolist() == [True, False, False, False]
 
 
 @pytest.mark.parametrize("label", [-1, 3])
-def test_a_label_outside_the_classes_is_refused(label):
-    with pytest.raises(UserError, match=f"row 1 has label {label}.*labels 0..2"):
+def test_a_label_outside_the_classes_is_refused(label: int) -> None:
+    with pytest.raises(UserError, match=f"expected labels 0..2 for 3 classes, got {label} in row 1"):
         ViewScores(_ints(0, label), 3)
 
 
-def test_another_number_of_scores_is_refused():
-    with pytest.raises(UserError, match="4 scores for each clip, but 3 classes"):
+def test_another_number_of_scores_is_refused() -> None:
+    with pytest.raises(UserError, match="expected 3 scores for each clip, got 4"):
         ViewScores(_ints(0), 3).update(torch.zeros(1, 4), _ints(0), _ints(0))

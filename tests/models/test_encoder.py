@@ -52,7 +52,7 @@ def test_any_grid_that_divides(changes):
 
 
 def test_another_shape_is_refused():
-    with pytest.raises(UserError, match=r"reads \[B, 8, 3, 32, 32\]"):
+    with pytest.raises(UserError, match=r"expected clips \[B, 8, 3, 32, 32\]"):
         build_encoder(tiny.settings())(tiny.frames(size=48))
 
 

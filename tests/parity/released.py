@@ -1,9 +1,8 @@
-"""Golden files recorded from the released code, and our networks carrying their weights under the released
-names.
-"""
+"""Golden files recorded from the released code, and our networks carrying their weights."""
 
 import json
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
@@ -16,6 +15,7 @@ from videomae2.models.autoencoder import Autoencoder
 from videomae2.models.decoder import Decoder
 from videomae2.models.encoder import Encoder
 
+M = TypeVar("M", bound=nn.Module)
 PRETRAIN = (
     "pretrain_dual_p8",
     "pretrain_dual_p14_wide_mlp",
@@ -26,7 +26,7 @@ PRETRAIN = (
 CLASSIFY = ("classify_mean_pool", "classify_p14_wide_mlp")
 
 
-def read(path: Path) -> tuple[dict, dict[str, Tensor], dict[str, Tensor]]:
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
     """A golden file as its configuration, its recorded tensors and its weights."""
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -44,7 +44,7 @@ def frames(tensors: dict[str, Tensor]) -> Tensor:
     return tensors["clip01"].transpose(1, 2).contiguous()
 
 
-def autoencoder(config: dict, weights: dict[str, Tensor]) -> Autoencoder:
+def autoencoder(config: dict[str, Any], weights: dict[str, Tensor]) -> Autoencoder:
     """Our pre-training network with the recorded weights: their names are ours."""
     extra = {"cosine_attention": config.get("cos_attn", False), "layer_scale": config.get("init_values", 0.0)}
     encoder = encoder_config(
@@ -61,7 +61,7 @@ def autoencoder(config: dict, weights: dict[str, Tensor]) -> Autoencoder:
     return loaded(Autoencoder(Encoder(encoder), Decoder(decoder, encoder.grid, encoder.native)), weights)
 
 
-def classifier(config: dict, weights: dict[str, Tensor]) -> Classifier:
+def classifier(config: dict[str, Any], weights: dict[str, Tensor]) -> Classifier:
     """Our classifier with the recorded weights, whose encoder has no prefix in the released layout."""
     encoder = Encoder(
         encoder_config(config, config["dim"], config["depth"], config["heads"]), final_norm=False
@@ -73,7 +73,9 @@ def classifier(config: dict, weights: dict[str, Tensor]) -> Classifier:
     return loaded(Classifier(encoder, config["num_classes"]), ours)
 
 
-def encoder_config(config: dict, width: int, depth: int, num_heads: int, **extra) -> EncoderConfig:
+def encoder_config(
+    config: dict[str, Any], width: int, depth: int, num_heads: int, **extra: Any
+) -> EncoderConfig:
     """The recorded grid is the native one: the released table is made for the network's own size."""
     grid = TokenGrid.square(
         config["num_frames"], config["img_size"], config["tubelet_size"], config["patch_size"]
@@ -81,7 +83,7 @@ def encoder_config(config: dict, width: int, depth: int, num_heads: int, **extra
     return EncoderConfig(grid, grid, width, depth, num_heads, round(width * config["mlp_ratio"]), **extra)
 
 
-def loaded(module: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
+def loaded(module: M, weights: dict[str, Tensor]) -> M:
     module.load_state_dict(weights, strict=True)
     return module
 
@@ -95,4 +97,5 @@ def error(ours: Tensor, theirs: Tensor) -> float:
 
 def global_norm(module: nn.Module) -> Tensor:
     """Norm of all gradients together."""
-    return torch.stack([p.grad.norm() for p in module.parameters()]).norm().reshape(1)
+    norms = torch.stack([p.grad.norm() for p in module.parameters() if p.grad is not None])
+    return norms.square().sum().sqrt().reshape(1)

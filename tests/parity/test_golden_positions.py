@@ -1,6 +1,7 @@
 """The sinusoid table, bit for bit."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +13,12 @@ from videomae2.positions import position_table, sinusoid
 
 
 @pytest.mark.parametrize("name", ["64x48", "128x24"])
-def test_sinusoid_is_bit_equal_to_the_released_table(golden, name):
+def test_sinusoid_is_bit_equal_to_the_released_table(golden: Path, name: str) -> None:
     table = load_file(golden / "sinusoid_positions.safetensors")[name]
     assert torch.equal(sinusoid(*table.shape), table)
 
 
-def test_table_of_the_native_grid_is_bit_equal_to_one_computed_number_by_number():
+def test_table_of_the_native_grid_is_bit_equal_to_one_computed_number_by_number() -> None:
     """The released code fills the table in Python floats; every twentieth token of the published grid's."""
     grid, width = TokenGrid(), 768
     table = position_table(grid, grid, width)[::20]

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ RECORDED = json.loads((Path(__file__).parent / "data" / "schedules_and_sampling.
 
 
 @pytest.mark.parametrize("case", RECORDED["frame_indices"], ids=lambda case: f"{case['num_frames']} frames")
-def test_frame_indices(case: dict) -> None:
+def test_frame_indices(case: dict[str, Any]) -> None:
     count = case["num_frames"]
     np.testing.assert_array_equal(
         sampling.dense_test_views(count, 16, 4, 5), case["dense_stride4_test_views"]
@@ -27,13 +28,13 @@ def test_frame_indices(case: dict) -> None:
 
 
 @pytest.mark.parametrize("case", RECORDED["pretrain_frame_indices"])
-def test_pretrain_indices(case: dict) -> None:
+def test_pretrain_indices(case: dict[str, Any]) -> None:
     found = sampling.pretrain_indices(case["num_frames"], 16, case["stride"], start=case["start_1based"] - 1)
     np.testing.assert_array_equal(found, case["indices"])
 
 
 @pytest.mark.parametrize("case", RECORDED["crop_offsets"])
-def test_crop_offsets(case: dict) -> None:
+def test_crop_offsets(case: dict[str, Any]) -> None:
     np.testing.assert_array_equal(
         sampling.crop_offsets(case["height"], case["width"], case["crops"]), case["offsets"]
     )

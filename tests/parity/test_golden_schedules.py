@@ -1,6 +1,8 @@
 """Learning rates and layer-wise scales, number for number as the released code computes them."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import nn
@@ -13,11 +15,11 @@ OUR_NAMES = {"patch_embed.proj": "encoder.tokenizer.proj", "blocks": "encoder.bl
 
 
 @pytest.fixture(scope="module")
-def recorded(golden):
+def recorded(golden: Path) -> Any:
     return json.loads((golden / "schedules_and_sampling.json").read_text())
 
 
-def test_learning_rates(recorded):
+def test_learning_rates(recorded: dict[str, Any]) -> None:
     for case in recorded["schedules"]:
         optim = OptimSettings(
             base_lr=case["base"],
@@ -32,7 +34,7 @@ def test_learning_rates(recorded):
         assert values == pytest.approx(case["values"], rel=1e-12, abs=1e-18)
 
 
-def test_layer_decay_scales(recorded):
+def test_layer_decay_scales(recorded: dict[str, Any]) -> None:
     for case in recorded["layer_decay"]:
         for name, scale in case["scale"].items():
             ours = name
@@ -42,7 +44,7 @@ def test_layer_decay_scales(recorded):
                 assert layer_scale(spelling, case["decay"], case["depth"]) == pytest.approx(scale, rel=1e-12)
 
 
-def test_groups_of_a_module_carry_the_scales(recorded):
+def test_groups_of_a_module_carry_the_scales(recorded: dict[str, Any]) -> None:
     case = recorded["layer_decay"][0]
     module = nn.Module()
     module.patch_embed = nn.Module()

@@ -6,6 +6,7 @@ with 1e-6; the tests set those two to 1e-6. Every other one follows config.json.
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -24,26 +25,28 @@ from videomae2.weights.describe import load_into, read_checkpoint, write_transfo
 
 transformers = pytest.importorskip("transformers")
 
+M = TypeVar("M", bound=nn.Module)
 TINY = ModelSettings(
-    num_frames=8, size=32, patch=8, width=48, depth=3, num_heads=3, decoder_width=24, decoder_heads=2, decoder_depth=2,
-    native_frames=8, native_size=32,
+    num_frames=8, size=32, patch=8, width=48, depth=3, num_heads=3,
+    decoder_width=24, decoder_heads=2, decoder_depth=2, native_frames=8, native_size=32,
 )  # fmt: skip
 CLIP = torch.rand(3, 8, 3, 32, 32, generator=torch_generator(7))
 HIDDEN = torch.rand(3, 64, generator=torch_generator(8)).argsort(1) < 48
 
 
-def theirs(kind: str, **changes) -> nn.Module:
+def theirs(kind: str, **changes: Any) -> Any:
     """A random model of `transformers`, with no value left at zero or one."""
     config = transformers.VideoMAEConfig(
         image_size=32, patch_size=8, num_frames=8, hidden_size=48, num_hidden_layers=3, num_attention_heads=3,
-        intermediate_size=192, decoder_hidden_size=24, decoder_num_hidden_layers=2, decoder_num_attention_heads=2,
-        decoder_intermediate_size=96, layer_norm_eps=1e-6, use_mean_pooling=kind == "classifier", num_labels=5, **changes,
+        intermediate_size=192, decoder_hidden_size=24, decoder_num_hidden_layers=2,
+        decoder_num_attention_heads=2, decoder_intermediate_size=96, layer_norm_eps=1e-6,
+        use_mean_pooling=kind == "classifier", num_labels=5, **changes,
     )  # fmt: skip
     names = {"pretrain": "VideoMAEForPreTraining", "classifier": "VideoMAEForVideoClassification"}
     return stirred(getattr(transformers, names[kind])(config), 3)
 
 
-def stirred(model: nn.Module, seed: int) -> nn.Module:
+def stirred(model: M, seed: int) -> M:
     generator = torch_generator(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -53,7 +56,7 @@ def stirred(model: nn.Module, seed: int) -> nn.Module:
     return trained_eps(model).eval()
 
 
-def trained_eps(model: nn.Module) -> nn.Module:
+def trained_eps(model: M) -> M:
     for name, module in model.named_modules():
         if name in ("decoder.norm", "fc_norm"):
             module.eps = 1e-6
@@ -95,6 +98,7 @@ def test_pretraining_read_from_transformers(tmp_path: Path) -> None:
     reference.save_pretrained(tmp_path / "hf")
     checkpoint = read_checkpoint(tmp_path / "hf")
     assert (checkpoint.layout, checkpoint.kind, checkpoint.settings) == ("transformers", "pretrain", TINY)
+    assert checkpoint.settings is not None
     ours = build_autoencoder(checkpoint.settings).eval()
     assert load_into(ours, checkpoint).complete
     equal_pretraining(ours, reference)
@@ -106,6 +110,7 @@ def test_classification_read_from_transformers(tmp_path: Path) -> None:
     checkpoint = read_checkpoint(tmp_path / "hf" / "model.safetensors")
     assert (checkpoint.layout, checkpoint.kind, checkpoint.num_classes) == ("transformers", "classifier", 5)
     assert checkpoint.class_names == tuple(f"class {number}" for number in range(5))
+    assert checkpoint.settings is not None
     ours = build_classifier(checkpoint.settings, 5).eval()
     assert load_into(ours, checkpoint).complete
     equal_classification(ours, reference)
@@ -113,9 +118,7 @@ def test_classification_read_from_transformers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["pretrain", "classifier"])
 def test_a_state_dict_saved_from_memory_is_read_too(tmp_path: Path, kind: str) -> None:
-    """In memory the biases are called query.bias and value.bias; with config.json beside it, heads are
-    known.
-    """
+    """In memory the biases are called query.bias and value.bias; config.json beside it tells the heads."""
     reference = theirs(kind)
     reference.config.save_pretrained(tmp_path)
     torch.save(reference.state_dict(), tmp_path / "pytorch_model.bin")
@@ -187,6 +190,7 @@ def test_theirs_to_ours_and_back_is_bit_equal(tmp_path: Path) -> None:
     for kind in ("pretrain", "classifier"):
         theirs(kind).save_pretrained(tmp_path / kind)
         checkpoint = read_checkpoint(tmp_path / kind)
+        assert checkpoint.settings is not None
         write_transformers(tmp_path / f"{kind} back", checkpoint.state, checkpoint.settings, kind)
         before, after = (load_file(tmp_path / name / "model.safetensors") for name in (kind, f"{kind} back"))
         assert before.keys() == after.keys() and all(

@@ -12,7 +12,7 @@ from typing import Any
 from videomae2 import config
 from videomae2.engine import parallel
 from videomae2.errors import UserError
-from videomae2.files import replacing
+from videomae2.files import write_atomically
 
 CHANGES_NOTHING = frozenset(
     {
@@ -117,14 +117,6 @@ class RunFolder:
             ) from None
         except OSError:
             pass  # A file system without locks: the run goes on unguarded.
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a text file in one rename, so that a reader finds the old one or the new one, never a part."""
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _ours(name: str) -> bool:

@@ -14,8 +14,9 @@ from videomae2.records import Failure
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One class: rows listed, rows that could not be scored, and rows right at top-1 and at top-5 (None below
-    5 classes).
+    """One class: rows listed, rows that could not be scored, rows right at top-1 and at top-5.
+
+    `right5` is None where there are fewer than five classes.
     """
 
     label: int
@@ -34,8 +35,8 @@ class ClassScore:
 class Accuracy:
     """Shares of *listed* rows that are right: a row that failed, or was never scored, counts as wrong.
 
-    `top5` is None where there are fewer than five classes. `mean_class` is the mean of the per-class
-    accuracies.
+    The released code leaves such rows out of the denominator. `top5` is None where there are fewer than five
+    classes; `mean_class` is the mean accuracy of the classes that have rows.
     """
 
     top1: float
@@ -49,13 +50,14 @@ class Accuracy:
         top5 = "n/a" if self.top5 is None else f"{100 * self.top5:.2f} %"
         return (
             f"top-1 {100 * self.top1:.2f} %, top-5 {top5} "
-            f"({self.evaluated} evaluated, {self.failed} failed, {self.listed} listed; failed rows count as "
-            "wrong)"
+            f"({self.evaluated} evaluated, {self.failed} failed, {self.listed} listed; "
+            "failed rows count as wrong)"
         )
 
 
 def ranking(scores: Float[Tensor, "n K"]) -> Int[Tensor, "n K"]:
     """Classes from the best to the worst score; equal scores keep the order of the class numbers."""
+    # One stable order for top-1, top-5 and confusion: with `>=`, a constant network would always be right.
     return scores.argsort(dim=1, descending=True, stable=True)
 
 
@@ -65,21 +67,21 @@ def top_hits(scores: Float[Tensor, "n K"], labels: Int[Tensor, "n"], k: int) -> 
 
 
 class ViewScores:
-    """The mean over views of each row's softmax, kept by manifest row.
+    """The mean over views of each row's softmax (released), kept by manifest row.
 
-    `labels` are those of all listed rows, so that a row nobody could read is still in every denominator. Two
-    processes that scored different rows (or different views of a row) merge; a view seen twice counts once.
+    `labels` [M] are those of all listed rows, so that a row that nobody could read is still in every
+    denominator. Processes that scored different rows, or different views of a row, merge; a view that was
+    scored twice, as padding samplers do, counts once. UserError for no rows, or a label that is no class.
     """
 
     def __init__(self, labels: Int[Tensor, "M"], num_classes: int) -> None:
         if len(labels) == 0:
-            raise UserError("there is nothing to score: the manifest lists no row")
+            raise UserError("expected at least one row to score, got none; name a manifest with --data.val")
         if int(labels.min()) < 0 or int(labels.max()) >= num_classes:
             bad = int(((labels < 0) | (labels >= num_classes)).nonzero()[0])
             raise UserError(
-                f"row {bad} has label {int(labels[bad])}, but accuracy over {num_classes} classes needs "
-                "labels "
-                f"0..{num_classes - 1}; label the manifest, or evaluate a model with more classes"
+                f"expected labels 0..{num_classes - 1} for {num_classes} classes, got {int(labels[bad])} in "
+                f"row {bad}; label the manifest, or evaluate a model with more classes"
             )
         self.labels = labels.cpu()
         self.num_classes = num_classes
@@ -88,26 +90,30 @@ class ViewScores:
         self.failures: dict[int, Failure] = {}
 
     def update(self, logits: Float[Tensor, "n K"], row: Int[Tensor, "n"], view: Int[Tensor, "n"]) -> None:
-        """Add the softmax of `logits`, one line for each (row, view)."""
+        """Add the softmax of `logits`, one line for each (row, view).
+
+        UserError where the number of classes is another one.
+        """
         if logits.shape[1] != self.num_classes:
             raise UserError(
-                f"the model gives {logits.shape[1]} scores for each clip, but {self.num_classes} classes are "
-                "evaluated"
+                f"expected {self.num_classes} scores for each clip, got {logits.shape[1]}; "
+                "evaluate the model on a manifest of its own classes"
             )
+        # In float64, so that the sum over views does not depend on their order in any digit that is shown.
         shares = logits.detach().double().softmax(dim=1).cpu()
         for share, r, v in zip(shares, row.tolist(), view.tolist(), strict=True):
             self._add(r, frozenset((v,)), share)
 
     def fail(self, failures: Iterable[Failure]) -> None:
-        """Record rows that could not be read; they count as wrong."""
+        """Record rows that could not be read; they count as wrong, even if a view of them was scored."""
         for failure in failures:
             self.failures.setdefault(failure.row, failure)
 
     def merge(self, other: "ViewScores") -> None:
-        """Take in what another process scored of the same manifest."""
+        """Add what another process scored. UserError for scores of another manifest."""
         if other.num_classes != self.num_classes or not torch.equal(other.labels, self.labels):
             raise UserError(
-                "scores of two different manifests cannot be merged; evaluate both on the same one"
+                "expected scores of the same manifest, got those of another; evaluate both on the same one"
             )
         for row, total in other.sums.items():
             self._add(row, other.views[row], total)
@@ -115,21 +121,24 @@ class ViewScores:
 
     def _add(self, row: int, views: frozenset[int], total: Tensor) -> None:
         if not 0 <= row < len(self.labels):
-            raise UserError(f"row {row} was scored, but the manifest has {len(self.labels)} rows")
+            raise UserError(
+                f"expected rows 0..{len(self.labels) - 1} of the manifest, got a score of row {row}"
+            )
         seen = self.views.get(row, frozenset())
         if views <= seen:
             return
         if views & seen:
             raise UserError(
-                f"row {row}: views {sorted(views & seen)} were scored twice, in sums that cannot be taken "
-                "apart"
+                f"expected each view once, got views {sorted(views & seen)} of row {row} in two sums that "
+                "cannot be taken apart; give each process whole rows, or views of its own"
             )
         self.sums[row] = self.sums[row] + total if seen else total
         self.views[row] = seen | views
 
     def scored(self) -> tuple[Int[Tensor, "n"], Float[Tensor, "n K"]]:
-        """Row numbers, ascending, and the mean softmax of each; rows that failed or are not finite are left
-        out.
+        """Row numbers, ascending, and the mean softmax of each.
+
+        Rows that failed are left out, and so are those with a score that is not finite.
         """
         rows = [
             r for r in sorted(self.sums) if r not in self.failures and bool(self.sums[r].isfinite().all())
@@ -172,7 +181,7 @@ class ViewScores:
         return pairs.bincount(minlength=self.num_classes**2).reshape(self.num_classes, self.num_classes)
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain tensors and lists, to send to another process."""
+        """Tensors, lists and numbers that another process can load without this class."""
         failures = [(f.row, f.path, f.reason) for f in self.failures.values()]
         views = {row: sorted(views) for row, views in self.views.items()}
         return {
@@ -185,7 +194,7 @@ class ViewScores:
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> "ViewScores":
-        """The scores that `state_dict` described."""
+        """Scores equal to those that `state_dict` was called on."""
         scores = cls(state["labels"], state["num_classes"])
         for row, total in state["sums"].items():
             scores._add(row, frozenset(state["views"][row]), total)
