@@ -171,8 +171,8 @@ REFUSALS = [
         "hides none of 1 tokens of each step; try more frames, more pixels",
     ),
     (TokenGrid.square(64, 266, patch=14), {}, "19 rows and 19 columns; instead of 266 pixels try 252 or 280"),
-    (TokenGrid(), {"decoder_ratio": 0.6}, "0.25, 0.5 or 0.75 of all tokens; 0.6 came"),
-    (TokenGrid(), {"decoder_ratio": 0.1}, "0.1 came"),
+    (TokenGrid(), {"decoder_ratio": 0.6}, "mask.decoder_ratio: expected 0.25, 0.5 or 0.75, .*got 0.6"),
+    (TokenGrid(), {"decoder_ratio": 0.1}, "got 0.1; or try mask.decoder = random"),
     (
         TokenGrid.square(12),
         {},
@@ -181,8 +181,8 @@ REFUSALS = [
     (TokenGrid.square(4), {"membership": "unseen"}, "try num_frames 8, or mask.decoder = random"),
     (TokenGrid(), {"encoder": "random"}, "use mask.decoder = random or none, or mask.encoder = tube"),
     (TokenGrid(), {"encoder": "random", "decoder": "frame"}, "under a frame decoder mask"),
-    (TokenGrid(), {"encoder_ratio": 1.0}, "mask.encoder_ratio is 1.0"),
-    (TokenGrid(), {"decoder_ratio": -0.5}, "mask.decoder_ratio is -0.5"),
+    (TokenGrid(), {"encoder_ratio": 1.0}, "mask.encoder_ratio: expected a share from 0 to below 1, got 1.0"),
+    (TokenGrid(), {"decoder_ratio": -0.5}, "decoder_ratio: expected a share from 0 to below 1, got -0.5"),
     (
         TokenGrid(),
         {"encoder_ratio": 0.001},
@@ -202,7 +202,7 @@ def test_an_unknown_word_is_refused():
     with pytest.raises(Exception, match="tubes"):  # by the type check of the test run, or by our own
         draw_split(TokenGrid(), MaskSettings(encoder="tubes"), torch.arange(2))
     hidden = torch.tensor([[True, False]])
-    with pytest.raises(UserError, match="membership is 'public'; choose one of released, unseen"):
+    with pytest.raises(UserError, match="membership: expected one of released, unseen, got 'public'"):
         split_from_masks(hidden, None, membership="public")
 
 

@@ -1,5 +1,6 @@
-"""How many tokens each part of a split gets, known before anything is drawn; and what cannot give equal
-counts.
+"""How many tokens each part of a split gets, known before anything is drawn; refuses what is not countable.
+
+Static counts, equal for every sample, are what lets a batch be a tensor and `cost` be arithmetic.
 """
 
 from typing import NamedTuple
@@ -8,13 +9,12 @@ from videomae2.errors import UserError
 from videomae2.geometry import TokenGrid
 from videomae2.settings import MaskSettings
 
-RING = 4  # slots of the running cell: the tokens of a 2 x 2 block
+RING = 4
+"""Slots of the running cell: the tokens of a 2 x 2 block, visited in turn as time goes on (paper 3.2)."""
 
 
 class TokenCounts(NamedTuple):
-    """V tokens the encoder sees, R the decoder predicts, S predictions that count; the same for every
-    sample.
-    """
+    """Tokens of each sample: V seen by the encoder, R predicted by the decoder, S of these scored."""
 
     visible: int
     decoded: int
@@ -22,8 +22,9 @@ class TokenCounts(NamedTuple):
 
 
 def count_tokens(grid: TokenGrid, mask: MaskSettings) -> TokenCounts:
-    """The counts of every split of this grid and mask, without drawing one. UserError says what would work
-    instead.
+    """The counts of every split of this grid and mask, without drawing one.
+
+    UserError where samples would differ in their counts, or nothing is hidden, with what would work instead.
     """
     _check(grid, mask)
     hidden = hidden_count(grid, mask.encoder, mask.encoder_ratio)
@@ -36,9 +37,7 @@ def count_tokens(grid: TokenGrid, mask: MaskSettings) -> TokenCounts:
 
 
 def hidden_count(grid: TokenGrid, encoder: str, ratio: float) -> int:
-    """Tokens hidden from the encoder: whole steps, or as many at each step as the released tube mask
-    hides.
-    """
+    """Tokens hidden from the encoder: whole steps, or as many of each step as the released tube mask."""
     if encoder == "frame":
         return int(ratio * grid.num_steps) * grid.tokens_per_step
     return grid.num_steps * int(ratio * grid.tokens_per_step)
@@ -49,8 +48,8 @@ def dropped_slots(ratio: float) -> int:
     slots = RING * ratio
     if slots not in (1, 2, 3):
         raise UserError(
-            f"a running cell leaves out 0.25, 0.5 or 0.75 of all tokens; {ratio} came; then try mask.decoder "
-            "= random"
+            f"mask.decoder_ratio: expected 0.25, 0.5 or 0.75, which a running cell can leave out, got "
+            f"{ratio}; or try mask.decoder = random"
         )
     return int(slots)
 
@@ -64,15 +63,14 @@ def check_even(grid: TokenGrid) -> None:
         below, above = odd // step * step, odd // step * step + step
         raise UserError(
             f"a running cell covers 2 x 2 tokens, but the grid has {rows} rows and {columns} columns; "
-            f"instead of {odd} pixels "
-            f"try {f'{below} or ' if below else ''}{above}, or mask.decoder = random"
+            f"instead of {odd} pixels try {f'{below} or ' if below else ''}{above}, or mask.decoder = random"
         )
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Refuse a word that is none of the choices."""
     if value not in choices:
-        raise UserError(f"{name} is {value!r}; choose one of {', '.join(choices)}")
+        raise UserError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
 
 
 def _kept_counts(grid: TokenGrid, mask: MaskSettings, hidden: int) -> tuple[int, int]:
@@ -93,6 +91,7 @@ def _kept_counts(grid: TokenGrid, mask: MaskSettings, hidden: int) -> tuple[int,
 
 
 def _left(count: int, ratio: float) -> int:
+    """What a mask of this ratio keeps of `count`; it rounds what it drops down, as released."""
     return count - int(ratio * count)
 
 
@@ -102,11 +101,10 @@ def _check(grid: TokenGrid, mask: MaskSettings) -> None:
     check_choice("mask.membership", mask.membership, ("released", "unseen"))
     check_choice("mask.scored", mask.scored, ("unseen", "all"))
     for name in ("encoder_ratio", "decoder_ratio"):
-        came = getattr(mask, name)
-        if not 0 <= came < 1:
+        ratio = getattr(mask, name)
+        if not 0 <= ratio < 1:
             raise UserError(
-                f"mask.{name} is {came}, but a share from 0 to below 1 was expected; the paper has 0.9 and "
-                "0.5"
+                f"mask.{name}: expected a share from 0 to below 1, got {ratio}; the paper has 0.9 and 0.5"
             )
     _check_hides(grid, mask)
     if mask.decoder == "running_cell":
@@ -139,16 +137,14 @@ def _check_overlap(grid: TokenGrid, mask: MaskSettings) -> None:
     if mask.encoder == "random" and mask.decoder in ("running_cell", "frame"):
         raise UserError(
             f"a random encoder mask under a {mask.decoder} decoder mask gives each clip another number of "
-            "tokens to predict, "
-            f"but all need as many; use mask.decoder = random or none, or mask.encoder = tube"
+            "tokens to predict, but all need as many; use mask.decoder = random or none, or "
+            "mask.encoder = tube"
         )
     if mask.encoder == "tube" and mask.decoder == "running_cell" and grid.num_steps % RING:
         frames = RING * grid.tubelet
         below, above = grid.num_frames // frames * frames, (grid.num_frames // frames + 1) * frames
         raise UserError(
             f"a running cell returns after {RING} steps, but {grid.num_frames} frames with tubelet "
-            f"{grid.tubelet} make "
-            f"{grid.num_steps}, and clips would differ in tokens to predict; try num_frames "
-            f"{f'{below} or ' if below else ''}"
-            f"{above}, or mask.decoder = random"
+            f"{grid.tubelet} make {grid.num_steps}, and clips would differ in tokens to predict; try "
+            f"num_frames {f'{below} or ' if below else ''}{above}, or mask.decoder = random"
         )
