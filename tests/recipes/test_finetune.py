@@ -14,7 +14,7 @@ from videomae2.heads.classify import build_classifier
 from videomae2.recipes.finetune import Finetuning, run_finetuning
 from videomae2.recipes.start import load_classifier
 from videomae2.records import ClipBatch
-from videomae2.weights.describe import read_checkpoint, save_safetensors
+from videomae2.weights import read_checkpoint, save_safetensors
 
 from ..small_runs import MODEL, finetune_settings, write_video
 

@@ -18,7 +18,7 @@ from videomae2.recipes.pretrain import Pretraining, run_pretraining
 from videomae2.records import ClipBatch
 from videomae2.settings import MaskSettings, TargetSettings
 from videomae2.targets import reconstruction_targets
-from videomae2.weights.describe import read_checkpoint
+from videomae2.weights import read_checkpoint
 
 from ..small_runs import MODEL, OPTIM, pretrain_settings
 

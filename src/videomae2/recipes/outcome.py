@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from videomae2.settings import DataSettings, ModelSettings
-from videomae2.weights.describe import save_safetensors
+from videomae2.weights import save_safetensors
 
 WEIGHTS = "model.safetensors"
 """A finished run's weights: the averaged ones where it kept an average."""

@@ -13,7 +13,7 @@ from videomae2.engine import checkpoint as engine
 from videomae2.errors import UserError
 from videomae2.recipes.outcome import WEIGHTS, WITHOUT_AVERAGE, sampling_of
 from videomae2.settings import FinetuneSettings, PretrainSettings
-from videomae2.weights.describe import Checkpoint, read_checkpoint, slice_head
+from videomae2.weights import Checkpoint, read_checkpoint, slice_head
 
 Settings = PretrainSettings | FinetuneSettings
 PARTS = {PretrainSettings: ("autoencoder", "pretrain"), FinetuneSettings: ("classifier", "classifier")}

@@ -6,7 +6,7 @@ from dataclasses import replace
 from torch import nn
 
 from videomae2.recipes.source import read_weights
-from videomae2.weights.describe import Checkpoint, LoadReport, load_into
+from videomae2.weights import Checkpoint, LoadReport, load_into
 
 
 def load_pretraining(autoencoder: nn.Module, init: str) -> LoadReport:

@@ -16,7 +16,7 @@ from videomae2.models.build import build_autoencoder, build_encoder
 from videomae2.models.encoder import Encoder
 from videomae2.recipes.source import read_weights
 from videomae2.settings import ModelSettings
-from videomae2.weights.describe import Checkpoint, LoadReport, load_into
+from videomae2.weights import Checkpoint, LoadReport, load_into
 
 M = TypeVar("M", bound=nn.Module)
 
