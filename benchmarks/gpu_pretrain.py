@@ -6,7 +6,7 @@ loader brings.
 
 Each row is a process of its own that trains with the engine's own step (autocast, clipping at 0.02, fused
 AdamW) on clips in pinned memory. The batch is the largest power of two that fits. Model FLOPs are those of
-the products of forward and backward as computed here, recomputation not counted (`cost.training_macs`);
+the matmuls of forward and backward as computed here, recomputation not counted (`cost.macs.training_macs`);
 utilisation is their rate over the card's data sheet, and over the rate of an 8192 x 8192 x 8192 product
 measured in the same process. Dual masking against encoder-only masking runs at one batch, the smaller of the
 two. The loader is measured by itself, on generated 720p videos, with a process for each core.
@@ -29,8 +29,8 @@ from machine import RESULTS, save_result
 from pairs import Call, programs
 from table import show
 
-from videomae2.cost.estimate import network_of
-from videomae2.cost.products import training_macs
+from videomae2.architecture import architecture_of
+from videomae2.cost.macs import training_macs
 from videomae2.engine.optim import build_optimizer
 from videomae2.engine.step import Stepper
 from videomae2.geometry import TokenGrid
@@ -99,7 +99,7 @@ def measure(setting: Setting, settings: ModelSettings) -> dict[str, float]:
         stepper.take(step, 1e-4, batches)
         _wait(device)
         seconds.append(time.perf_counter() - start)
-    network = network_of(settings)
+    network = architecture_of(settings, decoder=True)
     flop = 2 * batch * training_macs(network, count_tokens(network.grid, MASKS[setting.mask]))
     median = statistics.median(seconds[SKIPPED:])
     peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0

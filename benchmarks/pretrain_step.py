@@ -23,9 +23,9 @@ from networks import GRID, Work
 from pairs import PAIRS, Turn, medians, programs, ratio, spread, take_turns
 from table import show
 
-from videomae2.cost.estimate import network_of
+from videomae2.architecture import architecture_of
+from videomae2.cost.macs import training_macs
 from videomae2.cost.memory import Execution, training_memory
-from videomae2.cost.products import training_macs
 from videomae2.mask_counts import count_tokens
 from videomae2.settings import MaskSettings, ModelSettings
 
@@ -74,7 +74,7 @@ def _row(work: Work, turns: list[Turn], gflops: float) -> dict[str, Any]:
     row["clips_per_second"] = round(work.batch / row["seconds"], 3)
     if work.peer or work.mask is None:
         return row
-    network = network_of(ModelSettings(name=work.model))
+    network = architecture_of(ModelSettings(name=work.model), decoder=True)
     counts = count_tokens(network.grid, work.mask)
     estimate = training_memory(network, counts, Execution(work.batch, work.precision, device="cpu"))
     useful = 2 * work.batch * training_macs(network, counts) / 1e9

@@ -19,8 +19,8 @@ from networks import Work
 from table import show
 from torch.profiler import ProfilerActivity, profile
 
-from videomae2.cost.estimate import network_of
-from videomae2.cost.products import training_macs
+from videomae2.architecture import architecture_of
+from videomae2.cost.macs import training_macs
 from videomae2.mask_counts import count_tokens
 from videomae2.settings import MaskSettings, ModelSettings
 
@@ -69,7 +69,7 @@ def _measure(model: str, precision: str, batch: int) -> dict[str, Any]:
     kinds: dict[str, float] = defaultdict(float)
     for event in profiled.key_averages():
         kinds[_kind(event.key)] += event.self_cpu_time_total / 1e6 / STEPS
-    network = network_of(ModelSettings(name=model))
+    network = architecture_of(ModelSettings(name=model), decoder=True)
     useful = 2 * batch * training_macs(network, count_tokens(network.grid, mask)) / 1e9
     median, fastest = sorted(seconds)[STEPS // 2], sorted(gflops)[STEPS // 2]
     return {

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors.torch import save_file
@@ -12,6 +13,8 @@ from videomae2.heads.classify import Classifier, build_classifier
 from videomae2.models.autoencoder import Autoencoder
 from videomae2.models.build import build_autoencoder
 from videomae2.settings import ModelSettings
+
+M = TypeVar("M", bound=nn.Module)
 
 TINY = ModelSettings(
     num_frames=8, size=32, patch=8, width=48, depth=2, num_heads=3, decoder_width=24, decoder_heads=2, decoder_depth=2,
@@ -28,7 +31,7 @@ def classifier(num_classes: int = 7, seed: int = 2, settings: ModelSettings = TI
     return stirred(build_classifier(settings, num_classes), seed)
 
 
-def stirred(model: nn.Module, seed: int) -> nn.Module:
+def stirred(model: M, seed: int) -> M:
     """Random values everywhere, zero biases and unit gains too, so that a lost tensor changes the output."""
     generator = torch_generator(seed)
     with torch.no_grad():

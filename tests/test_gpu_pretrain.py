@@ -6,8 +6,8 @@ import pytest
 import torch
 from gpu_pretrain import MASKS, Setting, _clips, _settings, measure
 
-from videomae2.cost.estimate import network_of
-from videomae2.cost.products import training_macs
+from videomae2.architecture import architecture_of
+from videomae2.cost.macs import training_macs
 from videomae2.geometry import TokenGrid
 from videomae2.mask_counts import count_tokens
 from videomae2.settings import ModelSettings
@@ -21,7 +21,7 @@ SMALL = ModelSettings(
 def test_rates_follow_from_the_products_and_the_seconds(mask: str) -> None:
     setting = Setting("vit_ti16", mask, compiled=False, batch=2, device="cpu")
     found = measure(setting, SMALL)
-    network = network_of(SMALL)
+    network = architecture_of(SMALL, decoder=True)
     macs = training_macs(network, count_tokens(network.grid, MASKS[mask]))
     assert found["model_flops_per_second"] * found["seconds"] == pytest.approx(2 * 2 * macs)
     assert found["clips_per_second"] * found["seconds"] == pytest.approx(2)

@@ -10,7 +10,8 @@ from videomae2.api.views import load_video, views_of
 from videomae2.errors import UserError
 from videomae2.heads.classify import build_classifier
 from videomae2.targets import reconstruction_targets
-from videomae2.weights.describe import convert, save_safetensors
+from videomae2.weights import save_safetensors
+from videomae2.weights.describe import convert
 
 from ..small_runs import MODEL
 

@@ -17,7 +17,8 @@ def ask(capsys: pytest.CaptureFixture[str]) -> Ask:
 
     def run(*tokens: str) -> dict[str, Any]:
         assert cli.main(["cost", *tokens, "--json"]) == 0
-        return json.loads(capsys.readouterr().out)
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return found
 
     return run
 
@@ -78,7 +79,7 @@ def test_hours_of_a_run(ask: Ask) -> None:
 
 def test_sharding_and_checkpointing_lower_the_peak(ask: Ask) -> None:
     tokens = ["--model", "vit_g14", "--task", "finetune", "--batch", "2", "--processes", "8"]
-    ways = (
+    ways: tuple[list[str], ...] = (
         [],
         ["--shard", "full"],
         ["--shard", "full", "--mlp-checkpointing"],
@@ -108,10 +109,10 @@ def test_the_table_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["--model", "vit_b"], "there is no model 'vit_b'; did you mean"),
         (["--size", "225"], "height 225 is not a multiple of patch 16"),
-        (["--decoder-ratio", "0.6"], "a running cell leaves out 0.25, 0.5 or 0.75"),
-        (["--batch", "0"], "batch is 0, but a count above 0 was expected"),
-        (["--utilisation", "40"], "utilisation is 40.0, but a share above 0 and up to 1"),
-        (["--task", "finetune", "--classes", "0"], "classes is 0, but a count above 0"),
+        (["--decoder-ratio", "0.6"], "leaves out 0.25, 0.5 or 0.75 of all tokens, got mask.decoder_ratio 0.6"),
+        (["--batch", "0"], "batch: expected a count above 0, got 0"),
+        (["--utilisation", "40"], "utilisation: expected a share above 0 and up to 1, got 40.0"),
+        (["--task", "finetune", "--classes", "0"], "classes: expected a count above 0, got 0"),
         (["--precision", "fp16"], "fp16"),
     ],
 )

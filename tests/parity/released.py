@@ -52,10 +52,10 @@ def autoencoder(config: dict[str, Any], weights: dict[str, Tensor]) -> Autoencod
     )
     width = config["decoder_dim"]
     decoder = DecoderConfig(
-        width,
-        config["decoder_depth"],
-        config["decoder_heads"],
-        round(width * config["mlp_ratio"] - 1e-9),
+        width=width,
+        depth=config["decoder_depth"],
+        num_heads=config["decoder_heads"],
+        mlp_width=round(width * config["mlp_ratio"] - 1e-9),
         **extra,
     )
     return loaded(Autoencoder(Encoder(encoder), Decoder(decoder, encoder.grid, encoder.native)), weights)
@@ -80,7 +80,10 @@ def encoder_config(
     grid = TokenGrid.square(
         config["num_frames"], config["img_size"], config["tubelet_size"], config["patch_size"]
     )
-    return EncoderConfig(grid, grid, width, depth, num_heads, round(width * config["mlp_ratio"]), **extra)
+    mlp_width = round(width * config["mlp_ratio"])
+    return EncoderConfig(
+        grid=grid, native=grid, width=width, depth=depth, num_heads=num_heads, mlp_width=mlp_width, **extra
+    )
 
 
 def loaded(module: M, weights: dict[str, Tensor]) -> M:

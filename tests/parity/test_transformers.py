@@ -21,7 +21,8 @@ from videomae2.masking import split_from_masks
 from videomae2.models.build import build_autoencoder
 from videomae2.settings import ModelSettings
 from videomae2.targets import reconstruction_targets
-from videomae2.weights.describe import load_into, read_checkpoint, write_transformers
+from videomae2.weights import load_into, read_checkpoint
+from videomae2.weights.write import write_transformers
 
 transformers = pytest.importorskip("transformers")
 

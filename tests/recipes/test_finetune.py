@@ -15,7 +15,7 @@ from videomae2.recipes.finetune import Finetuning
 from videomae2.recipes.tasks import run_task
 from videomae2.recipes.weights import load_classifier
 from videomae2.records import Batch
-from videomae2.weights.describe import read_checkpoint, save_safetensors
+from videomae2.weights import read_checkpoint, save_safetensors
 
 from ..small_runs import MODEL, finetune_settings, write_video
 

@@ -19,7 +19,7 @@ from videomae2.recipes.tasks import run_task
 from videomae2.records import Batch, StepOutput
 from videomae2.settings import MaskSettings, TargetSettings
 from videomae2.targets import reconstruction_targets
-from videomae2.weights.describe import read_checkpoint
+from videomae2.weights import read_checkpoint
 
 from ..small_runs import MODEL, OPTIM, pretrain_settings
 

@@ -1,11 +1,14 @@
 """What `weights show` prints."""
 
-from videomae2.weights.describe import describe, save_safetensors
+from pathlib import Path
+
+from videomae2.weights import save_safetensors
+from videomae2.weights.describe import describe
 
 from ..small_networks import TINY, classifier
 
 
-def test_describe_says_what_is_there_and_what_is_not(tmp_path):
+def test_describe_says_what_is_there_and_what_is_not(tmp_path: Path) -> None:
     file = save_safetensors(
         tmp_path / "a.safetensors", classifier(3), TINY, "classifier", class_names=("up", "down", "left")
     )

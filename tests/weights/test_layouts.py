@@ -1,6 +1,8 @@
 """Other people's layouts, in every wrapping they come in."""
 
 import argparse
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,22 +10,19 @@ import torch
 from videomae2.errors import UserError
 from videomae2.positions import sinusoid
 from videomae2.settings import ModelSettings
-from videomae2.weights.describe import (
-    convert,
-    load_into,
-    read_checkpoint,
-    save_safetensors,
-)
+from videomae2.weights import load_into, read_checkpoint, save_safetensors
+from videomae2.weights.describe import convert
 
 from ..small_networks import CLIP, TINY, autoencoder, classifier, hub_folder, same
 
 
 @pytest.mark.parametrize("nest", ["model", "module", "state_dict", None, "deep"])
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
-def test_released_pretraining_in_every_wrapping(tmp_path, nest, prefix):
+def test_released_pretraining_in_every_wrapping(tmp_path: Path, nest: str | None, prefix: str) -> None:
     model = autoencoder()
     state = {prefix + name: tensor for name, tensor in model.state_dict().items()}
-    content = {"deep": {"model": {"module": state}}, None: state}.get(nest, {nest: state})
+    wrapped: dict[Any, dict[str, Any]] = {"deep": {"model": {"module": state}}, None: state}
+    content = wrapped.get(nest, {str(nest): state})
     torch.save(
         {**content, "epoch": 3, "optimizer": {"state": {0: torch.ones(2)}}} if nest else content,
         tmp_path / "a.pth",
@@ -34,7 +33,7 @@ def test_released_pretraining_in_every_wrapping(tmp_path, nest, prefix):
 
 
 @pytest.mark.parametrize("prefix", ["", "encoder.", "backbone.", "module.encoder.", "_orig_mod."])
-def test_released_classifier_with_every_prefix(tmp_path, prefix):
+def test_released_classifier_with_every_prefix(tmp_path: Path, prefix: str) -> None:
     model = classifier()
     wrapper = prefix.removesuffix("encoder.").removesuffix("backbone.")
     state = {}
@@ -52,7 +51,7 @@ def test_released_classifier_with_every_prefix(tmp_path, prefix):
     assert torch.equal(other(CLIP), model(CLIP))
 
 
-def test_the_hub_layout(tmp_path):
+def test_the_hub_layout(tmp_path: Path) -> None:
     model = classifier()
     checkpoint = read_checkpoint(hub_folder(tmp_path / "hub", model))
     assert (checkpoint.layout, checkpoint.kind) == ("hub", "encoder")
@@ -68,7 +67,7 @@ def test_the_hub_layout(tmp_path):
         load_into(other, checkpoint)
 
 
-def test_mmaction2(tmp_path):
+def test_mmaction2(tmp_path: Path) -> None:
     model = classifier()
     state = {"data_preprocessor.mean": torch.zeros(3), "backbone.pos_embed": sinusoid(64, 48)[None]}
     for name, tensor in model.state_dict().items():
@@ -91,7 +90,7 @@ def test_mmaction2(tmp_path):
 
 @pytest.mark.parametrize("through", ["released", "transformers"])
 @pytest.mark.parametrize("kind", ["pretrain", "classifier"])
-def test_ours_to_another_layout_and_back_is_bit_equal(tmp_path, through, kind):
+def test_ours_to_another_layout_and_back_is_bit_equal(tmp_path: Path, through: str, kind: str) -> None:
     model = autoencoder() if kind == "pretrain" else classifier()
     source = save_safetensors(tmp_path / "a.safetensors", model, TINY, kind, extra={"step": 1})
     middle = tmp_path / ("b.pth" if through == "released" else "b")
@@ -103,13 +102,13 @@ def test_ours_to_another_layout_and_back_is_bit_equal(tmp_path, through, kind):
     assert source.read_bytes() == (tmp_path / "c.safetensors").read_bytes()
 
 
-def test_a_lightning_prefix_is_read_as_the_hub_layout(tmp_path):
+def test_a_lightning_prefix_is_read_as_the_hub_layout(tmp_path: Path) -> None:
     model = autoencoder()
     torch.save({"state_dict": {f"model.{n}": t for n, t in model.state_dict().items()}}, tmp_path / "a.ckpt")
     assert same(read_checkpoint(tmp_path / "a.ckpt").state, model.state_dict())
 
 
-def test_two_networks_in_one_file_are_refused(tmp_path):
+def test_two_networks_in_one_file_are_refused(tmp_path: Path) -> None:
     state = {n.removeprefix("encoder."): t for n, t in classifier().state_dict().items()}
     torch.save({"model": state | {f"backbone.{n}": t for n, t in state.items()}}, tmp_path / "a.pth")
     with pytest.raises(UserError, match="holds two networks"):

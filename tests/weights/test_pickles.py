@@ -5,6 +5,7 @@ import os
 import pickle
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +14,17 @@ import torch
 from safetensors.torch import save_file
 
 from videomae2.errors import UserError
-from videomae2.weights.describe import read_checkpoint
+from videomae2.weights import read_checkpoint
 from videomae2.weights.pickles import read_pickle, read_safetensors
 
 
 class _Attack:
     """Unpickled without care, it creates a file."""
 
-    def __init__(self, call, *arguments) -> None:
+    def __init__(self, call: Callable[..., object], *arguments: object) -> None:
         self.call, self.arguments = call, arguments
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
         return self.call, self.arguments
 
 
@@ -38,7 +39,9 @@ def _attacks(witness: Path) -> dict[str, _Attack]:
 
 @pytest.mark.parametrize("attack", ["system", "eval", "open", "exec"])
 @pytest.mark.parametrize("how", ["torch", "torch_legacy", "pickle"])
-def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path, attack, how):
+def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(
+    tmp_path: Path, attack: str, how: str
+) -> None:
     witness, file = tmp_path / "witness", tmp_path / "weights.pth"
     content = {
         "model": {"patch_embed.proj.weight": torch.zeros(4, 3, 2, 2, 2)},
@@ -59,7 +62,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path, atta
         assert witness.exists()
 
 
-def test_what_published_checkpoints_hold_beside_tensors_is_read(tmp_path):
+def test_what_published_checkpoints_hold_beside_tensors_is_read(tmp_path: Path) -> None:
     file = tmp_path / "released.pth"
     arguments = argparse.Namespace(
         model="vit_base_patch16_224", num_frames=16, lr=np.float64(1e-3), betas=[0.9, 0.95]
@@ -76,7 +79,7 @@ def test_what_published_checkpoints_hold_beside_tensors_is_read(tmp_path):
     assert (read["args"].num_frames, read["args"].lr, read["scaler"]["scale"]) == (16, 1e-3, 2)
 
 
-def test_mmengine_log_buffers_are_read_as_nothing(tmp_path, monkeypatch):
+def test_mmengine_log_buffers_are_read_as_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("mmengine.logging.history_buffer")
 
     class HistoryBuffer:
@@ -84,7 +87,7 @@ def test_mmengine_log_buffers_are_read_as_nothing(tmp_path, monkeypatch):
             self._log_history = np.arange(3.0).tolist()
 
     HistoryBuffer.__module__, HistoryBuffer.__qualname__ = module.__name__, "HistoryBuffer"
-    module.HistoryBuffer = HistoryBuffer
+    vars(module)["HistoryBuffer"] = HistoryBuffer
     for name in ("mmengine", "mmengine.logging", module.__name__):
         monkeypatch.setitem(sys.modules, name, module if name == module.__name__ else types.ModuleType(name))
     file = tmp_path / "mm.pth"
@@ -92,7 +95,7 @@ def test_mmengine_log_buffers_are_read_as_nothing(tmp_path, monkeypatch):
     assert torch.equal(read_pickle(file)["state_dict"]["a"], torch.ones(2))
 
 
-def test_an_unlisted_class_is_refused_by_name(tmp_path):
+def test_an_unlisted_class_is_refused_by_name(tmp_path: Path) -> None:
     file = tmp_path / "custom.pth"
     torch.save({"model": {"a": torch.ones(1)}, "config": types.SimpleNamespace(a=1)}, file)
     with pytest.raises(UserError, match=r"names types\.SimpleNamespace, which reading weights does not need"):
@@ -101,7 +104,7 @@ def test_an_unlisted_class_is_refused_by_name(tmp_path):
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.7, 0.99])
 @pytest.mark.parametrize("how", ["torch", "torch_legacy", "safetensors"])
-def test_truncated_files_are_refused_in_one_line(tmp_path, how, share):
+def test_truncated_files_are_refused_in_one_line(tmp_path: Path, how: str, share: float) -> None:
     whole, file = tmp_path / "whole", tmp_path / ("cut.safetensors" if how == "safetensors" else "cut.pth")
     tensors = {f"blocks.{i}.weight": torch.randn(40, 40) for i in range(6)}
     if how == "safetensors":
@@ -116,7 +119,7 @@ def test_truncated_files_are_refused_in_one_line(tmp_path, how, share):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".bin"])
-def test_other_files_are_refused(tmp_path, suffix):
+def test_other_files_are_refused(tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"weights{suffix}"
     file.write_bytes(b"")
     with pytest.raises(UserError, match=r"is empty \(0 bytes\)"):

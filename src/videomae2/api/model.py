@@ -56,7 +56,7 @@ class Reconstruction:
     error: float
 
     def side_by_side(self, at_least: int = 0) -> UInt8[Tensor, "T C H W2"]:
-        """original | seen | reconstruction, enlarged to `at_least` pixels of height."""
+        """Original | seen | reconstruction, enlarged to `at_least` pixels of height."""
         parts = (self.original, self.seen, self.rebuilt)
         return visualize.side_by_side([visualize.enlarge(part, at_least) for part in parts])
 

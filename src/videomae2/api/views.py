@@ -22,7 +22,7 @@ Video = str | Path | UInt8[Tensor, "T C H W"]
 def views_of(
     video: Video, model: ModelSettings, data: DataSettings, clips: int = 1, crops: int = 1
 ) -> UInt8[Tensor, "V T C H W"]:
-    """clips x crops views, clip-major, from one decode: 1 x 1 is the centre. Frames at hand are one clip,
+    """Clips x crops views, clip-major, from one decode: 1 x 1 is the centre. Frames at hand are one clip,
     only cropped.
 
     UserError for a file that cannot be read, and for frames at hand of another number than the network's.

@@ -1,49 +1,38 @@
-"""The cost of a model by name, of a task and of a run: the arithmetic of `cost.py` and `memory.py`, asked and
-told.
-"""
+"""The command `videomae2 cost`: options in, one object or a table out; `macs.py` and `memory.py` reckon."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
-from videomae2.architecture import DecoderConfig, EncoderConfig, decoder_config, encoder_config
-from videomae2.cost.memory import Execution, Memory, inference_memory, training_memory
-from videomae2.cost.products import (
-    Parts,
+from videomae2.architecture import Architecture, architecture_of
+from videomae2.cost.macs import (
     Workload,
     computed_macs,
     count_parameters,
     device_hours,
     published_macs,
     require_positive,
+    training_macs,
 )
-from videomae2.cost.products import training_macs as training_macs_of
-from videomae2.dimensions import Network, Tower
+from videomae2.cost.memory import Execution, inference_memory, training_memory
 from videomae2.mask_counts import TokenCounts, count_tokens
 from videomae2.settings import MaskSettings, ModelSettings
 
-
-class Usual(NamedTuple):
-    """What a task usually computes."""
-
-    videos: int
-    epochs: int
-    views: int
-    batch: int
-
-
-# Videos: UnlabeledHybrid, Kinetics-400 training and validation (paper, 4.1 and appendix); the rest are our
-# own defaults.
+# What a task usually computes. Videos: UnlabeledHybrid, Kinetics-400 training and validation (paper, 4.1 and
+# appendix); the rest are our own defaults.
 USUAL = {
-    "pretrain": Usual(videos=1_348_000, epochs=300, views=4, batch=32),
-    "finetune": Usual(videos=240_436, epochs=90, views=2, batch=16),
-    "inference": Usual(videos=19_796, epochs=1, views=15, batch=1),
+    "pretrain": Workload(videos=1_348_000, epochs=300, views=4, batch=32),
+    "finetune": Workload(videos=240_436, epochs=90, views=2, batch=16),
+    "inference": Workload(videos=19_796, epochs=1, views=15, batch=1),
 }
 A100_TFLOPS = {"bf16": 312.0, "fp32": 19.5}  # dense, from its data sheet; the paper trained on A100s
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """Which network, which task, and how it is run. None takes what is usual for the task."""
+    """The options of `videomae2 cost`: network, task and execution. None takes what is usual for the task.
+
+    `answer` turns them into `ModelSettings` and `MaskSettings` at once; nothing else reads them.
+    """
 
     model: str = "vit_b16"
     """vit_ti16, vit_s16, vit_b16, vit_l16, vit_h16 or vit_g14."""
@@ -96,37 +85,41 @@ class Question:
 
 
 def answer(question: Question) -> dict[str, Any]:
-    """Everything, as one JSON object: counts are numbers, memory is in bytes. UserError for what cannot
-    be.
+    """Everything as one JSON object: counts are numbers, memory is in bytes.
+
+    UserError for options that no network or run can have.
     """
-    network, counts = _network(question), _counts(question)
-    execution, workload = _execution(question), _workload(question)
-    training = question.task != "inference"
-    macs, ours, parameters = (
-        published_macs(network, counts),
-        computed_macs(network, counts),
-        count_parameters(network),
+    require_positive("classes", question.classes)
+    pretraining, training = question.task == "pretrain", question.task != "inference"
+    architecture = architecture_of(
+        _model(question), decoder=pretraining, num_classes=0 if pretraining else question.classes
     )
-    again = question.checkpointing, question.mlp_checkpointing
-    per_clip = training_macs_of(network, counts, *again) if training else ours.total
+    grid = architecture.grid
+    counts = count_tokens(grid, _mask(question)) if pretraining else TokenCounts(grid.num_tokens, 0, 0)
+    workload = _workload(question)
+    execution = _execution(question, workload)
+    parts = _parts(architecture, counts)
+    forward = sum(part["macs_per_clip_ours"] for part in parts.values())
+    recomputed = question.checkpointing, question.mlp_checkpointing
+    per_clip = training_macs(architecture, counts, *recomputed) if training else forward
     clips = workload.training_clips() if training else workload.inference_clips()
     tflops = A100_TFLOPS[question.precision] if question.tflops is None else question.tflops
     hours = device_hours(per_clip * clips, tflops, question.utilisation)
     return {
         "model": question.model,
         "task": question.task,
-        "grid": str(network.grid),
-        "macs_per_clip": macs.total,
-        "macs_per_clip_ours": ours.total,
+        "grid": str(grid),
+        "macs_per_clip": sum(part["macs_per_clip"] for part in parts.values()),
+        "macs_per_clip_ours": forward,
         "macs_per_clip_step": per_clip,
-        "parameters": parameters.total,
-        "parts": _parts(macs, ours, parameters),
+        "parameters": sum(part["parameters"] for part in parts.values()),
+        "parts": parts,
         "tokens": {
-            "all": network.grid.num_tokens,
+            "all": grid.num_tokens,
             **counts._asdict(),
-            "decoder_length": _decoder_length(network, counts),
+            "decoder_length": counts.visible + counts.decoded if pretraining else 0,
         },
-        "memory_bytes": _memory(_estimate(question, network, counts, execution)),
+        "memory_bytes": _memory(question.task, architecture, counts, execution),
         "execution": asdict(execution) | {"tflops": tflops, "utilisation": question.utilisation},
         "workload": asdict(workload),
         "clips": clips,
@@ -184,52 +177,33 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def network_of(settings: ModelSettings, num_classes: int = 0) -> Network:
-    """The dimensions of the network that these settings build: with a decoder, or with a classifier of
-    `num_classes`.
-    """
-    encoder = encoder_config(settings)
-    decoder = None if num_classes else _tower(decoder_config(settings))
-    return Network(encoder.grid, _tower(encoder), decoder, num_classes)
-
-
-def _tower(config: EncoderConfig | DecoderConfig) -> Tower:
-    return Tower(config.width, config.depth, config.num_heads, config.mlp_width)
-
-
-def _network(question: Question) -> Network:
-    require_positive("classes", question.classes)
-    settings = ModelSettings(
+def _model(question: Question) -> ModelSettings:
+    return ModelSettings(
         name=question.model,
         num_frames=question.frames,
         size=question.size,
         decoder_depth=question.decoder_depth,
     )
-    return network_of(settings, 0 if question.task == "pretrain" else question.classes)
 
 
-def _counts(question: Question) -> TokenCounts:
-    grid = _network(question).grid
-    if question.task != "pretrain":
-        return TokenCounts(grid.num_tokens, 0, 0)
-    mask = MaskSettings(
+def _mask(question: Question) -> MaskSettings:
+    return MaskSettings(
         encoder_ratio=question.encoder_ratio,
         decoder=question.decoder_mask,
         decoder_ratio=question.decoder_ratio,
         membership=question.membership,
     )
-    return count_tokens(grid, mask)
 
 
 def _workload(question: Question) -> Workload:
-    usual = USUAL[question.task]._asdict()
-    asked = {name: getattr(question, name) for name in usual if getattr(question, name) is not None}
-    return Workload(**usual | asked, processes=question.processes)
+    given = {name: getattr(question, name) for name in ("videos", "epochs", "views", "batch")}
+    given = {name: value for name, value in given.items() if value is not None}
+    return replace(USUAL[question.task], **given, processes=question.processes)
 
 
-def _execution(question: Question) -> Execution:
+def _execution(question: Question, workload: Workload) -> Execution:
     return Execution(
-        clips=_workload(question).clips_per_forward,
+        clips=workload.clips_per_forward,
         precision=question.precision,
         checkpointing=question.checkpointing,
         mlp_checkpointing=question.mlp_checkpointing,
@@ -239,39 +213,36 @@ def _execution(question: Question) -> Execution:
     )
 
 
-def _recomputed(execution: dict[str, Any]) -> str:
-    labels = {"checkpointing": ", checkpointing of blocks", "mlp_checkpointing": ", checkpointing of MLPs"}
-    return "".join(label for name, label in labels.items() if execution[name])
-
-
-def _estimate(question: Question, network: Network, counts: TokenCounts, execution: Execution) -> Memory:
-    if question.task == "inference":
-        return inference_memory(network, counts, execution)
-    mixed = question.task == "finetune"  # mixup makes floats of the clips
-    return training_memory(network, counts, execution, clip_bytes=4 if mixed else 1)
-
-
-def _memory(memory: Memory) -> dict[str, int]:
+def _memory(
+    task: str, architecture: Architecture, counts: TokenCounts, execution: Execution
+) -> dict[str, int]:
+    if task == "inference":
+        memory = inference_memory(architecture, counts, execution)
+    else:
+        mixed = task == "finetune"  # mixup makes floats of the clips
+        memory = training_memory(architecture, counts, execution, clip_bytes=4 if mixed else 1)
     values = asdict(memory)
     peak = values.pop("peak")
     return {**values, "state": memory.state, "peak": peak}
 
 
-def _parts(macs: Parts, ours: Parts, parameters: Parts) -> dict[str, dict[str, int]]:
-    """By part, the parts that this network has."""
+def _parts(architecture: Architecture, counts: TokenCounts) -> dict[str, dict[str, int]]:
+    """Three numbers for each part that this network has."""
+    numbers = {
+        "macs_per_clip": published_macs(architecture, counts),
+        "macs_per_clip_ours": computed_macs(architecture, counts),
+        "parameters": count_parameters(architecture),
+    }
     return {
-        name: {
-            "macs_per_clip": getattr(macs, name),
-            "macs_per_clip_ours": getattr(ours, name),
-            "parameters": getattr(parameters, name),
-        }
-        for name in ("encoder", "decoder", "head")
-        if getattr(parameters, name)
+        part: {key: getattr(parts, part) for key, parts in numbers.items()}
+        for part in ("encoder", "decoder", "head")
+        if getattr(numbers["parameters"], part)
     }
 
 
-def _decoder_length(network: Network, counts: TokenCounts) -> int:
-    return counts.visible + counts.decoded if network.decoder else 0
+def _recomputed(execution: dict[str, Any]) -> str:
+    labels = {"checkpointing": ", checkpointing of blocks", "mlp_checkpointing": ", checkpointing of MLPs"}
+    return "".join(label for name, label in labels.items() if execution[name])
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:

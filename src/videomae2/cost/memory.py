@@ -1,38 +1,36 @@
-"""What a training step or a forward needs of a device's memory, from the tensors that autograd keeps of our
-layers.
+"""Bytes of a device's memory that a training step or a forward takes, from the tensors saved for backward.
 
-Counted for one process. The residual stream, norms' inputs and weights are float32; under bf16 autocast the
-inputs of matrix products are bf16, and so is a copy of each weight that lives as long as the graph that needs
-it.
+Counted for one process. The residual stream, the norms' inputs and the weights are float32; under bf16
+autocast the inputs of matmuls are bf16, and so is a copy of each weight that lives as long as the graph that
+needs it.
 """
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from videomae2.dimensions import Network, Tower
+from videomae2.architecture import Architecture, TransformerConfig
 from videomae2.errors import UserError
 from videomae2.mask_counts import TokenCounts
 
 EXPLICIT_UP_TO = 256
-"""Keys up to which bf16 attention on a CPU is written out and its matrix of scores kept
-(`models/attention_bf16.py`).
+"""Keys up to which bf16 training attention on a CPU materialises its scores and saves them for backward:
+recomputing so few would cost more than storing them.
 """
 
 APART_FROM = 512
-"""Keys from which fp32 inference on a CPU copies queries, keys and values apart (`models/layers.py`)."""
+"""Keys from which fp32 inference on a CPU copies queries, keys and values into contiguous memory."""
 
 _FLOAT, _INDEX = 4, 8
-_NORM = 2 * _FLOAT  # mean and inverse deviation of a token
+_NORM = 2 * _FLOAT  # mean and inverse standard deviation of a token
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How a process runs: clips of one forward, and what precision, checkpointing, device and sharding
-    change.
+    """How a process runs: clips of one forward, precision, checkpointing, device and sharding.
 
-    `checkpointing` computes blocks again in the backward pass, `mlp_checkpointing` only the hidden values of
+    `checkpointing` recomputes blocks in the backward pass, `mlp_checkpointing` only the hidden values of
     MLPs. `shard`: none keeps everything on each process (DDP); full spreads parameters, gradients and
-    optimizer (FSDP2, block by block).
+    optimizer (FSDP2, block by block). UserError for choices and counts that cannot be.
     """
 
     clips: int
@@ -47,65 +45,61 @@ class Execution:
         choices = {"precision": ("fp32", "bf16"), "device": ("cpu", "cuda"), "shard": ("none", "full")}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
-                raise UserError(f"{name} is {getattr(self, name)!r}; choose {' or '.join(allowed)}")
+                raise UserError(f"{name}: expected {' or '.join(allowed)}, got {getattr(self, name)!r}")
         for name in ("clips", "processes"):
             if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}, but at least 1 was expected")
+                raise UserError(f"{name}: expected at least 1, got {getattr(self, name)}")
 
     @property
     def product_bytes(self) -> int:
-        """Bytes of a number that enters a matrix product."""
+        """Bytes of a value that enters a matmul."""
         return 2 if self.precision == "bf16" else _FLOAT
 
     @property
     def share(self) -> int:
-        """Over how many processes the state is spread."""
+        """Over how many processes parameters, gradients and optimizer state are spread."""
         return self.processes if self.shard == "full" else 1
 
     def writes_scores(self, keys: int) -> bool:
-        """Whether training attention keeps its matrix of scores."""
+        """Whether training attention saves its matrix of scores for backward."""
         return self.device == "cpu" and self.precision == "bf16" and keys <= EXPLICIT_UP_TO
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one process. The peak is below the sum: gradients come as activations go."""
+    """Bytes of one process. The peak is below their sum: gradients come while activations go."""
 
     parameters: int
     gradients: int
     optimizer: int
-    """AdamW's two averages."""
+    """AdamW's two moments."""
     communication: int
     """Copies that sharding gathers, or the buckets in which DDP averages gradients."""
     buffers: int
     """Position tables."""
     clips: int
     activations: int
-    """What autograd keeps from forward to backward."""
+    """What is saved for backward."""
     weight_copies: int
-    """bf16 weights that autograd keeps."""
+    """bf16 weights that are saved for backward."""
     working: int
-    """What comes on top at the peak and goes again: gradients of activations, recomputed blocks, a forward's
-    own tensors.
-    """
+    """Temporaries at the peak: gradients of activations, recomputed blocks, a forward's own tensors."""
     peak: int
 
     @property
     def state(self) -> int:
-        """What stays between steps, gradients counted."""
+        """What lives from step to step, gradients counted."""
         return self.parameters + self.gradients + self.optimizer + self.communication + self.buffers
 
 
 class Stage(NamedTuple):
-    """One piece of the network in the order of the forward: bytes kept of it, and bytes its backward adds and
-    frees.
-    """
+    """One piece of the network in forward order: bytes saved of it, and bytes its backward adds and frees."""
 
     activations: int
     weight_copies: int
     working: int
     parameters: int
-    """How many."""
+    """How many, not bytes."""
     wide: int = 0
     """Of the hidden values of its MLP after GELU, and of those made again: a CPU keeps their place
     (`models/scratch.py`).
@@ -113,16 +107,17 @@ class Stage(NamedTuple):
 
 
 def training_memory(
-    network: Network, counts: TokenCounts, execution: Execution, clip_bytes: int = 1
+    architecture: Architecture, counts: TokenCounts, execution: Execution, clip_bytes: int = 1
 ) -> Memory:
-    """Of one step of forward, backward and AdamW. `clip_bytes`: of one pixel value, 1 for uint8, 4 where
-    clips were mixed.
+    """Bytes of one step of forward, backward and AdamW.
+
+    `clip_bytes` is of one pixel value: 1 for uint8, 4 where clips were mixed.
     """
-    stages = training_stages(network, counts, execution)
+    stages = training_stages(architecture, counts, execution)
     total = sum(stage.parameters for stage in stages)
     parameters = _FLOAT * -(-total // execution.share)
-    communication = _communication(network, total, execution)
-    clips, buffers = _clips(network, execution, clip_bytes), _position_tables(network)
+    communication = _communication(architecture, total, execution)
+    clips, buffers = _clips(architecture, execution, clip_bytes), _FLOAT * architecture.fixed_position_values
     most, working = _highest_moment(stages, execution)
     return Memory(
         parameters=parameters,
@@ -139,54 +134,69 @@ def training_memory(
 
 
 def inference_memory(
-    network: Network, counts: TokenCounts, execution: Execution, clip_bytes: int = 1
+    architecture: Architecture, counts: TokenCounts, execution: Execution, clip_bytes: int = 1
 ) -> Memory:
-    """Of a forward without gradients, after `for_inference`: nothing is kept, the widest moment of a block is
-    the peak.
+    """Bytes of a forward without gradients, after `for_inference`.
+
+    Nothing is saved; the widest moment of a block is the peak.
     """
-    total = sum(stage.parameters for stage in training_stages(network, counts, execution))
-    size, width, tokens = execution.product_bytes, network.encoder.width, execution.clips * counts.visible
-    linear = _linear_parameters(network)
+    total = sum(stage.parameters for stage in training_stages(architecture, counts, execution))
+    size, width, tokens = (
+        execution.product_bytes,
+        architecture.encoder.width,
+        execution.clips * counts.visible,
+    )
+    linear = _linear_parameters(architecture)
     parameters = -(-(_FLOAT * (total - linear) + size * linear) // execution.share)
-    communication = _communication(network, total, execution) if execution.shard == "full" else 0
+    communication = _communication(architecture, total, execution) if execution.shard == "full" else 0
     # A CPU keeps a place for queries, keys and values of long fp32 attention (`layers.attend`).
     apart = execution.device == "cpu" and size == _FLOAT and counts.visible >= APART_FROM
     standing = 3 * tokens * size * width if apart else 0
     attention = tokens * (_FLOAT * width + 5 * size * width)
-    mlp = tokens * ((2 * _FLOAT + size) * width + size * network.encoder.mlp_width)
-    embedding = tokens * (_FLOAT + size) * network.grid.cube_values
+    mlp = tokens * ((2 * _FLOAT + size) * width + size * architecture.encoder.mlp_width)
+    embedding = tokens * (_FLOAT + size) * architecture.grid.cube_values
     working = max(standing + attention, standing + mlp, embedding)
-    clips, buffers = _clips(network, execution, clip_bytes), _position_tables(network)
+    clips, buffers = _clips(architecture, execution, clip_bytes), _FLOAT * architecture.fixed_position_values
     peak = parameters + communication + buffers + clips + working
     return Memory(parameters, 0, 0, communication, buffers, clips, 0, 0, working, peak)
 
 
-def _linear_parameters(network: Network) -> int:
-    """How many belong to linear layers, whose type `models/inference.py` changes."""
-    towers = [tower for tower in (network.encoder, network.decoder) if tower is not None]
+def _linear_parameters(architecture: Architecture) -> int:
+    """How many parameters belong to linear layers, which bf16 inference keeps in bf16."""
+    towers = architecture.transformers
     blocks = sum(tower.depth * (tower.block_matrices + 2 * tower.width + tower.mlp_width) for tower in towers)
-    outputs = network.grid.cube_values + network.decoder.width if network.decoder else network.num_classes
-    return blocks + network.bridge_matrix + network.output_matrix + outputs
+    outputs = (
+        architecture.grid.cube_values + architecture.decoder.width
+        if architecture.decoder
+        else architecture.num_classes
+    )
+    return blocks + architecture.bridge_matrix + architecture.output_matrix + outputs
 
 
-def training_stages(network: Network, counts: TokenCounts, execution: Execution) -> list[Stage]:
-    """Embedding, encoder blocks, projection, decoder blocks and output, or embedding, blocks and
-    classifier.
+def training_stages(architecture: Architecture, counts: TokenCounts, execution: Execution) -> list[Stage]:
+    """The network in forward order.
+
+    Pre-training: embedding, encoder blocks, projection, decoder blocks, output; else embedding, blocks, head.
     """
-    encoder, decoder, size, clips = network.encoder, network.decoder, execution.product_bytes, execution.clips
-    values = network.grid.cube_values
-    embed = Stage(clips * counts.visible * size * values, 0, 0, network.embed_matrix + encoder.width)
+    encoder, decoder, size, clips = (
+        architecture.encoder,
+        architecture.decoder,
+        execution.product_bytes,
+        execution.clips,
+    )
+    values = architecture.grid.cube_values
+    embed = Stage(clips * counts.visible * size * values, 0, 0, architecture.embed_parameters)
     blocks = [_block(encoder, counts.visible, None, execution)] * encoder.depth
     if decoder is None:
-        classes = 2 * _FLOAT * network.num_classes
+        classes = 2 * _FLOAT * architecture.num_classes
         kept = clips * ((_FLOAT + size) * encoder.width + _NORM + classes)
-        parameters = encoder.norm_parameters + network.output_matrix + network.num_classes
-        return [embed, *blocks, Stage(kept, _copies(network.output_matrix, execution), 0, parameters)]
+        parameters = encoder.norm_parameters + architecture.output_matrix + architecture.num_classes
+        return [embed, *blocks, Stage(kept, _copies(architecture.output_matrix, execution), 0, parameters)]
     bridge = Stage(
         clips * counts.visible * ((_FLOAT + size) * encoder.width + _NORM),
-        _copies(network.bridge_matrix, execution),
+        _copies(architecture.bridge_matrix, execution),
         clips * counts.visible * 2 * _FLOAT * encoder.width,
-        encoder.norm_parameters + network.bridge_matrix + decoder.width,
+        encoder.norm_parameters + architecture.bridge_matrix + decoder.width,
     )
     length = counts.visible + counts.decoded
     full = [_block(decoder, length, None, execution)] * (decoder.depth - 1)
@@ -194,21 +204,19 @@ def training_stages(network: Network, counts: TokenCounts, execution: Execution)
     output = Stage(
         clips * counts.scored * ((_FLOAT + size) * decoder.width + _NORM + _FLOAT * values)
         + _FLOAT,  # the loss's zero
-        _copies(network.output_matrix, execution),
+        _copies(architecture.output_matrix, execution),
         clips
         * counts.scored
         * 3
         * _FLOAT
         * values,  # in the forward: prediction, target and the squares that are summed
-        decoder.norm_parameters + network.output_matrix + values,
+        decoder.norm_parameters + architecture.output_matrix + values,
     )
     return [embed, *blocks, bridge, *full, last, output]
 
 
 def _highest_moment(stages: list[Stage], execution: Execution) -> tuple[int, int]:
-    """Most bytes of activations, weight copies, gradients and working memory at once; and how many of them
-    are working.
-    """
+    """Most bytes of activations, weight copies, gradients and temporaries at once; of temporaries then."""
     kept = sum(stage.activations + stage.weight_copies for stage in stages)
     standing = max(stage.wide for stage in stages) if execution.device == "cpu" else 0
     # Autocast's cache holds every weight's copy until the forward ends; a checkpointed block's graph keeps
@@ -225,7 +233,7 @@ def _highest_moment(stages: list[Stage], execution: Execution) -> tuple[int, int
     return max((held + working, working) for held, working in moments)
 
 
-def _block(tower: Tower, tokens: int, queries: int | None, execution: Execution) -> Stage:
+def _block(tower: TransformerConfig, tokens: int, queries: int | None, execution: Execution) -> Stage:
     """One block; with `queries`, only so many of its tokens attend, pass the MLP and are returned."""
     kept, copies = (
         execution.clips * _kept_by_block(tower, tokens, queries, execution),
@@ -248,8 +256,8 @@ def _block(tower: Tower, tokens: int, queries: int | None, execution: Execution)
     return Stage(entering, 0, kept - entering + copies + working, tower.block_parameters, wide)
 
 
-def _kept_by_block(tower: Tower, tokens: int, queries: int | None, execution: Execution) -> int:
-    """Bytes of one clip that autograd keeps of one block."""
+def _kept_by_block(tower: TransformerConfig, tokens: int, queries: int | None, execution: Execution) -> int:
+    """Bytes of one clip that one block saves for backward."""
     size, width = execution.product_bytes, tower.width
     asking = tokens if queries is None else queries
     entering = tokens * _FLOAT * width
@@ -268,10 +276,8 @@ def _kept_by_block(tower: Tower, tokens: int, queries: int | None, execution: Ex
     )
 
 
-def _kept_of_attention(tower: Tower, keys: int, execution: Execution) -> int:
-    """Bytes for each query: what the projection reads, and the scores, a logarithm of their sum, or
-    nothing.
-    """
+def _kept_of_attention(tower: TransformerConfig, keys: int, execution: Execution) -> int:
+    """Bytes for each query: what the projection reads, and scores, the logarithm of their sum, or neither."""
     if execution.writes_scores(keys):
         scores = execution.product_bytes * keys
     else:
@@ -284,23 +290,19 @@ def _copies(entries: int, execution: Execution) -> int:
     return 2 * entries if execution.precision == "bf16" else 0
 
 
-def _communication(network: Network, parameters: int, execution: Execution) -> int:
-    """DDP's buckets are as large as the gradients; FSDP2 holds the block at work, the next one, and what is
-    in no block.
+def _communication(architecture: Architecture, parameters: int, execution: Execution) -> int:
+    """Bytes of DDP's buckets, as large as the gradients, or of what FSDP2 gathers.
+
+    FSDP2 holds the block at work, the next one, and what is in no block.
     """
     if execution.processes == 1:
         return 0
     if execution.shard == "none":
         return _FLOAT * parameters
-    towers = [tower for tower in (network.encoder, network.decoder) if tower is not None]
+    towers = architecture.transformers
     blocks = sum(tower.depth * tower.block_parameters for tower in towers)
     return _FLOAT * (2 * max(tower.block_parameters for tower in towers) + parameters - blocks)
 
 
-def _position_tables(network: Network) -> int:
-    width = network.encoder.width + (network.decoder.width if network.decoder else 0)
-    return _FLOAT * network.grid.num_tokens * width
-
-
-def _clips(network: Network, execution: Execution, clip_bytes: int) -> int:
-    return execution.clips * network.grid.num_tokens * network.grid.cube_values * clip_bytes
+def _clips(architecture: Architecture, execution: Execution, clip_bytes: int) -> int:
+    return execution.clips * architecture.grid.num_tokens * architecture.grid.cube_values * clip_bytes

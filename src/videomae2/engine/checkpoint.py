@@ -223,7 +223,7 @@ def _readable(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """torch warns that it saves in a single process even where it was told to."""
+    """Torch warns that it saves in a single process even where it was told to."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         yield

@@ -18,7 +18,7 @@ from videomae2.quickstart import plan
 from videomae2.quickstart.outcome import Outcome
 from videomae2.quickstart.story import write_quickstart_report
 from videomae2.recipes.evaluate import Evaluation
-from videomae2.weights.describe import save_safetensors
+from videomae2.weights import save_safetensors
 
 
 class Quickstart:

@@ -25,7 +25,7 @@ from videomae2.recipes.finetune import prepare_finetuning
 from videomae2.recipes.pretrain import prepare_pretraining
 from videomae2.recipes.weights import Prepared
 from videomae2.settings import FinetuneSettings, ModelSettings, PretrainSettings
-from videomae2.weights.describe import Checkpoint
+from videomae2.weights import Checkpoint
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from videomae2.heads.classify import Classifier
 from videomae2.recipes.tasks import NETWORKS
 from videomae2.recipes.weights import read_weights
 from videomae2.settings import ModelSettings
-from videomae2.weights.describe import Checkpoint, LoadReport, load_into
+from videomae2.weights import Checkpoint, LoadReport, load_into
 
 M = TypeVar("M", bound=nn.Module)
 

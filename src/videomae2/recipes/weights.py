@@ -15,14 +15,7 @@ from videomae2.engine import checkpoint as checkpoints
 from videomae2.engine.task import Task
 from videomae2.errors import UserError
 from videomae2.settings import DataSettings, ModelSettings
-from videomae2.weights.describe import (
-    Checkpoint,
-    LoadReport,
-    load_into,
-    read_checkpoint,
-    save_safetensors,
-    slice_head,
-)
+from videomae2.weights import Checkpoint, LoadReport, load_into, read_checkpoint, save_safetensors, slice_head
 
 WEIGHTS = "model.safetensors"
 """A finished run's weights: the averaged ones where it kept an average."""

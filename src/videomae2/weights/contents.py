@@ -1,4 +1,4 @@
-"""What a weights file turned out to be, in our names, whoever wrote it."""
+"""Read: what a weights file turned out to be, in our names, whoever wrote it. Slices heads by label maps."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,16 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from videomae2.architecture import Architecture, architecture_of
 from videomae2.errors import UserError
 from videomae2.positions import sinusoid
 from videomae2.settings import ModelSettings
 from videomae2.weights import layouts
-from videomae2.weights.fetch import Source, open_source
-from videomae2.weights.label_map import read_label_map
-from videomae2.weights.recognise import Sketch, read_settings, sketch
+from videomae2.weights.fetch import fetch
+from videomae2.weights.pickles import RawWeights, read_raw
+from videomae2.weights.recognise import check_encoder, in_words, num_classes_of, recognise
 from videomae2.weights.write import FORMAT_VERSION, OUR_KEY
 
-FIRST_TOKEN = "it classifies from its first token, without mean pooling and fc_norm, which this package's classifier cannot do"
+FIRST_TOKEN = (
+    "it classifies from its first token, without mean pooling and fc_norm, which this package's classifier "
+    "cannot do"
+)
+"""The note on a classifier that no head of ours can hold; a failed load repeats it."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +31,9 @@ class Checkpoint:
     """Tensors under our names, and what is known about them.
 
     kind: pretrain (with a decoder), classifier (with a head) or encoder. layout: ours, released, hub,
-    transformers or mmaction2. settings: None where neither shapes nor configuration say enough; `notes` then
-    say why. `resized` lists what was changed to fit (a sliced head). `metadata` is what its writer kept
-    beside the tensors.
+    transformers or mmaction2. source: what the user named. settings: None where neither shapes nor
+    configuration say enough; `notes` then say why. `resized` lists what was changed to fit (a sliced head).
+    `metadata` is what its writer kept beside the tensors.
     """
 
     state: dict[str, Tensor]
@@ -43,45 +48,61 @@ class Checkpoint:
     resized: tuple[str, ...] = ()
 
     @property
-    def sketch(self) -> Sketch:
-        """The network as its shapes tell it."""
-        return sketch(self.state)
+    def architecture(self) -> Architecture | None:
+        """The network, where the file says enough of it."""
+        if self.settings is None:
+            return None
+        classes = self.num_classes if self.kind == "classifier" else None
+        return architecture_of(self.settings, decoder=self.kind == "pretrain", num_classes=classes or 0)
+
+    @property
+    def sketch(self) -> str:
+        """The network in words, as its tensors' shapes tell it."""
+        return in_words(self.state)
 
     def __repr__(self) -> str:
         return f"Checkpoint({self.source}: {self.layout} layout, {self.kind}, {self.sketch})"
 
 
 def read_checkpoint(name: str | Path, label_map: str | Path | Sequence[int] | None = None) -> Checkpoint:
-    """Read weights in any layout, from a file, a folder or a hub name; slice the head where a label map is
-    given.
+    """Read weights in any layout from a file, a folder or a hub name; slice the head by a label map.
 
-    Raises UserError for what is missing, truncated, unsafe, or no VideoMAE.
+    UserError for what is missing, truncated, unsafe, or no VideoMAE.
     """
-    source = open_source(name)
-    cleaned = layouts.clean(source.tensors)
-    layout = "ours" if OUR_KEY in source.metadata else layouts.detect(cleaned)
-    ours = _our_note(source, layout)
+    raw = read_raw(fetch(name))
+    cleaned = layouts.clean(raw.tensors)
+    layout = "ours" if OUR_KEY in raw.metadata else layouts.detect(cleaned)
+    ours = _our_note(raw, layout)
     state = layouts.to_ours(cleaned, layout)
+    # What this package wrote needs no guessing; its position tables are there because they were learned.
     state, notes = (state, []) if ours is not None else _without_sinusoids(state)
-    kind = _kind(state)
-    shapes = sketch(state)
+    check_encoder(state)
+    kind, num_classes = _kind(state), num_classes_of(state)
     settings: ModelSettings | None
     if ours is not None and ours.get("settings") is not None:
-        settings = _settings_from(ours["settings"], source)
+        settings = _settings_from(ours["settings"], raw)
     else:
-        settings, why_not = read_settings(shapes, source, kind)
+        settings, why_not = recognise(state, raw, kind)
         notes += [why_not] if why_not else []
-    notes += [] if ours else _warnings(state, source, layout, kind)
+    notes += [] if ours else _warnings(state, raw, layout, kind)
     checkpoint = Checkpoint(
-        state, kind, layout, str(name), settings, shapes.num_classes,
-        _class_names(ours, source, shapes.num_classes), (ours or {}).get("extra", {}), tuple(notes),
-    )  # fmt: skip
+        state=state,
+        kind=kind,
+        layout=layout,
+        source=str(name),
+        settings=settings,
+        num_classes=num_classes,
+        class_names=_class_names(ours, raw, num_classes),
+        metadata=(ours or {}).get("extra", {}),
+        notes=tuple(notes),
+    )
     return checkpoint if label_map is None else slice_head(checkpoint, label_map)
 
 
 def slice_head(checkpoint: Checkpoint, label_map: str | Path | Sequence[int]) -> Checkpoint:
-    """The same checkpoint with a head for the classes of `label_map` only (710 -> 400, 600 or 700 as
-    released).
+    """The same checkpoint with a head for the classes of `label_map` only (released: 710 -> 400, 600 or 700).
+
+    UserError where there is no head, or the map does not fit it.
     """
     if "head.weight" not in checkpoint.state or checkpoint.num_classes is None:
         raise UserError(f"{checkpoint.source} has no classification head to slice; leave the label map away")
@@ -101,36 +122,79 @@ def slice_head(checkpoint: Checkpoint, label_map: str | Path | Sequence[int]) ->
     )
 
 
-def _our_note(source: Source, layout: str) -> dict[str, Any] | None:
+def read_label_map(label_map: str | Path | Sequence[int], num_old: int) -> list[int]:
+    """Old class numbers, one for each new class in order, checked against a head of `num_old` classes.
+
+    A file is JSON: a list of old class numbers (released `misc/label_710to400.json`), or an object from new
+    class numbers (or class names, taken in their order) to old ones. UserError names the entry that is wrong.
+    """
+    if isinstance(label_map, str | Path):
+        name, entries = str(label_map), _read_entries(Path(label_map))
+    else:
+        name, entries = "given", list(label_map)
+    if not entries:
+        raise UserError(f"the label map {name} is empty; it needs one old class number for each new class")
+    for new, old in enumerate(entries):
+        if not isinstance(old, int) or isinstance(old, bool) or not 0 <= old < num_old:
+            raise UserError(
+                f"the label map {name} sends class {new} to {old!r}, but the checkpoint's head has classes "
+                f"0 to {num_old - 1}; give a map made for this checkpoint"
+            )
+    return entries
+
+
+def _read_entries(path: Path) -> list[Any]:
+    """The entries of a label map's file, in the order of the new classes."""
+    wanted = "give a JSON list of old class numbers"
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"there is no label map file {path}; {wanted}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"the label map {path} is not readable JSON ({error}); {wanted}") from error
+    if isinstance(content, list):
+        return content
+    if not isinstance(content, dict):
+        raise UserError(f"the label map {path} holds a {type(content).__name__}; {wanted}")
+    if not all(name.isdecimal() for name in content):
+        return list(content.values())
+    numbered = {int(name): old for name, old in content.items()}
+    if sorted(numbered) != list(range(len(content))):
+        raise UserError(
+            f"the label map {path} does not number its new classes 0 to {len(content) - 1}; fill the gaps"
+        )
+    return [numbered[new] for new in range(len(numbered))]
+
+
+def _our_note(raw: RawWeights, layout: str) -> dict[str, Any] | None:
     """What this package wrote beside the tensors, in whichever layout."""
-    note: Any = source.metadata.get(OUR_KEY) or source.extras.get(OUR_KEY)
+    note: Any = raw.metadata.get(OUR_KEY) or raw.extras.get(OUR_KEY)
     if note is None and layout == "transformers":
-        note = source.config.get(OUR_KEY)
+        note = raw.config.get(OUR_KEY)
     if isinstance(note, str):
         try:
             note = json.loads(note)
         except ValueError as error:
             raise UserError(
-                f"{source.path} holds unreadable metadata; write it again with this package"
+                f"{raw.path} holds unreadable metadata; write it again with this package"
             ) from error
     if not isinstance(note, Mapping):
         return None
     if note.get("format", 0) > FORMAT_VERSION:
         raise UserError(
-            f"{source.path} was written by a newer version of this package (format {note['format']}, read up "
-            "to "
-            f"{FORMAT_VERSION}); update the package"
+            f"{raw.path} was written by a newer version of this package: expected format {FORMAT_VERSION} or "
+            f"older, got {note['format']}; update the package"
         )
     return dict(note)
 
 
-def _settings_from(content: Mapping[str, Any], source: Source) -> ModelSettings:
+def _settings_from(content: Mapping[str, Any], raw: RawWeights) -> ModelSettings:
     known = {f.name for f in fields(ModelSettings)}
     unknown = sorted(set(content) - known)
     if unknown:
         raise UserError(
-            f"{source.path} has model settings this version does not know ({', '.join(unknown)}); update the "
-            "package"
+            f"{raw.path} has model settings this version does not know ({', '.join(unknown)}); update "
+            "the package"
         )
     return ModelSettings(**content)
 
@@ -142,9 +206,7 @@ def _kind(state: Mapping[str, Tensor]) -> str:
 
 
 def _without_sinusoids(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Leave out stored position tables that are the sinusoid, which ours makes itself; keep any other as
-    learned.
-    """
+    """Leave out stored position tables that are the sinusoid, which ours computes; any other is learned."""
     kept, notes = dict(state), []
     for name in [name for name in state if name.endswith(("pos_embed", "position_embeddings"))]:
         table = state[name].float().reshape(-1, state[name].shape[-1])
@@ -159,10 +221,10 @@ def _without_sinusoids(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
     return kept, notes
 
 
-def _warnings(state: Mapping[str, Tensor], source: Source, layout: str, kind: str) -> list[str]:
+def _warnings(state: Mapping[str, Tensor], raw: RawWeights, layout: str, kind: str) -> list[str]:
     """What a user of somebody else's checkpoint should know before trusting its numbers."""
     notes = []
-    eps = source.config.get("layer_norm_eps")
+    eps = raw.config.get("layer_norm_eps")
     if layout == "transformers" and isinstance(eps, float) and eps != 1e-6:
         notes.append(
             f"its configuration says LayerNorm eps {eps:g}; the published weights were trained with 1e-6, "
@@ -178,10 +240,10 @@ def _warnings(state: Mapping[str, Tensor], source: Source, layout: str, kind: st
     return notes
 
 
-def _class_names(ours: Mapping[str, Any] | None, source: Source, num_classes: int | None) -> tuple[str, ...]:
+def _class_names(ours: Mapping[str, Any] | None, raw: RawWeights, num_classes: int | None) -> tuple[str, ...]:
     if ours is not None:
         return tuple(ours.get("class_names", ()))
-    labels = source.config.get("id2label")
+    labels = raw.config.get("id2label")
     if not isinstance(labels, dict) or len(labels) != num_classes:
         return ()
     names = [labels.get(str(number)) for number in range(num_classes)]

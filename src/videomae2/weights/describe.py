@@ -1,29 +1,22 @@
-"""Weights into modules and between layouts: every load says what matched, and refuses a partial match unless
-told.
-"""
+"""What a checkpoint is, as text (`videomae2 weights show`), and in another layout (`weights convert`)."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from videomae2.architecture import encoder_config
 from videomae2.errors import UserError
 from videomae2.weights.contents import Checkpoint, read_checkpoint, slice_head
-from videomae2.weights.load import LoadReport, load_into
 from videomae2.weights.write import save_safetensors, write_released, write_transformers
 
-__all__ = [
-    "Checkpoint", "LoadReport", "convert", "describe", "load_into", "read_checkpoint",
-    "save_safetensors", "slice_head", "write_released", "write_transformers",
-]  # fmt: skip
-
-WRITERS = {"ours": save_safetensors, "released": write_released, "transformers": write_transformers}
+WRITERS: dict[str, Callable[..., Path]] = {
+    "ours": save_safetensors,
+    "released": write_released,
+    "transformers": write_transformers,
+}
 
 
 def describe(weights: Checkpoint | str | Path) -> str:
-    """What `videomae2 weights show` prints: network, kind, layout, types, classes, what is not there, every
-    tensor.
-    """
+    """Lines of text: network, kind, layout, types, clips, classes, what is not there, notes, every tensor."""
     checkpoint = weights if isinstance(weights, Checkpoint) else read_checkpoint(weights)
     sizes = sum(tensor.numel() for tensor in checkpoint.state.values())
     types = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in checkpoint.state.values()})
@@ -48,15 +41,16 @@ def convert(
     *,
     label_map: str | Path | Sequence[int] | None = None,
 ) -> Checkpoint:
-    """Write the weights at `source` to `target` as ours (.safetensors), released (.pth) or transformers (a
-    folder).
+    """Write weights to `target` as ours (.safetensors), released (.pth) or transformers (a folder).
+
+    `label_map` slices the head first. UserError for what the layout cannot hold.
     """
     if layout not in WRITERS:
-        raise UserError(f"layout is {layout!r}; weights are written as {', '.join(WRITERS)}")
+        raise UserError(f"layout: expected one of {', '.join(WRITERS)}, got {layout!r}")
     suffix = {"ours": ".safetensors", "released": ".pth"}.get(layout, "")
     if suffix and Path(target).suffix != suffix:
         raise UserError(
-            f"{target} does not end with {suffix}, as the {layout} layout does; try "
+            f"expected a file that ends with {suffix}, as the {layout} layout does, got {target}; try "
             f"{Path(target).with_suffix(suffix)}"
         )
     checkpoint = source if isinstance(source, Checkpoint) else read_checkpoint(source)
@@ -66,18 +60,19 @@ def convert(
             f"{checkpoint.source} does not say which network it is ({'; '.join(checkpoint.notes)}), and "
             "config.json must"
         )
-    write = WRITERS[layout]
-    write(
-        target, checkpoint.state, checkpoint.settings, checkpoint.kind,  # type: ignore[arg-type]
-        class_names=checkpoint.class_names, extra=checkpoint.metadata,
-    )  # fmt: skip
+    WRITERS[layout](
+        target,
+        checkpoint.state,
+        checkpoint.settings,
+        checkpoint.kind,
+        class_names=checkpoint.class_names,
+        extra=checkpoint.metadata,
+    )
     return checkpoint
 
 
 def _clips(checkpoint: Checkpoint) -> str:
-    if checkpoint.settings is None:
-        return "unknown"
-    return str(encoder_config(checkpoint.settings).grid)
+    return "unknown" if checkpoint.architecture is None else str(checkpoint.architecture.grid)
 
 
 def _classes(checkpoint: Checkpoint) -> str:

@@ -1,124 +1,123 @@
-"""From what a user names (a file, a transformers-style folder, a hub name) to raw tensors under whatever
-names they have.
-"""
+"""Fetch: from what a user names, a path or a name on the Hugging Face hub, to a file or folder here."""
 
+import contextlib
 import json
-from argparse import Namespace
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
 
 from videomae2.errors import UserError
-from videomae2.weights import hub
-from videomae2.weights.pickles import read_pickle, read_safetensors
 
-_FOLDER_FILES = (
+FOLDER_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-_NESTS = ("model", "module", "state_dict", "model_state_dict")
-"""Where the released code (`model`, DeepSpeed's `module`), MMEngine and home-made scripts put the tensors, in
-this order.
-"""
+"""Under which names `transformers` keeps weights in a folder or repository; the first one there is taken."""
+
+_HUB_NAME = re.compile(r"^[\w][\w.-]*/[\w][\w.-]*(/[\w][\w./-]*)?$")
+_WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
-@dataclass(frozen=True)
-class Source:
-    """Raw tensors as a file holds them, and what came along: config.json, safetensors metadata, the pickle's
-    other entries.
-    """
+def fetch(name: str | Path) -> Path:
+    """The file or folder of `name`: what exists here first, else "org/name[/path/in/repository]" on the hub.
 
-    tensors: dict[str, Tensor]
-    path: Path
-    config: dict[str, Any] = field(default_factory=dict)
-    metadata: dict[str, str] = field(default_factory=dict)
-    extras: dict[str, Any] = field(default_factory=dict)
-
-
-def open_source(name: str | Path) -> Source:
-    """Read `name`: an existing file or folder first, else "org/name[/path/in/repo]" on the hub. UserError
-    with what to try.
+    A hub name becomes a file where one is named, else a folder with config.json and its weights. The hub's
+    own cache is used, so that a name fetched once also works offline. UserError with what to try.
     """
     path = Path(name)
-    if not path.exists():
-        if not hub.is_hub_name(str(name)):
-            raise UserError(
-                f"there are no weights at {name}; give a .safetensors or .pth file, a folder, or a hub name "
-                "like org/name"
-            )
-        path = hub.fetch(str(name))
-    return _open_folder(path) if path.is_dir() else _open_file(path)
-
-
-def _open_folder(folder: Path) -> Source:
-    for file in _FOLDER_FILES:
-        if (folder / file).exists():
-            break
-    else:
+    if path.exists():
+        return path
+    if not is_hub_name(str(name)):
         raise UserError(
-            f"the folder {folder} holds none of {', '.join(_FOLDER_FILES)}; name the weights file itself"
+            f"there are no weights at {name}; expected a .safetensors or .pth file, a folder, or a hub name "
+            "like org/name"
         )
-    if not file.endswith(".index.json"):
-        return _open_file(folder / file)
-    shards = [_open_file(folder / shard) for shard in hub.shard_names(folder / file)]
-    tensors = {name: tensor for shard in shards for name, tensor in shard.tensors.items()}
-    return Source(tensors, folder, shards[0].config, shards[0].metadata) if shards else Source({}, folder)
+    return _fetch_from_hub(str(name))
 
 
-def _open_file(path: Path) -> Source:
-    config = _read_config(path.parent / "config.json")
-    if path.suffix == ".safetensors":
-        tensors, metadata = read_safetensors(path)
-        return Source(tensors, path, config, metadata)
-    tensors, extras = _unwrap(read_pickle(path), path)
-    return Source(tensors, path, config, {}, extras)
+def is_hub_name(name: str) -> bool:
+    """Whether `name` reads as "org/name" or "org/name/path.pth", not as a path to something missing."""
+    if not _HUB_NAME.match(name) or ".." in name:
+        return False
+    parts = name.split("/")
+    return not (Path(parts[0]).exists() or parts[1].endswith(_WEIGHT_SUFFIXES))
 
 
-def _unwrap(content: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state dict inside a checkpoint, however deep it is nested, and the entries beside it."""
-    extras: dict[str, Any] = {}
-    while isinstance(content, Mapping):
-        tensors = {
-            name: value
-            for name, value in content.items()
-            if isinstance(name, str) and isinstance(value, Tensor)
-        }
-        nest = next((name for name in _NESTS if isinstance(content.get(name), Mapping)), None)
-        if nest is None:
-            if not tensors:
-                break
-            return tensors, extras | {name: value for name, value in content.items() if name not in tensors}
-        extras |= {
-            name: value for name, value in content.items() if name != nest and not isinstance(value, Tensor)
-        }
-        content = content[nest]
-    raise UserError(
-        f"{path} holds no state dict (looked under {', '.join(_NESTS)}); save the model's state_dict() and "
-        "give that file"
-    )
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    """config.json beside the weights; empty where there is none or it is somebody else's."""
-    if not path.is_file():
-        return {}
+def shard_names(index: Path) -> list[str]:
+    """The files that a `*.index.json` lists; UserError for a name that leads out of the folder."""
     try:
-        config = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise UserError(
-            f"{path} is not readable JSON ({error}); mend it, or move the weights away from it"
+            f"{index} is no index of weight files (it needs a `weight_map`); fetch it again"
         ) from error
-    return config if isinstance(config, dict) else {}
+    for name in names:
+        # An index is a stranger's text: "../../.ssh/id_rsa" must not be opened on its word.
+        if not isinstance(name, str) or Path(name).name != name:
+            raise UserError(
+                f"{index} lists {name!r}, which is not a file beside it; do not trust this folder"
+            )
+    return names
 
 
-def namespace_value(extras: Mapping[str, Any], name: str) -> Any:
-    """What the command line that trained a released checkpoint said for `name`, or None."""
-    arguments = extras.get("args")
-    if isinstance(arguments, Namespace):
-        return getattr(arguments, name, None)
-    return arguments.get(name) if isinstance(arguments, Mapping) else None
+class _NotThere(UserError):
+    """The repository answered, and holds no such file."""
+
+
+def _fetch_from_hub(name: str) -> Path:
+    owner, repo, *inside = name.split("/", 2)
+    repository = f"{owner}/{repo}"
+    if inside:
+        return _download(repository, inside[0], name)
+    absent: _NotThere | None = None
+    for file in FOLDER_FILES:
+        try:
+            found = _download(repository, file, name)
+        except _NotThere as error:
+            absent = error
+        else:
+            _fetch_companions(repository, found, name)
+            return found.parent
+    raise UserError(
+        f"the hub repository {name} holds none of {', '.join(FOLDER_FILES)}; "
+        f"name the file: {name}/path/in/repository.pth"
+    ) from absent
+
+
+def _fetch_companions(repository: str, found: Path, name: str) -> None:
+    """Fetch config.json where there is one, and the shards that an index lists."""
+    with contextlib.suppress(_NotThere):
+        _download(repository, "config.json", name)
+    if found.name.endswith(".index.json"):
+        for shard in shard_names(found):
+            _download(repository, shard, name)
+
+
+def _download(repository: str, file: str, name: str) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        return Path(hf_hub_download(repository, file))
+    except LocalEntryNotFoundError as error:
+        raise UserError(
+            f"{name} is no file or folder here, and the Hugging Face hub could not be reached for it; check "
+            f"the path or the network, or fetch {file} elsewhere and give its path"
+        ) from error
+    except EntryNotFoundError as error:
+        raise _NotThere(
+            f"the hub repository {repository} holds no file {file}; look at "
+            f"https://huggingface.co/{repository}/tree/main"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise UserError(
+            f"{name} is no file or folder here, and the Hugging Face hub has no repository {repository} that "
+            "you may read; check the spelling, or log in with `hf auth login` where it is gated"
+        ) from error
+    except Exception as error:  # the client raises whatever its transport raised
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+        raise UserError(
+            f"{name} is no file or folder here, and fetching {file} from the Hugging Face hub failed "
+            f"({reason}); check the path or the network, or fetch the file elsewhere and give its path"
+        ) from error

@@ -1,12 +1,14 @@
 """What other projects call the same tensors: pure maps from names to names, there and back.
 
-| layout       | whose                                                        | patch embedding                                 |
-|--------------|--------------------------------------------------------------|-------------------------------------------------|
-| ours         | this package: the released names, always with `encoder.`     | encoder.patch_embed.proj                        |
-| released     | VideoMAE V1 and V2 `.pth`; their classifiers lack `encoder.` | encoder.patch_embed.proj or patch_embed.proj    |
-| hub          | `OpenGVLab/VideoMAEv2-*` repositories                        | model.patch_embed.proj                          |
-| transformers | `VideoMAEForPreTraining`, `VideoMAEForVideoClassification`   | videomae.embeddings.patch_embeddings.projection |
-| mmaction2    | MMAction2's and OpenTAD's `VisionTransformer`                | backbone.patch_embed.projection                 |
+| layout       | whose                                     | patch embedding                                 |
+|--------------|-------------------------------------------|-------------------------------------------------|
+| ours         | this package: always with `encoder.`      | encoder.patch_embed.proj                        |
+| released     | VideoMAE V1 and V2 `.pth`                 | encoder.patch_embed.proj or patch_embed.proj    |
+| hub          | `OpenGVLab/VideoMAEv2-*` repositories     | model.patch_embed.proj                          |
+| transformers | `VideoMAEForPreTraining` and its siblings | videomae.embeddings.patch_embeddings.projection |
+| mmaction2    | MMAction2 and OpenTAD `VisionTransformer` | backbone.patch_embed.projection                 |
+
+Ours are the released names of pre-training; released classifiers have no `encoder.` before theirs.
 """
 
 import re
@@ -51,13 +53,8 @@ _ENCODER_PARTS = ("patch_embed.", "blocks.", "norm.", "pos_embed")
 
 
 def clean(state: Mapping[str, Tensor]) -> State:
-    """The same tensors without what wrappers put into names: `_orig_mod.` of torch.compile, `module.` of
-    DDP.
-    """
-    cleaned: State = {}
-    for name, tensor in state.items():
-        short = name.replace("_orig_mod.", "")
-        cleaned[short] = tensor
+    """The same tensors without what wrappers add to names: torch.compile `_orig_mod.`, DDP `module.`."""
+    cleaned = {name.replace("_orig_mod.", ""): tensor for name, tensor in state.items()}
     while cleaned and all(name.startswith("module.") for name in cleaned):
         cleaned = {name.removeprefix("module."): tensor for name, tensor in cleaned.items()}
     return cleaned
@@ -75,23 +72,18 @@ def detect(state: Mapping[str, Tensor]) -> str:
         return "released"
     some = ", ".join(list(state)[:3]) or "none at all"
     raise UserError(
-        f"these are not a VideoMAE's weights: no patch embedding among the {len(state)} tensors ({some} "
-        "...); "
-        f"layouts read are {', '.join(LAYOUTS)}"
+        f"these are not a VideoMAE's weights: expected a patch embedding as in {', '.join(LAYOUTS)}, got "
+        f"{len(state)} tensors without one ({some} ...); give weights in one of these layouts"
     )
 
 
 def to_ours(state: Mapping[str, Tensor], layout: str) -> State:
-    """Cleaned tensors of `layout` under our names; a name that nobody knows passes through and is reported
-    later.
-    """
+    """Cleaned tensors of `layout` under our names; unknown names pass through, for `load` to report."""
     return _READERS[layout](state)
 
 
 def to_released(state: Mapping[str, Tensor], kind: str) -> State:
-    """Our tensors under the released names: `encoder.` stays in pre-training, and falls away in a
-    classifier.
-    """
+    """Our tensors under the released names: pre-training keeps `encoder.`, a classifier drops it."""
     return {
         name if kind == "pretrain" else name.removeprefix("encoder."): tensor
         for name, tensor in state.items()
@@ -114,13 +106,13 @@ def _from_ours(state: Mapping[str, Tensor]) -> State:
 
 
 def _from_released(state: Mapping[str, Tensor]) -> State:
-    if "mask_token" in state:  # a pre-training model: its names are ours
+    if "mask_token" in state:  # a pre-training network: its names are ours
         return dict(state)
     bare = {name.removeprefix("backbone.").removeprefix("encoder."): tensor for name, tensor in state.items()}
     if len(bare) < len(state):
         raise UserError(
-            "the checkpoint holds two networks (with and without `encoder.` or `backbone.`); save the one "
-            "you mean"
+            "expected one network, but the checkpoint holds two networks (names with and without `encoder.` "
+            "or `backbone.`); save the one you mean"
         )
     return {_under_encoder(name): tensor for name, tensor in bare.items()}
 
@@ -146,6 +138,7 @@ def _from_transformers(state: Mapping[str, Tensor]) -> State:
     renamed = {
         _from_transformers_name(name.removeprefix("videomae.")): tensor for name, tensor in state.items()
     }
+    # Ours, as the released code, has one linear layer for queries, keys and values: stack the three.
     for query in [name for name in renamed if name.endswith(".attn.query")]:
         stem = query.removesuffix("query")
         parts = [renamed.get(stem + part) for part in ("query", "key", "value")]

@@ -1,6 +1,11 @@
-"""Tensors into a module: all that the caller expects must match, nothing is copied before that is certain."""
+"""Load: a checkpoint into a module. What the caller expects must match; nothing is copied before it does.
 
-from collections.abc import Sequence
+The report names every tensor in few words, none left out: a branch as `decoder.*`, the same tensor of all
+blocks as `blocks.0-11`.
+"""
+
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -8,19 +13,21 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from videomae2.architecture import encoder_config
 from videomae2.errors import UserError
 from videomae2.positions import interpolate
 from videomae2.weights.contents import FIRST_TOKEN, Checkpoint, slice_head
-from videomae2.weights.key_groups import folded_blocks, grouped
 
 _TRUNK = ("encoder.patch_embed.", "encoder.blocks.", "encoder.pos_embed")
+"""What every task's encoder has. Not its final norm, which classifiers replace by fc_norm."""
+
+_BLOCK = re.compile(r"blocks\.(\d+)\.")
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of every tensor: names, and for those that changed or did not fit, how. As text, every name
-    in few words.
+    """What became of every tensor: names, and for those that changed or did not fit, how.
+
+    As text, every name in few words.
     """
 
     source: str
@@ -31,9 +38,7 @@ class LoadReport:
     unexpected: tuple[str, ...]
     """In the file, not in the module."""
     mismatched: tuple[str, ...] = ()
-    """In both with different shapes, as "name [file] in the file, [module] in the model": left as they
-    were.
-    """
+    """Of another shape, as "name [file] in the file, [module] in the model": left as they were."""
     resized: tuple[str, ...] = ()
     """Changed to fit: a head sliced by a label map, a learned position table interpolated."""
     notes: tuple[str, ...] = ()
@@ -80,7 +85,9 @@ def load_into(
     if not allow_partial:
         _refuse(report, checkpoint, expect)
     elif not report.matched:
-        raise UserError(f"nothing in {checkpoint.source} fits this model; it holds {checkpoint.sketch}")
+        raise UserError(
+            f"nothing in {checkpoint.source} fits this model; it holds {checkpoint.sketch}; build that model"
+        )
     with torch.no_grad():
         for name in report.matched:
             targets[name].copy_(state[name])
@@ -88,9 +95,7 @@ def load_into(
 
 
 def _targets(module: nn.Module) -> dict[str, Tensor]:
-    """The module's tensors under checkpoint names: without torch.compile's prefix, and a bare encoder's with
-    `encoder.`.
-    """
+    """The module's tensors under checkpoint names: no `_orig_mod.`, and a bare encoder's with `encoder.`."""
     own = {name.replace("_orig_mod.", ""): tensor for name, tensor in module.state_dict().items()}
     bare = not any(name.startswith("encoder.") for name in own)
     return {f"encoder.{name}": tensor for name, tensor in own.items()} if bare else own
@@ -102,13 +107,11 @@ def _compare(
     both = [name for name in targets if name in state]
     wrong = [name for name in both if state[name].shape != targets[name].shape]
     matched = [name for name in both if state[name].shape == targets[name].shape]
-    cast = sorted(
-        {
-            f"{_type(state[n])} read into {_type(targets[n])}"
-            for n in matched
-            if state[n].dtype != targets[n].dtype
-        }
-    )
+    casts = {
+        f"{_type(state[n])} read into {_type(targets[n])}"
+        for n in matched
+        if state[n].dtype != targets[n].dtype
+    }
     return LoadReport(
         source=checkpoint.source,
         layout=checkpoint.layout,
@@ -119,7 +122,7 @@ def _compare(
             f"{n} {list(state[n].shape)} in the file, {list(targets[n].shape)} in the model" for n in wrong
         ),
         resized=checkpoint.resized + resized,
-        notes=(*checkpoint.notes, *cast),
+        notes=(*checkpoint.notes, *sorted(casts)),
     )
 
 
@@ -131,12 +134,9 @@ def _refuse(report: LoadReport, checkpoint: Checkpoint, expect: str) -> None:
     )
     holds = f"the file seems to hold {checkpoint.sketch}"
     if mismatched:
-        head = mismatched[0].startswith("head.")
-        advice = (
-            "give a label map, or start a fresh head"
-            if head
-            else "build that model, or give this model's weights"
-        )
+        advice = "build that model, or give this model's weights"
+        if mismatched[0].startswith("head."):
+            advice = "give a label map, or start a fresh head"
         raise UserError(f"{report.source} does not fit this model: {mismatched[0]}; {holds}; {advice}")
     if missing or unexpected:
         parts = [
@@ -147,7 +147,7 @@ def _refuse(report: LoadReport, checkpoint: Checkpoint, expect: str) -> None:
         reasons = f"; {FIRST_TOKEN}" if FIRST_TOKEN in checkpoint.notes else ""
         raise UserError(
             f"{report.source} matches this model only in part: {' and '.join(parts)}; {holds}{reasons}; "
-            f"build that model, give this model's weights, load the encoder alone, or allow a partial match"
+            "build that model, give this model's weights, load the encoder alone, or allow a partial match"
         )
 
 
@@ -156,14 +156,21 @@ def _with_resized_positions(
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """A learned table of another grid, interpolated to the module's, where both grids are known."""
     name = "encoder.pos_embed"
+    # Any module will do whose encoder carries its EncoderConfig: this room knows no class of models/.
     config = getattr(getattr(module, "encoder", module), "config", None)
-    if name not in state or checkpoint.settings is None or config is None or config.positions != "learned":
+    if (
+        name not in state
+        or checkpoint.architecture is None
+        or config is None
+        or config.positions != "learned"
+    ):
         return state, ()
-    theirs, ours = encoder_config(checkpoint.settings).grid.shape, config.grid.shape
+    theirs, ours = checkpoint.architecture.grid.shape, config.grid.shape
     if theirs == ours:
         return state, ()
     table = interpolate(state[name][0].float(), theirs, ours)[None]
-    change = f"{name} {list(state[name].shape)} -> {list(table.shape)}, interpolated from {theirs} to {ours} tokens"
+    shapes = f"{list(state[name].shape)} -> {list(table.shape)}"
+    change = f"{name} {shapes}, interpolated from {theirs} to {ours} tokens"
     return state | {name: table}, (change,)
 
 
@@ -173,3 +180,52 @@ def _first(names: Sequence[str]) -> str:
 
 def _type(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
+
+
+def grouped(names: Sequence[str], others: Collection[str] = ()) -> list[str]:
+    """The names, shortened so that each still follows from what is printed.
+
+    A branch becomes `branch.* (count)` where it holds several of the names and none of `others`, which share
+    the tree.
+    """
+    branches: dict[str, list[str]] = {}
+    for name in names:
+        branches.setdefault(_branch(name, others), []).append(name)
+    return folded_blocks(
+        [f"{branch} ({len(held)})" if len(held) > 1 else held[0] for branch, held in branches.items()]
+    )
+
+
+def folded_blocks(lines: Sequence[str]) -> list[str]:
+    """Lines that differ only in the number of a block become one, with the range of numbers."""
+    numbers: dict[str, list[int]] = {}
+    for line in lines:
+        found = _BLOCK.search(line)
+        stem = _BLOCK.sub("blocks.{}.", line, count=1)
+        numbers.setdefault(stem, []).extend([int(found[1])] if found else [])
+    each = {
+        stem: re.sub(r"\((\d+)\)$", r"(\1 each)", stem) if len(found) > 1 else stem
+        for stem, found in numbers.items()
+    }
+    return [each[stem].replace("{}", _ranges(found), 1) for stem, found in numbers.items()]
+
+
+def _branch(name: str, others: Collection[str]) -> str:
+    """The largest branch around a name that none of the others grows on, as `branch.*`; else the name."""
+    words = name.split(".")
+    for depth in range(1, len(words)):
+        stem = ".".join(words[:depth]) + "."
+        if not any(other.startswith(stem) for other in others):
+            return f"{stem}*"
+    return name
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """[0, 1, 2, 5] -> "0-2,5"."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)

@@ -1,167 +1,142 @@
-"""Which network a checkpoint is: what its tensors' shapes say, and what only its configuration can say."""
+"""Which network a checkpoint is: what its tensors' shapes say, and what only its configuration can say.
+
+Neither heads, nor frames, nor pixels leave a trace in shapes. Heads come from a configuration, the scales of
+cosine attention, or the size table; frames and pixels from a configuration, else they are 16 x 224 x 224.
+"""
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
-from videomae2.architecture import SIZES, Size, decoder_config, encoder_config
+from videomae2.architecture import SIZES, architecture_of
 from videomae2.errors import UserError
 from videomae2.settings import ModelSettings
-from videomae2.weights.fetch import Source, namespace_value
+from videomae2.weights.pickles import RawWeights
+
+_CUBE = "encoder.patch_embed.proj.weight"  # [D, C, t, p, p]
+_MLP = "{}.blocks.0.mlp.fc1.weight"  # [hidden, D]
+_COSINE = "{}.blocks.0.attn.scale"  # [heads, 1, 1]
+_BRIDGE = "encoder_to_decoder.weight"  # [decoder D, encoder D]
 
 
-@dataclass(frozen=True)
-class Sketch:
-    """The network as far as shapes tell: neither heads, nor frames, nor pixels leave a trace in them."""
-
-    width: int
-    depth: int
-    mlp_width: int
-    cube: tuple[int, int, int]
-    """Tubelet, patch height, patch width."""
-    channels: int
-    decoder_width: int | None
-    decoder_depth: int
-    decoder_mlp_width: int | None
-    num_heads: int | None
-    """Known from the shapes only with cosine attention, which learns one scale for each head."""
-    decoder_heads: int | None
-    layer_scale: bool
-    num_classes: int | None
-    learned_positions: int | None
-    """Tokens of a learned position table."""
-
-    @property
-    def row(self) -> tuple[str, Size] | None:
-        """The row of the size table with this width, if any; depth and patch may differ from it."""
-        return next(((name, size) for name, size in SIZES.items() if size.width == self.width), None)
-
-    def __str__(self) -> str:
-        row = self.row
-        exact = row is not None and (row[1].depth, row[1].patch) == (self.depth, self.cube[1])
-        decoder = (
-            f"decoder of width {self.decoder_width} and depth {self.decoder_depth}"
-            if self.decoder_width
-            else "no decoder"
-        )
-        head = f"head of {self.num_classes} classes" if self.num_classes else "no head"
-        cube = "x".join(map(str, self.cube))
-        name = row[0] if row is not None and exact else "a vision transformer"
-        return f"{name} (width {self.width}, depth {self.depth}, {cube} cubes, {decoder}, {head})"
-
-
-def sketch(state: Mapping[str, Tensor]) -> Sketch:
-    """Read a network off the shapes of tensors under our names; UserError where the encoder is not all
-    there.
-    """
-    for name in ("encoder.patch_embed.proj.weight", "encoder.blocks.0.mlp.fc1.weight"):
+def check_encoder(state: Mapping[str, Tensor]) -> None:
+    """Refuse tensors (under our names) without the parts that every question below reads."""
+    for name in (_CUBE, _MLP.format("encoder")):
         if name not in state:
             raise UserError(
                 f"the checkpoint has no {name}, so it holds no whole encoder; give the file that holds one"
             )
-    patch_embed = state["encoder.patch_embed.proj.weight"]
-    if patch_embed.ndim != 5:
+    if state[_CUBE].ndim != 5:
         raise UserError(
-            f"the patch embedding is {list(patch_embed.shape)}, but a video model's is [width, channels, "
-            "tubelet, patch, patch]; "
-            f"is this an image model?"
+            "expected a video model's patch embedding [width, channels, tubelet, patch, patch], got "
+            f"{list(state[_CUBE].shape)}; is this an image model?"
         )
-    cosine = state.get("encoder.blocks.0.attn.scale")
-    decoder_cosine = state.get("decoder.blocks.0.attn.scale")
-    positions = state.get("encoder.pos_embed")
-    return Sketch(
-        width=patch_embed.shape[0],
-        depth=_count_blocks(state, "encoder"),
-        mlp_width=state["encoder.blocks.0.mlp.fc1.weight"].shape[0],
-        cube=(patch_embed.shape[2], patch_embed.shape[3], patch_embed.shape[4]),
-        channels=patch_embed.shape[1],
-        decoder_width=_length(state.get("encoder_to_decoder.weight")),
-        decoder_depth=_count_blocks(state, "decoder"),
-        decoder_mlp_width=_length(state.get("decoder.blocks.0.mlp.fc1.weight")),
-        num_heads=_length(cosine),
-        decoder_heads=_length(decoder_cosine),
-        layer_scale="encoder.blocks.0.gamma_1" in state,
-        num_classes=_length(state.get("head.weight")),
-        learned_positions=positions.shape[-2] if positions is not None else None,
+
+
+def in_words(state: Mapping[str, Tensor]) -> str:
+    """The network as its shapes tell it, in one line: size, width, depth, cubes, decoder, head."""
+    width, _, *cube = state[_CUBE].shape
+    depth = _depth(state, "encoder")
+    row = _row(width)
+    exact = row is not None and (SIZES[row].depth, SIZES[row].patch) == (depth, cube[1])
+    decoder_width, num_classes = _length(state, _BRIDGE), num_classes_of(state)
+    decoder = f"decoder of width {decoder_width} and depth {_depth(state, 'decoder')}"
+    parts = [
+        f"width {width}",
+        f"depth {depth}",
+        f"{'x'.join(map(str, cube))} cubes",
+        decoder if decoder_width else "no decoder",
+        f"head of {num_classes} classes" if num_classes else "no head",
+    ]
+    return f"{row if exact else 'a vision transformer'} ({', '.join(parts)})"
+
+
+def num_classes_of(state: Mapping[str, Tensor]) -> int | None:
+    """Classes of the head, where there is one."""
+    return _length(state, "head.weight")
+
+
+def recognise(state: Mapping[str, Tensor], raw: RawWeights, kind: str) -> tuple[ModelSettings | None, str]:
+    """Settings that build this network, or None and the reason why they cannot be known or written down.
+
+    `state` holds the tensors under our names, `raw` the file they came from; `kind` as in `Checkpoint`.
+    """
+    width, channels, tubelet, height, patch = state[_CUBE].shape
+    mlp_width, cosine_heads = (
+        _length(state, _MLP.format("encoder")),
+        _length(state, _COSINE.format("encoder")),
     )
-
-
-def read_settings(shapes: Sketch, source: Source, kind: str) -> tuple[ModelSettings | None, str]:
-    """Settings that build this network, or None and the reason why they cannot be known or written down."""
-    said = _configuration(source)
-    heads = said.get("num_heads") or shapes.num_heads or (shapes.row[1].num_heads if shapes.row else None)
+    stated, row = _stated(raw), _row(width)
+    heads = stated.get("num_heads") or cosine_heads or (SIZES[row].num_heads if row else None)
     if not heads:
-        return (
-            None,
-            f"the number of heads of width {shapes.width} stands nowhere in it; name the model yourself",
-        )
-    name = _ratio_row(shapes)
-    if name is None or shapes.channels != 3 or shapes.cube[1] != shapes.cube[2]:
-        return (
-            None,
-            f"no model settings describe it: MLP {shapes.mlp_width}, {shapes.channels} channels, cube "
-            f"{shapes.cube}",
-        )
-    frames, size = said.get("num_frames") or 16, said.get("size") or 224
+        reason = f"the number of heads of width {width} stands nowhere in it; name the model yourself"
+        return None, reason
+    name = _row_of_ratio(width, mlp_width)
+    if name is None or channels != 3 or height != patch:
+        cube = (tubelet, height, patch)
+        return None, f"no model settings describe it: MLP {mlp_width}, {channels} channels, cube {cube}"
+    frames, size = stated.get("num_frames") or 16, stated.get("size") or 224
     # Released fine-tuning interpolates the table of 16 x 224 x 224 to other grids; everyone else makes one
     # for the grid at hand.
-    native = (16, 224) if said.get("native_16x224") else (frames, size)
+    native_frames, native_size = (16, 224) if stated.get("native_16x224") else (frames, size)
     settings = ModelSettings(
-        name=name, num_frames=frames, size=size, tubelet=shapes.cube[0], patch=_unless(shapes.cube[1], SIZES[name].patch),
-        width=_unless(shapes.width, SIZES[name].width), depth=_unless(shapes.depth, SIZES[name].depth),
-        num_heads=_unless(heads, SIZES[name].num_heads), native_frames=native[0], native_size=native[1],
-        positions="learned" if shapes.learned_positions else "sinusoid",
-        cosine_attention=shapes.num_heads is not None, layer_scale=0.1 if shapes.layer_scale else 0.0,
-    )  # fmt: skip
+        name=name,
+        num_frames=frames,
+        size=size,
+        tubelet=tubelet,
+        patch=_unless(patch, SIZES[name].patch),
+        width=_unless(width, SIZES[name].width),
+        depth=_unless(_depth(state, "encoder"), SIZES[name].depth),
+        num_heads=_unless(heads, SIZES[name].num_heads),
+        native_frames=native_frames,
+        native_size=native_size,
+        positions="learned" if _learned_tokens(state) else "sinusoid",
+        cosine_attention=cosine_heads is not None,
+        layer_scale=0.1 if "encoder.blocks.0.gamma_1" in state else 0.0,
+    )
     if kind == "pretrain":
-        settings = _with_decoder(settings, shapes, said)
-    return _checked(settings, shapes, kind)
+        settings = _with_decoder(settings, state, stated)
+    reason = _contradiction(settings, state, kind)
+    return (None, reason) if reason else (settings, "")
 
 
-def _with_decoder(settings: ModelSettings, shapes: Sketch, said: Mapping[str, Any]) -> ModelSettings:
-    from dataclasses import replace
-
+def _with_decoder(
+    settings: ModelSettings, state: Mapping[str, Tensor], stated: Mapping[str, Any]
+) -> ModelSettings:
     size = SIZES[settings.name]
-    heads = said.get("decoder_heads") or shapes.decoder_heads
+    heads = stated.get("decoder_heads") or _length(state, _COSINE.format("decoder"))
     return replace(
         settings,
-        decoder_depth=shapes.decoder_depth,
-        decoder_width=_unless(shapes.decoder_width, size.decoder_width),
-        decoder_heads=_unless(heads, size.decoder_heads) if heads else None,
+        decoder_depth=_depth(state, "decoder"),
+        decoder_width=_unless(_length(state, _BRIDGE), size.decoder_width),
+        decoder_heads=_unless(heads, size.decoder_heads),
     )
 
 
-def _checked(settings: ModelSettings, shapes: Sketch, kind: str) -> tuple[ModelSettings | None, str]:
-    """The settings, if they really build tensors of these shapes."""
+def _contradiction(settings: ModelSettings, state: Mapping[str, Tensor], kind: str) -> str:
+    """Why the settings do not build tensors of these shapes after all; empty where they do."""
     try:
-        encoder, decoder = encoder_config(settings), decoder_config(settings)
+        architecture = architecture_of(settings, decoder=kind == "pretrain")
     except UserError as error:
-        return None, f"no model settings describe it: {error}"
-    if encoder.mlp_width != shapes.mlp_width:
-        return None, f"no model settings describe its MLP of {shapes.mlp_width} at width {shapes.width}"
-    if shapes.learned_positions and shapes.learned_positions != encoder.grid.num_tokens:
-        tokens = shapes.learned_positions
-        return (
-            None,
-            f"its position table has {tokens} tokens, and {encoder.grid} does not; name the model yourself",
-        )
-    if kind == "pretrain" and decoder.mlp_width != shapes.decoder_mlp_width:
-        return (
-            None,
-            f"no model settings describe its decoder's MLP of {shapes.decoder_mlp_width} at width "
-            f"{decoder.width}",
-        )
-    return settings, ""
+        return f"no model settings describe it: {error}"
+    encoder, decoder = architecture.encoder, architecture.decoder
+    mlp_width, tokens = _length(state, _MLP.format("encoder")), _learned_tokens(state)
+    if encoder.mlp_width != mlp_width:
+        return f"no model settings describe its MLP of {mlp_width} at width {encoder.width}"
+    if tokens and tokens != encoder.grid.num_tokens:
+        return f"its position table has {tokens} tokens, and {encoder.grid} does not; name the model yourself"
+    decoder_mlp = _length(state, _MLP.format("decoder"))
+    if decoder is not None and decoder.mlp_width != decoder_mlp:
+        return f"no model settings describe its decoder's MLP of {decoder_mlp} at width {decoder.width}"
+    return ""
 
 
-def _configuration(source: Source) -> dict[str, Any]:
-    """Heads, frames and size from transformers' config.json, the hub's `model_config`, or the released
-    command line.
-    """
-    config = source.config
+def _stated(raw: RawWeights) -> dict[str, Any]:
+    """Heads, frames and size as config.json, the hub's `model_config` or a released command line says."""
+    config = raw.config
     if isinstance(config.get("model_config"), dict):
         inner = config["model_config"]
         return {
@@ -176,39 +151,51 @@ def _configuration(source: Source) -> dict[str, Any]:
             "num_frames": config.get("num_frames"),
             "size": _side(config.get("image_size")),
         }
-    frames, size = namespace_value(source.extras, "num_frames"), namespace_value(source.extras, "input_size")
-    fine_tuned = namespace_value(source.extras, "nb_classes") is not None
-    return {"num_frames": _whole(frames), "size": _side(size), "native_16x224": fine_tuned}
+    return {
+        "num_frames": _count(raw.argument("num_frames")),
+        "size": _side(raw.argument("input_size")),
+        "native_16x224": raw.argument("nb_classes") is not None,  # only released fine-tuning says it
+    }
 
 
-def _ratio_row(shapes: Sketch) -> str | None:
+def _row(width: int) -> str | None:
+    """The row of the size table with this width, if any; depth and patch may differ from it."""
+    return next((name for name, size in SIZES.items() if size.width == width), None)
+
+
+def _row_of_ratio(width: int, mlp_width: int | None) -> str | None:
     """The size whose width this is and, failing that, one whose MLP has this ratio to its width."""
-    rows = ([shapes.row[0]] if shapes.row else []) + ["vit_b16", "vit_g14"]
-    return next(
-        (n for n in rows if shapes.width * SIZES[n].mlp_width // SIZES[n].width == shapes.mlp_width), None
-    )
+    row = _row(width)
+    rows = ([row] if row else []) + ["vit_b16", "vit_g14"]
+    return next((n for n in rows if width * SIZES[n].mlp_width // SIZES[n].width == mlp_width), None)
 
 
-def _count_blocks(state: Mapping[str, Tensor], part: str) -> int:
-    numbers = [
-        int(found.group(1)) for name in state if (found := re.match(rf"{part}\.blocks\.(\d+)\.", name))
-    ]
-    return max(numbers) + 1 if numbers else 0
+def _depth(state: Mapping[str, Tensor], part: str) -> int:
+    pattern = re.compile(rf"{part}\.blocks\.(\d+)\.")
+    return max((int(found[1]) + 1 for name in state if (found := pattern.match(name))), default=0)
 
 
-def _length(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.shape[0]
+def _learned_tokens(state: Mapping[str, Tensor]) -> int:
+    """Tokens of a learned position table; 0 where there is none."""
+    return state["encoder.pos_embed"].shape[-2] if "encoder.pos_embed" in state else 0
+
+
+def _length(state: Mapping[str, Tensor], name: str) -> int | None:
+    """Entries along the first axis of a tensor, if it is there."""
+    return state[name].shape[0] if name in state else None
 
 
 def _side(value: Any) -> int | None:
+    """Height and width of a square, given as a number or as both of them."""
     if isinstance(value, list | tuple):
         value = value[0] if value and all(side == value[0] for side in value) else None
-    return _whole(value)
+    return _count(value)
 
 
-def _whole(value: Any) -> int | None:
+def _count(value: Any) -> int | None:
     return value if isinstance(value, int) and value > 0 else None
 
 
 def _unless(value: int | None, usual: int) -> int | None:
+    """None, which settings read as the size table's value, where the value is that one."""
     return None if value == usual else value

@@ -1,5 +1,6 @@
-"""Weights out: our safetensors, the released `.pth`, a folder for `transformers`; each file appears whole or
-not at all.
+"""Write: a module to our safetensors, the released `.pth`, or a folder for `transformers`.
+
+Each file appears whole or not at all.
 """
 
 import json
@@ -21,8 +22,9 @@ from videomae2.weights import layouts
 
 FORMAT_VERSION = 1
 OUR_KEY = "videomae2"
-"""The entry, in safetensors metadata or beside a released state dict, where this package keeps what shapes do
-not say.
+"""The entry where this package keeps what shapes do not say.
+
+It stands in safetensors metadata, beside a released state dict, or in config.json.
 """
 
 Weights = nn.Module | Mapping[str, Tensor]
@@ -57,8 +59,7 @@ def write_released(
     class_names: Sequence[str] = (),
     extra: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write the `.pth` that the released VideoMAE V1 and V2 code loads: `{"model": state dict}`, plain
-    tensors.
+    """Write the `.pth` that the released VideoMAE V1 and V2 code loads: `{"model": state dict}`.
 
     A second entry, which that code does not look at, keeps our settings for the way back. Sinusoid tables are
     in no released checkpoint; a model of another grid than 16 x 224 x 224 must be told its frames and size
@@ -81,11 +82,10 @@ def write_transformers(
     class_names: Sequence[str] = (),
     extra: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write config.json, preprocessor_config.json and model.safetensors as `transformers` VideoMAE saves
-    them.
+    """Write config.json, preprocessor_config.json and model.safetensors as `transformers` VideoMAE does.
 
     config.json states LayerNorm eps 1e-6, which the weights were trained with (published conversions say
-    1e-12). Raises UserError for what that class cannot express: cosine attention, LayerScale, learned or
+    1e-12). UserError for what that class cannot express: cosine attention, LayerScale, learned or
     interpolated positions.
     """
     _check_expressible(settings, kind)
@@ -95,18 +95,19 @@ def write_transformers(
     renamed = layouts.to_transformers(state)
     target = Path(folder)
     if target.is_file():
-        raise UserError(f"{target} is a file, but the transformers layout is a folder; give another name")
+        raise UserError(
+            f"expected a folder, as the transformers layout is, got the file {target}; try another name"
+        )
     target.mkdir(parents=True, exist_ok=True)
     _replace(target / "model.safetensors", lambda file: save_file(renamed, file, {"format": "pt"}))
     _replace(target / "preprocessor_config.json", lambda file: _write_json(file, _preprocessor(settings)))
+    # Last, as transformers refuses a folder without it: a failed write leaves no half of a model.
     _replace(target / "config.json", lambda file: _write_json(file, config))
     return target
 
 
 def tensors_of(weights: Weights) -> dict[str, Tensor]:
-    """Tensors ready to be written: detached, on the CPU, contiguous, none sharing memory, without compile's
-    prefixes.
-    """
+    """Tensors to write: detached, on the CPU, contiguous, sharing no memory, without wrappers' prefixes."""
     state = weights.state_dict() if isinstance(weights, nn.Module) else weights
     cleaned = layouts.clean({name: tensor.detach() for name, tensor in state.items()})
     return {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in cleaned.items()}
@@ -120,12 +121,11 @@ def _note(
     extra: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     if kind not in ("pretrain", "classifier", "encoder"):
-        raise UserError(f"kind is {kind!r}; choose pretrain, classifier or encoder")
+        raise UserError(f"kind: expected pretrain, classifier or encoder, got {kind!r}")
     classes = state["head.weight"].shape[0] if "head.weight" in state else None
     if class_names and len(class_names) != classes:
         raise UserError(
-            f"{len(class_names)} class names came for a head of {classes or 0} classes; give one for each "
-            "class"
+            f"expected a name for each of the head's {classes or 0} classes, got {len(class_names)} names"
         )
     return {
         "format": FORMAT_VERSION,
@@ -157,6 +157,7 @@ def _check_expressible(settings: ModelSettings, kind: str) -> None:
 def _transformers_config(
     state: Mapping[str, Tensor], settings: ModelSettings, kind: str, class_names: Sequence[str]
 ) -> dict[str, Any]:
+    # A classifier states a decoder too: transformers has one configuration for both classes.
     encoder, decoder = encoder_config(settings), decoder_config(settings)
     names = {"pretrain": "VideoMAEForPreTraining", "classifier": "VideoMAEForVideoClassification"}
     config: dict[str, Any] = {
@@ -209,9 +210,7 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> Path:
-    """Write beside the target, then rename: whoever looks sees the old file or the new one, never half of
-    one.
-    """
+    """Write beside the target, then rename: whoever looks sees the old file or the new one, never half."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with replacing(path) as temporary:

@@ -1,19 +1,24 @@
 """Hub names: told from paths, fetched into a folder, and one clear line where that fails."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from videomae2.errors import UserError
-from videomae2.weights import hub
-from videomae2.weights.describe import read_checkpoint
+from videomae2.weights import read_checkpoint
+from videomae2.weights.fetch import is_hub_name
 
 from ..small_networks import autoencoder, classifier, hub_folder
 
 
-def test_a_hub_name_is_fetched_once_and_read_from_its_folder(tmp_path, monkeypatch):
-    folder, asked = hub_folder(tmp_path / "hub", classifier()), []
+def test_a_hub_name_is_fetched_once_and_read_from_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = hub_folder(tmp_path / "hub", classifier())
+    asked: list[tuple[str, str]] = []
 
-    def download(repo, file):
+    def download(repo: str, file: str) -> str:
         from huggingface_hub.errors import EntryNotFoundError
 
         asked.append((repo, file))
@@ -37,7 +42,7 @@ def test_a_hub_name_is_fetched_once_and_read_from_its_folder(tmp_path, monkeypat
         read_checkpoint("OpenGVLab/VideoMAE2")
 
 
-def test_an_unreachable_hub_is_one_clear_line(monkeypatch):
+def test_an_unreachable_hub_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(
         UserError, match=r"no file or folder here, and .*check the path or the network"
@@ -46,15 +51,14 @@ def test_an_unreachable_hub_is_one_clear_line(monkeypatch):
     assert "\n" not in str(error.value)
 
 
-def test_what_is_no_hub_name_is_a_missing_file(tmp_path, monkeypatch):
+def test_what_is_no_hub_name_is_a_missing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
-    assert hub.is_hub_name("OpenGVLab/VideoMAEv2-Base") and hub.is_hub_name(
-        "OpenGVLab/VideoMAE2/mae-g/vit_g.pth"
-    )
+    assert is_hub_name("OpenGVLab/VideoMAEv2-Base")
+    assert is_hub_name("OpenGVLab/VideoMAE2/mae-g/vit_g.pth")
     for name in ("weights.pth", "runs/a", "weights/model.pth", "/tmp/a/b", "./a/b", "a/../b", "a b/c"):
-        assert not hub.is_hub_name(name)
+        assert not is_hub_name(name)
     with pytest.raises(
-        UserError, match=r"there are no weights at runs/missing.pth; give a .safetensors or .pth file"
+        UserError, match=r"there are no weights at runs/missing.pth; expected a .safetensors or .pth file"
     ):
         read_checkpoint("runs/missing.pth")

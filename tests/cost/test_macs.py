@@ -1,4 +1,4 @@
-"""Costs on paper: equal to the built networks, to torch's own count of products, and to the published
+"""Costs on paper: equal to the built networks, to torch's own count of matmuls, and to the published
 figures.
 """
 
@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from videomae2.architecture import SIZES
+from videomae2.architecture import SIZES, architecture_of
 from videomae2.chance import torch_generator
-from videomae2.cost.estimate import network_of
-from videomae2.cost.products import (
+from videomae2.cost.macs import (
     Workload,
     computed_macs,
     count_parameters,
@@ -30,8 +29,8 @@ from videomae2.targets import reconstruction_targets
 
 NONE = MaskSettings(decoder="none")
 SMALL = ModelSettings(
-    num_frames=8, size=32, patch=8, width=48, depth=3, num_heads=3, decoder_width=24, decoder_heads=3, decoder_depth=2,
-    native_frames=8, native_size=32,
+    num_frames=8, size=32, patch=8, native_frames=8, native_size=32,
+    width=48, depth=3, num_heads=3, decoder_width=24, decoder_heads=3, decoder_depth=2,
 )  # fmt: skip
 
 
@@ -40,7 +39,7 @@ def running_cell(ratio: float) -> MaskSettings:
 
 
 def pretraining_macs(name: str, mask: MaskSettings) -> float:
-    network = network_of(ModelSettings(name=name))
+    network = architecture_of(ModelSettings(name=name), decoder=True)
     return published_macs(network, count_tokens(network.grid, mask)).total / 1e9
 
 
@@ -49,12 +48,20 @@ def test_parameters_are_those_of_the_networks(name: str) -> None:
     settings = ModelSettings(name=name)
     autoencoder = build_autoencoder(settings, device="meta")
     classifier = build_classifier(settings, 400, device="meta")
-    counted = count_parameters(network_of(settings))
+    counted = count_parameters(architecture_of(settings, decoder=True))
     assert counted.encoder == sum(p.numel() for p in autoencoder.encoder.parameters())
     assert counted.total == sum(p.numel() for p in autoencoder.parameters())
-    classified = count_parameters(network_of(settings, 400))
+    classified = count_parameters(architecture_of(settings, num_classes=400))
     assert classified.encoder == sum(p.numel() for p in classifier.encoder.parameters())
     assert classified.total == sum(p.numel() for p in classifier.parameters())
+
+
+def test_scales_and_learned_positions_are_parameters_too() -> None:
+    settings = replace(SMALL, layer_scale=0.1, cosine_attention=True, positions="learned")
+    counted = count_parameters(architecture_of(settings, decoder=True))
+    built = build_autoencoder(settings, device="meta")
+    assert counted.encoder == sum(p.numel() for p in built.encoder.parameters())
+    assert counted.total == sum(p.numel() for p in built.parameters())
 
 
 @pytest.mark.parametrize(
@@ -78,7 +85,7 @@ def test_pretraining_costs_what_the_paper_prints(name: str, mask: MaskSettings, 
     ("name", "printed"), [("vit_b16", 180), ("vit_l16", 597), ("vit_h16", 1192), ("vit_g14", 2543)]
 )
 def test_inference_costs_what_the_paper_prints(name: str, printed: float) -> None:
-    network = network_of(ModelSettings(name=name), 400)
+    network = architecture_of(ModelSettings(name=name), num_classes=400)
     counts = TokenCounts(network.grid.num_tokens, 0, 0)
     assert published_macs(network, counts).total / 1e9 == pytest.approx(printed, rel=2e-3)
     assert published_macs(network, counts) == computed_macs(network, counts)
@@ -92,30 +99,28 @@ def test_inference_costs_what_the_paper_prints(name: str, printed: float) -> Non
     [(False, False), (False, True), (True, False)],
     ids=["keeping", "mlps", "blocks"],
 )
-def test_computed_products_are_those_torch_counts(
-    mask: MaskSettings, checkpointing: bool, mlps: bool
-) -> None:
+def test_computed_macs_are_those_torch_counts(mask: MaskSettings, checkpointing: bool, mlps: bool) -> None:
     settings = replace(SMALL, activation_checkpointing=checkpointing, mlp_checkpointing=mlps)
-    model, network = build_autoencoder(settings).train(), network_of(settings)
+    model, network = build_autoencoder(settings).train(), architecture_of(settings, decoder=True)
     counts = count_tokens(network.grid, mask)
     frames = torch.randint(
         0, 256, network.grid.clip_shape(2), dtype=torch.uint8, generator=torch_generator(1)
     )
     split = draw_split(network.grid, mask, torch.arange(2))
-    # bf16 attention on a CPU is written out in products that the counter knows.
+    # bf16 attention on a CPU is written out in matmuls that the counter knows.
     with FlopCounterMode(display=False) as forward, torch.autocast("cpu", torch.bfloat16):
         loss = masked_mse(model(frames, split), reconstruction_targets(frames, network.grid, split.targets))
     assert forward.get_total_flops() == 2 * 2 * computed_macs(network, counts).total
     with FlopCounterMode(display=False) as backward:
-        loss.backward()
+        torch.autograd.backward(loss)
     total = forward.get_total_flops() + backward.get_total_flops()
-    # Recomputation may stop early, after what is needed last: the second MLP layer's product is not.
+    # Recomputation may stop early, after what is needed last: the second MLP layer is not.
     told = training_macs(network, counts, checkpointing, mlps)
     assert total == pytest.approx(2 * 2 * told, rel=0.08 if checkpointing else 0)
 
 
 def test_a_classifier_trains_with_three_times_its_forward() -> None:
-    network = network_of(SMALL, 7)
+    network = architecture_of(SMALL, num_classes=7)
     counts = TokenCounts(network.grid.num_tokens, 0, 0)
     forward, embedding = computed_macs(network, counts).total, network.grid.num_tokens * network.embed_matrix
     assert training_macs(network, counts) == 3 * forward - embedding
@@ -144,9 +149,9 @@ def test_hours_follow_from_the_rate() -> None:
 
 
 def test_what_cannot_be_counted_is_refused() -> None:
-    with pytest.raises(UserError, match="batch is 0, but a count above 0 was expected"):
+    with pytest.raises(UserError, match="batch: expected a count above 0, got 0"):
         Workload(videos=1, epochs=1, views=1, batch=0)
-    with pytest.raises(UserError, match=r"utilisation is 40, but a share above 0 and up to 1"):
+    with pytest.raises(UserError, match="utilisation: expected a share above 0 and up to 1, got 40"):
         device_hours(1, tflops=312, utilisation=40)
-    with pytest.raises(UserError, match="tflops is 0, but a rate above 0 was expected"):
+    with pytest.raises(UserError, match="tflops: expected a rate above 0, got 0"):
         device_hours(1, tflops=0, utilisation=0.4)
