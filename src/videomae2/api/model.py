@@ -51,8 +51,8 @@ class Model:
 
     `module` is the network itself (in evaluation mode), `settings` its `ModelSettings`, `class_names` one
     name for each class (numbers where the weights name none; empty without a head), `report` what became of
-    every tensor. With `precision` "bf16" the methods run under bf16 autocast, and so must who calls the
-    module.
+    every tensor. With `precision` "bf16" the methods run under bf16 autocast, and whoever calls `module`
+    must do so too.
     """
 
     def __init__(self, trained: Trained[Any], precision: str = "fp32") -> None:
@@ -71,6 +71,7 @@ class Model:
     @property
     def encoder(self) -> Encoder:
         """The part that every network has: frames to tokens."""
+        # Weights of an encoder alone are loaded as one: there is no network around it.
         return cast(Encoder, getattr(self.module, "encoder", self.module))
 
     @property
@@ -152,12 +153,14 @@ class Model:
         return torch.cat(parts)
 
     def _pooled(self, frames: Tensor) -> Float[Tensor, "B D"]:
+        """What a head reads, or would read: the mean over tokens where no head says otherwise."""
         if isinstance(self.module, Classifier):
             return self.module.features(frames)
         pooled: Tensor = self.encoder(frames).mean(1)
         return pooled
 
     def _mask(self, ratio: float | None) -> MaskSettings:
+        # Files of others do not say how they were masked; the paper's mask stands in.
         kept = self.checkpoint.metadata.get("mask", {})
         mask = MaskSettings(
             encoder=kept.get("encoder", "tube"), encoder_ratio=kept.get("encoder_ratio", 0.9), decoder="none"

@@ -76,10 +76,11 @@ def confusion_matrix(counts: Int[Tensor, "K K"], names: Sequence[str]) -> bytes:
     side = min(11.0, max(5.2, 2.4 + 0.44 * size))
     figure, axes = _canvas(side, side * 0.86)
     image = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
-    bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, label="share of the true class")
-    bar.outline.set_visible(False)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
+    bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
+    bar.set_label("share of the true class", fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+    axes.set_xlabel("predicted", fontsize=9)
+    axes.set_ylabel("true", fontsize=9)
     axes.grid(visible=False)
     if size <= NAMED_CLASSES:
         short = [_short(name) for name in names]
