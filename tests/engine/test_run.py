@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from videomae2.engine.run import RunFolder, write_atomically
+from videomae2.engine.run import RunFolder
+from videomae2.files import write_atomically
 from videomae2.errors import UserError
 from videomae2.settings import DataSettings, FinetuneSettings, OptimSettings, PretrainSettings, RunSettings
 

@@ -25,8 +25,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(plan, name, value)
 
 
+@pytest.mark.usefixtures("small")
 def test_it_leaves_a_report_a_summary_and_every_run(
-    small: None, tmp_path: Path, capsys: pytest.CaptureFixture
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "quickstart"
     assert cli.main(["quickstart", "--out", str(out)]) == 0
@@ -60,11 +61,12 @@ def test_it_leaves_a_report_a_summary_and_every_run(
     assert "holds a quickstart with seed 0, not 1; give another --out" in capsys.readouterr().err
 
 
-def test_the_three_sets_share_no_video_and_hold_every_class(small: None, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("small")
+def test_the_three_sets_share_no_video_and_hold_every_class(tmp_path: Path) -> None:
     from videomae2.data.tables.manifest import read_manifest
     from videomae2.quickstart.stages import Quickstart
 
-    sets = {name: read_manifest(path) for name, path in Quickstart(tmp_path, 0)._data().items()}
+    sets = {name: read_manifest(path) for name, path in Quickstart(tmp_path, 0).draw_data().items()}
     names = [Path(manifest.row(row).path).name for manifest in sets.values() for row in range(len(manifest))]
     assert len(set(names)) == len(names) == 16 + 32 + 8
     for manifest in (sets["labelled"], sets["held_out"]):

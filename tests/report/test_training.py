@@ -1,147 +1,149 @@
-"""Reports: one HTML file with everything inside, made from what lies in a run's folder."""
+"""Reports of runs: one HTML file with everything inside, made from a run's log, settings and own blocks."""
 
 import base64
 import json
 import re
-import zlib
-from dataclasses import replace
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 
-from videomae2.api.jobs import evaluate
+from videomae2.config import to_toml
+from videomae2.engine.task import Metric
 from videomae2.errors import UserError
-from videomae2.report import charts
-from videomae2.report.evaluation import evaluation_blocks, write_evaluation_report
-from videomae2.report.page import Figure, Note, Numbers, Page, Table, count, render, write_page
-from videomae2.report.training import curve_blocks, failure_blocks, series, write_run_report
-from videomae2.settings import EvaluateSettings
+from videomae2.recipes.tasks import TASKS, TaskRow
+from videomae2.report.page import Note, Table
+from videomae2.report.training import evaluation_table, failure_blocks, key_numbers, write_run_report
+from videomae2.settings import DataSettings
 
-from ..small_runs import DATA
+from ..small_runs import SmallRuns
 
 
 def pictures(html: str) -> list[bytes]:
     return [base64.b64decode(data) for data in re.findall(r'src="data:image/png;base64,([^"]+)"', html)]
 
 
-def test_a_pretraining_report_shows_curves_reconstructions_and_settings(runs):
-    html = write_run_report(runs.pretrained).read_text(encoding="utf-8")
+def test_a_finetuning_report_shows_accuracy_of_both_weights(runs: SmallRuns, tmp_path: Path) -> None:
+    run = tmp_path / "copied"
+    run.mkdir()
+    for name in ("config.toml", "metrics.jsonl"):
+        (run / name).write_text((runs.finetuned / name).read_text())
+    html = write_run_report(run, [Note("Of the task", "itself")]).read_text("utf-8")
     for expected in (
-        "Pre-training: pretrain",
+        "Fine-tuning: copied",
+        f"vit_ti16, 8 frames of 32x32; trained on {runs.videos}",
         "<h2>Loss</h2>",
-        "validation loss",
-        "Reconstruction of",
-        "mask.encoder_ratio *",
+        "Validation accuracy",
+        "top-1, averaged weights",
+        "<h2>Of the task</h2>",
+        "Evaluation after step 2",
+        "optim.layer_decay<",  # as the command's default is
+        "optim.ema_decay *",
     ):
         assert expected in html
-    assert len(pictures(html)) >= 5
-    assert all(picture.startswith(b"\x89PNG") for picture in pictures(html))
-    assert not re.search(r'(src|href)="(?!data:)', html)  # nothing beside the file is needed
+    assert all(picture.startswith(b"\x89PNG") for picture in pictures(html)) and len(pictures(html)) == 4
 
 
-def test_a_finetuning_report_shows_accuracy_of_both_weights(runs):
-    html = write_run_report(runs.finetuned).read_text(encoding="utf-8")
-    for expected in ("Fine-tuning: finetune", "Validation accuracy", "top-1, averaged weights"):
-        assert expected in html
+@dataclass(frozen=True)
+class ReversedSettings:
+    """Settings of a task that the package does not have."""
+
+    data: DataSettings = field(default_factory=DataSettings)
+    guesses: int = 3
 
 
-def test_a_folder_without_a_run_is_refused(tmp_path):
+def never(*_: Any) -> Any:
+    raise AssertionError("a report prepares no task")
+
+
+@pytest.fixture
+def reversed_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row of the table, as whoever adds a task writes it."""
+    row = TaskRow("Was it reversed?", ReversedSettings, never, Metric("accuracy"), "classifier", "finetune")
+    monkeypatch.setitem(TASKS, "reversed", row)
+
+
+@pytest.mark.usefixtures("reversed_row")
+def test_a_task_that_only_the_table_has_heard_of_gets_its_report(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    page = to_toml(ReversedSettings(guesses=4))
+    (run / "config.toml").write_text(f"# videomae2 run of ReversedSettings\n\n{page}")
+    lines: list[dict[str, Any]] = [
+        {"step": 10, "epoch": 0.5, "loss": 0.7, "lr": 0.1, "clips_per_second": 5.0},
+        {"step": 10, "epoch": 0.5, "evaluation": {"accuracy": 0.9}},
+        {"step": 20, "epoch": 1.0, "loss": 0.6, "lr": 0.1, "clips_per_second": 7.0},
+        {"step": 20, "epoch": 1.0, "evaluation": {"accuracy": 0.8}},
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    html = write_run_report(run).read_text("utf-8")
+    titles = re.findall(r"<h2>(.*?)</h2>", html)
+    assert titles == ["Loss", "Validation accuracy", "Learning rate"]
+    assert "Was it reversed?: run" in html
+    assert "<b>0.8</b><span>validation accuracy</span>" in html
+    assert "<b>0.9</b><span>best accuracy, step 10</span>" in html
+    assert re.search(r"guesses \*</td><td[^>]*>4<", html) and "<summary>Settings</summary>" in html
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no run"):
         write_run_report(tmp_path)
-    (tmp_path / "config.toml").write_text("[model]\n")
-    with pytest.raises(UserError, match="does not say which kind of run"):
-        write_run_report(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_an_evaluation_report_shows_tables_and_failures(runs, tmp_path):
-    videos = tmp_path / "videos"
-    videos.mkdir()
-    for name in ("left", "right"):
-        (videos / name).symlink_to(runs.videos / name)
-    manifest = tmp_path / "videos.csv"
-    manifest.write_text("path,label\nvideos/left/0.mp4,0\nvideos/right/0.mp4,1\nvideos/none.mp4,1\n")
-    settings = EvaluateSettings(
-        str(runs.finetuned), replace(DATA, val=str(manifest)), device="cpu", out=str(tmp_path / "out")
-    )
-    evaluation = evaluate(settings)
-    html = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    failed, left = "Failed, counted as wrong: 1 video<", '<td class="text">left</td>'
-    for expected in ("Confusion matrix", "Per class", failed, "none.mp4", left):
-        assert expected in html
-    assert html == write_evaluation_report(evaluation, tmp_path / "again").read_text(encoding="utf-8")
-    assert any(
-        isinstance(block, Table) and block.folded for block in evaluation_blocks(evaluation, folded=True)
-    )
+TOP1, LOSS = Metric("top1"), Metric("loss", higher_is_better=False)
 
 
-def test_series_leaves_out_lines_that_do_not_have_the_number():
-    lines = [
-        {"step": 1, "loss": 2.0},
-        {"step": 2, "loss": None},
-        {"step": 2, "evaluation": {"top1": 0.5}},
-        {"step": 3, "loss": 1.0},
+def test_key_numbers_say_where_a_run_stands() -> None:
+    assert key_numbers([], TOP1).items == [("steps", "0")]
+    lines: list[dict[str, Any]] = [
+        {"step": 1000, "epoch": 2.5, "loss": None, "clips_per_second": 3.0, "skipped": 2},
+        {"step": 1000, "evaluation": {"top5": 0.75, "top1": 0.5, "ema_top1": 0.625}},
     ]
-    assert series(lines, "loss") == ([1, 3], [2.0, 1.0])
-    assert series(lines, "top1") == ([2], [0.5])
-    assert [block.title for block in curve_blocks(lines)] == ["Loss", "Validation accuracy"]
-    assert curve_blocks([]) == []
+    assert dict(key_numbers(lines, TOP1).items) == {
+        "steps": "1,000",
+        "epochs": "2.5",
+        "validation top-1": "50.0 %",
+        "top-1, averaged weights": "62.5 %",
+        "clips a second, median": "3.0",
+        "steps skipped as not finite": "2",
+    }
+    assert [name for name, _ in key_numbers(lines, LOSS).items] == [
+        "steps",
+        "epochs",
+        "clips a second, median",
+        "steps skipped as not finite",
+    ]
 
 
-def test_failures_are_a_table_and_none_is_nothing():
+@pytest.mark.parametrize(("best", "expected"), [(LOSS, ("1", "0.25")), (Metric("loss"), ("2", "0.75"))])
+def test_the_best_number_is_the_first_of_either_weights(best: Metric, expected: tuple[str, str]) -> None:
+    lines: list[dict[str, Any]] = [
+        {"step": 1, "evaluation": {"loss": 0.5, "ema_loss": 0.25}},
+        {"step": 2, "evaluation": {"loss": 0.25, "ema_loss": 0.75}},
+    ]
+    step, value = expected
+    assert key_numbers(lines, best).items[-1] == (f"best loss, step {step}", value)
+
+
+def test_the_last_evaluation_is_a_table_where_it_has_several_numbers() -> None:
+    assert evaluation_table([{"step": 1, "evaluation": {"loss": 0.5, "ema_loss": 0.25}}]) == []
+    (one,) = evaluation_table([{"step": 1, "evaluation": {"top1": 0.5, "failed": 2.0}}])
+    assert isinstance(one, Table)
+    assert (one.header, one.rows[0]) == (["measure", "trained weights"], ["top-1", "50.0 %"])
+    (two,) = evaluation_table([{"step": 9, "evaluation": {"top1": 0.5, "failed": 2.0, "ema_top1": 0.75}}])
+    assert isinstance(two, Table)
+    assert two.rows == [["top-1", "50.0 %", "75.0 %"], ["videos that could not be read", "2", "n/a"]]
+
+
+def test_failures_are_a_table_and_none_is_nothing() -> None:
     assert failure_blocks([]) == []
     (table,) = failure_blocks([{"path": "a b.mp4", "row": 3, "reason": "no stream"}])
+    assert isinstance(table, Table)
     assert table.rows == [["a b.mp4", "3", "no stream"]]
-
-
-def test_text_is_escaped_and_every_block_is_drawn():
-    page = Page(
-        "<b>",
-        "a & b",
-        [Numbers([("n", "1")]), Note("T", "<i>"), Table("t", ["h"], [["<td>"]]), Figure("f", b"x")],
-    )
-    html = render(page)
-    assert "&lt;b&gt;" in html and "&lt;i&gt;" in html and "&lt;td&gt;" in html and "<i>" not in html
-
-
-def test_a_page_is_written_whole_or_not_at_all(tmp_path):
-    path = write_page(Page("first", "", []), tmp_path / "deep" / "report.html")
-    with pytest.raises(UnicodeEncodeError):
-        write_page(Page("second", "", [Note("half a character: \ud800")]), path)
-    assert "first" in path.read_text()
-    assert [file.name for file in path.parent.iterdir()] == ["report.html"]
-
-
-def test_pictures_are_exact_png():
-    picture = torch.randint(0, 256, (3, 5, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    png = charts.picture_png(picture)
-    body = png[png.index(b"IDAT") + 4 : png.index(b"IEND") - 8]
-    lines = torch.frombuffer(bytearray(zlib.decompress(body)), dtype=torch.uint8).reshape(5, 1 + 7 * 3)
-    assert torch.equal(lines[:, 1:].reshape(5, 7, 3).permute(2, 0, 1), picture)
-
-
-def test_charts_of_one_point_many_points_and_many_classes():
-    few = charts.curves({"a": ([1], [2.0]), "b": ([1, 2], [1.0, 2.0])}, "step", "loss")
-    many = charts.curves({"a": (range(500), [1 / (i + 1) for i in range(500)])}, "step", "loss", log_y=True)
-    names = [f"class number {i} with a long name" for i in range(60)]
-    matrix = charts.confusion_matrix(torch.eye(60, dtype=torch.int64), names)
-    bars = charts.bars({"a": 50.0, "b": 20.0}, "accuracy, %", {"chance": 12.5})
-    assert all(png.startswith(b"\x89PNG") for png in (few, many, matrix, bars))
-
-
-def test_smoothing_invents_nothing():
-    assert charts.smooth([1.0, 2.0, 3.0, 10.0], 3) == pytest.approx([1.5, 2.0, 5.0, 6.5])
-    assert charts.smooth([4.0] * 9, 5) == pytest.approx([4.0] * 9)
-
-
-def test_the_log_of_a_run_is_read_as_it_is_written(runs):
-    lines = [json.loads(line) for line in (runs.finetuned / "metrics.jsonl").read_text().splitlines()]
-    steps, losses = series(lines, "loss")
-    assert steps == [1, 2] and all(loss > 0 for loss in losses)
-
-
-def test_columns_of_numbers_stand_right_and_text_left():
-    table = Table(
-        "t", ["name", "count", "share", "why"], [["7", "1,234", "12.5 %", "no"], ["b", "0", "n/a", "3 of 4"]]
-    )
-    assert table.sides == ["text", "number", "number", "text"]
-    assert (count(1, "video"), count(2000, "video")) == ("1 video", "2,000 videos")
+    assert "shown" not in table.caption
+    (many,) = failure_blocks([{"path": "a", "row": row, "reason": "gone"} for row in range(201)])
+    assert isinstance(many, Table)
+    assert (len(many.rows), many.title) == (200, "201 videos could not be read")
+    assert "The first 200 are shown" in many.caption

@@ -1,27 +1,40 @@
 """A recipe followed by its report: what the commands and the front door run."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from videomae2.api.model import load
+from videomae2.api.reconstruction import reconstruction_blocks, some_videos
 from videomae2.engine import parallel
 from videomae2.recipes.evaluate import Evaluation, run_evaluation
-from videomae2.recipes.tasks import run_task
+from videomae2.recipes.tasks import TASKS, run_task, task_of
 from videomae2.report.evaluation import write_evaluation_report
+from videomae2.report.page import Block
 from videomae2.report.training import write_run_report
 from videomae2.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
 
 
-def pretrain(settings: PretrainSettings) -> Path:
-    """Pre-train, write report.html; the run's folder comes back. The same settings go on with an interrupted
-    run.
+def train(settings: Any) -> Path:
+    """Run the training task whose settings these are and write report.html; returns the run's folder.
+
+    The same settings go on with an interrupted run. UserError: see `run_task`.
     """
-    return _reported(run_task(settings))
+    folder = run_task(settings)
+    if parallel.is_main():
+        show = SHOWN_OF_KIND.get(TASKS[task_of(settings)].kind)
+        write_run_report(folder, show(folder, settings) if show else ())
+    return folder
+
+
+def pretrain(settings: PretrainSettings) -> Path:
+    """Pre-train and write report.html; returns the run's folder. As `train`."""
+    return train(settings)
 
 
 def finetune(settings: FinetuneSettings) -> Path:
-    """Fine-tune, write report.html; the run's folder comes back. The same settings go on with an interrupted
-    run.
-    """
-    return _reported(run_task(settings))
+    """Fine-tune and write report.html; returns the run's folder. As `train`."""
+    return train(settings)
 
 
 def evaluate(settings: EvaluateSettings) -> Evaluation:
@@ -32,7 +45,10 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     return evaluation
 
 
-def _reported(folder: Path) -> Path:
-    if parallel.is_main():
-        write_run_report(folder)
-    return folder
+def _reconstructions(folder: Path, settings: Any) -> list[Block]:
+    # On the CPU: the device may be full of what was trained, and three clips are soon done.
+    return reconstruction_blocks(load(folder, device="cpu").reconstruct, some_videos(settings.data))
+
+
+SHOWN_OF_KIND: dict[str, Callable[[Path, Any], list[Block]]] = {"pretrain": _reconstructions}
+"""What the report of a run shows beside its log, by the kind of its weights (`TaskRow.kind`)."""

@@ -1,25 +1,29 @@
 """A trained network with what its user needs: class names, sampling, and methods that take a video file."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from videomae2 import chance, visualize
-from videomae2.api.create import with_changes
+from videomae2.api.reconstruction import Reconstruction
 from videomae2.api.views import Video, trained_sampling, views_of
 from videomae2.engine.device import autocast, choose_device
 from videomae2.errors import UserError
 from videomae2.geometry import TokenGrid
-from videomae2.heads.classify import Classifier
+from videomae2.heads.classify import Classifier, build_classifier
 from videomae2.losses import masked_mse
 from videomae2.masking import draw_split
 from videomae2.metrics.accuracy import ranking
 from videomae2.models.autoencoder import Autoencoder
+from videomae2.models.build import build_autoencoder
+from videomae2.models.encoder import Encoder
 from videomae2.models.inference import for_inference
 from videomae2.recipes.trained import Trained, read_trained
 from videomae2.settings import MaskSettings, ModelSettings
@@ -27,6 +31,7 @@ from videomae2.targets import cubes, denormalize, paste, reconstruction_targets
 
 VIEWS_AT_ONCE = 5
 """Views of one forward: as fast as all at once, in a third of the memory."""
+PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -41,41 +46,13 @@ class Prediction:
         return f"{self.name} {100 * self.score:.1f} %"
 
 
-@dataclass(frozen=True)
-class Reconstruction:
-    """A clip, what the encoder saw of it, and what the decoder made of that: uint8 [T, C, H, W] each.
-
-    The reconstruction keeps the visible cubes as they are. Where targets were normalised, a prediction says
-    only the pattern of a cube; its mean and contrast are taken from the true cube, as is usual for pictures
-    of this kind. `error` is the training loss on the hidden cubes.
-    """
-
-    original: UInt8[Tensor, "T C H W"]
-    seen: UInt8[Tensor, "T C H W"]
-    rebuilt: UInt8[Tensor, "T C H W"]
-    error: float
-
-    def side_by_side(self, at_least: int = 0) -> UInt8[Tensor, "T C H W2"]:
-        """Original | seen | reconstruction, enlarged to `at_least` pixels of height."""
-        parts = (self.original, self.seen, self.rebuilt)
-        return visualize.side_by_side([visualize.enlarge(part, at_least) for part in parts])
-
-    def strip(self, count: int = 8, at_least: int = 0) -> UInt8[Tensor, "C H2 W2"]:
-        """Three rows of `count` frames: original, seen, reconstruction."""
-        rows = [
-            visualize.strip(visualize.enlarge(part, at_least), count)
-            for part in (self.original, self.seen, self.rebuilt)
-        ]
-        return visualize.stack(rows)
-
-
 class Model:
     """A trained network behind methods that take a video: a path, or frames from `load_video`.
 
     `module` is the network itself (in evaluation mode), `settings` its `ModelSettings`, `class_names` one
     name for each class (numbers where the weights name none; empty without a head), `report` what became of
-    every tensor. With `precision` "bf16" the methods run under bf16 autocast, and so must who calls the
-    module.
+    every tensor. With `precision` "bf16" the methods run under bf16 autocast, and whoever calls `module`
+    must do so too.
     """
 
     def __init__(self, trained: Trained[Any], precision: str = "fp32") -> None:
@@ -88,13 +65,19 @@ class Model:
 
     def __repr__(self) -> str:
         classes = f", {len(self.class_names)} classes" if self.class_names else ""
-        return f"Model({self.checkpoint.source}: {self.checkpoint.kind} {self.settings.name}, {self.grid}{classes})"
+        network = f"{self.checkpoint.kind} {self.settings.name}, {self.grid}{classes}"
+        return f"Model({self.checkpoint.source}: {network})"
+
+    @property
+    def encoder(self) -> Encoder:
+        """The part that every network has: frames to tokens."""
+        # Weights of an encoder alone are loaded as one: there is no network around it.
+        return cast(Encoder, getattr(self.module, "encoder", self.module))
 
     @property
     def grid(self) -> TokenGrid:
         """How the network cuts its clips."""
-        encoder: Any = getattr(self.module, "encoder", self.module)
-        return encoder.config.grid
+        return self.encoder.config.grid
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
@@ -107,6 +90,11 @@ class Model:
         """Where the network is."""
         return next(self.module.parameters()).device
 
+    @property
+    def normalize(self) -> str:
+        """How the targets of pre-training were normalised: channel, cube or none."""
+        return str(self.checkpoint.metadata.get("target", {}).get("normalize", "channel"))
+
     @torch.inference_mode()
     def predict(self, video: Video, top: int = 5, clips: int = 5, crops: int = 3) -> list[Prediction]:
         """The `top` best classes of a video, best first; the mean softmax over clips x crops views.
@@ -114,13 +102,10 @@ class Model:
         UserError: a network without a head, a file that cannot be read.
         """
         if top < 1:
-            raise UserError(f"the best {top} classes were asked for; ask for at least 1")
+            raise UserError(f"expected at least 1 class to name, got top={top}; try top=5")
         classifier = self._classifier()
-        parts = views_of(video, self.settings, self.data, clips, crops).split(VIEWS_AT_ONCE)
-        with autocast(self.device, self.precision):
-            scores = torch.cat(
-                [classifier(part.to(self.device)).float().softmax(1).cpu() for part in parts]
-            ).mean(0)
+        views = views_of(video, self.settings, self.data, clips, crops)
+        scores = self._forward(lambda part: classifier(part).float().softmax(1), views).mean(0)
         best = ranking(scores[None])[0, :top].tolist()
         return [Prediction(label, self.class_names[label], float(scores[label])) for label in best]
 
@@ -133,14 +118,10 @@ class Model:
         views = views_of(video, self.settings, self.data, clips, crops)
         if tokens and len(views) != 1:
             raise UserError(
-                f"tokens of {clips}x{crops} views were asked for; tokens belong to one view: clips=1, crops=1"
+                f"expected one view for its tokens, got {clips}x{crops} views; try clips=1 and crops=1, or "
+                "tokens=False for the mean over the views"
             )
-        with autocast(self.device, self.precision):
-            if not tokens:
-                parts = views.split(VIEWS_AT_ONCE)
-                return torch.cat([self._pooled(part.to(self.device)).float().cpu() for part in parts]).mean(0)
-            encoder: Any = getattr(self.module, "encoder", self.module)
-            return encoder(views.to(self.device))[0].float().cpu()
+        return self._forward(self.encoder, views)[0] if tokens else self._forward(self._pooled, views).mean(0)
 
     @torch.inference_mode()
     def reconstruct(self, video: Video, seed: int = 0, mask_ratio: float | None = None) -> Reconstruction:
@@ -149,17 +130,11 @@ class Model:
         The encoder's mask is the one of training, at `mask_ratio` if that is given; the decoder leaves out
         nothing, so that the whole clip is predicted. UserError for weights without a decoder.
         """
-        autoencoder = self.module
-        if not isinstance(autoencoder, Autoencoder):
-            raise UserError(
-                f"{self.checkpoint.source} has no decoder, so it cannot reconstruct; give a pre-training run "
-                "or checkpoint "
-                f"(fine-tuning and encoder-only files leave the decoder out)"
-            )
+        autoencoder = self._autoencoder()
         frames = views_of(video, self.settings, self.data).to(self.device)
-        grid, mask, normalize = self.grid, self._mask(mask_ratio), self.normalize
+        grid, normalize = self.grid, self.normalize
         sample = torch.tensor([chance.key(seed, "reconstruction mask")], device=self.device)
-        split = draw_split(grid, mask, sample)
+        split = draw_split(grid, self._mask(mask_ratio), sample)
         with autocast(self.device, self.precision):
             prediction = autoencoder(frames, split).float()
         error = masked_mse(prediction, reconstruction_targets(frames, grid, split.targets, normalize))
@@ -169,11 +144,23 @@ class Model:
         seen = visualize.hide(original, grid, split.visible[0].cpu())
         return Reconstruction(original, seen, visualize.to_uint8(rebuilt[0]).cpu(), float(error))
 
-    @property
-    def normalize(self) -> str:
-        return self.checkpoint.metadata.get("target", {}).get("normalize", "channel")
+    def _forward(self, network: Callable[[Tensor], Tensor], views: Tensor) -> Tensor:
+        """What a network makes of some views, a few at a time: fp32, on the CPU."""
+        with autocast(self.device, self.precision):
+            parts = [
+                network(part.to(self.device)).float().cpu() for part in torch.split(views, VIEWS_AT_ONCE)
+            ]
+        return torch.cat(parts)
+
+    def _pooled(self, frames: Tensor) -> Float[Tensor, "B D"]:
+        """What a head reads, or would read: the mean over tokens where no head says otherwise."""
+        if isinstance(self.module, Classifier):
+            return self.module.features(frames)
+        pooled: Tensor = self.encoder(frames).mean(1)
+        return pooled
 
     def _mask(self, ratio: float | None) -> MaskSettings:
+        # Files of others do not say how they were masked; the paper's mask stands in.
         kept = self.checkpoint.metadata.get("mask", {})
         mask = MaskSettings(
             encoder=kept.get("encoder", "tube"), encoder_ratio=kept.get("encoder_ratio", 0.9), decoder="none"
@@ -183,18 +170,19 @@ class Model:
     def _classifier(self) -> Classifier:
         if isinstance(self.module, Classifier):
             return self.module
+        source, kind = self.checkpoint.source, self.checkpoint.kind
         raise UserError(
-            f"{self.checkpoint.source} is a {self.checkpoint.kind} network without a classification head, so "
-            "it cannot name "
-            f"classes; fine-tune it first: videomae2 finetune --init {self.checkpoint.source} --data.train "
-            "LABELLED --out RUN"
+            f"{source} is a {kind} network without a classification head, so it cannot name classes; "
+            f"fine-tune it first: videomae2 finetune --init {source} --data.train LABELLED --out RUN"
         )
 
-    def _pooled(self, frames: Tensor) -> Float[Tensor, "B D"]:
-        if isinstance(self.module, Classifier):
-            return self.module.features(frames)
-        encoder: Any = getattr(self.module, "encoder", self.module)
-        return encoder(frames).mean(1)
+    def _autoencoder(self) -> Autoencoder:
+        if isinstance(self.module, Autoencoder):
+            return self.module
+        raise UserError(
+            f"{self.checkpoint.source} has no decoder, so it cannot reconstruct; give a pre-training run or "
+            "checkpoint (fine-tuning and encoder-only files leave the decoder out)"
+        )
 
 
 def load(
@@ -206,15 +194,44 @@ def load(
     precision: str = "fp32",
     **changes: Any,
 ) -> Model:
-    """A trained network from a run's folder, a `.safetensors`, a released `.pth`, a `transformers` folder or
-    a hub name.
+    """Load a trained network from whatever names it.
 
+    `weights` is a run's folder, a `.safetensors`, a released `.pth`, a `transformers` folder or a hub name.
     `device` is auto, cpu or cuda; `use_ema` takes a run's averaged weights where it has them; `precision` is
     fp32, or bf16 for autocast, about three times as fast where the processor has bf16 arithmetic. `changes`
     are settings of the model: num_frames=32 or size=288 interpolate its positions; name="vit_b16" says what a
     foreign file does not. UserError with what to try.
     """
-    if precision not in ("fp32", "bf16"):
-        raise UserError(f"precision is {precision!r}, but it takes one of fp32, bf16")
-    change = partial(with_changes, changes=changes)
+    if precision not in PRECISIONS:
+        raise UserError(
+            f"expected precision {' or '.join(PRECISIONS)}, got {precision!r}; try precision='bf16'"
+        )
+    change = partial(_changed, changes=changes)
     return Model(read_trained(str(weights), use_ema, choose_device(device), change), precision)
+
+
+def create_model(
+    name: str = "vit_b16", num_classes: int | None = None, *, seed: int = 0, **changes: Any
+) -> nn.Module:
+    """Create an untrained network: a `Classifier` of `num_classes` classes, or an `Autoencoder` without them.
+
+    `changes` are settings of the model, such as num_frames=8, size=112 or drop_path=0.1 (`ModelSettings`
+    lists them). Weights follow from `seed`. A classifier takes frames [B, T, C, H, W], uint8 or float in [0,
+    1], and gives [B, K].
+    """
+    settings = _changed(ModelSettings(), {"name": name, **changes})
+    generator = chance.torch_generator(chance.key(seed, "initial weights"))
+    if num_classes is None:
+        return build_autoencoder(settings, generator)
+    return build_classifier(settings, num_classes, generator=generator)
+
+
+def _changed(settings: ModelSettings, changes: Mapping[str, Any]) -> ModelSettings:
+    """Settings of a model with some replaced; UserError, with the nearest name, for what is no setting."""
+    known = [field.name for field in fields(ModelSettings)]
+    for change in changes:
+        if change not in known:
+            near = get_close_matches(change, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}"
+            raise UserError(f"{change!r} is no setting of a model; {hint}")
+    return replace(settings, **changes)

@@ -18,14 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from videomae2.engine import parallel
 from videomae2.engine.index import SafeReader
-from videomae2.engine.run import write_atomically
+from videomae2.files import write_atomically
 from videomae2.errors import UserError
 
 STATE = "state.json"
@@ -59,7 +61,7 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, A
             temporary.mkdir(parents=True)
         parallel.barrier()
         with _alone():
-            dcp.save(tensors, storage_writer=dcp.FileSystemWriter(temporary), no_dist=not parallel.in_group())
+            save(tensors, storage_writer=FileSystemWriter(temporary), no_dist=not parallel.in_group())
         if parallel.is_main():
             sizes = {path.name: path.stat().st_size for path in sorted(temporary.iterdir())}
             write_atomically(
@@ -152,7 +154,7 @@ def load_tensors(path: Path, into: dict[str, Tensor]) -> None:
         )
     if into:
         with _readable(path), _alone():
-            dcp.load(into, storage_reader=SafeReader(path), no_dist=not parallel.in_group())
+            load(into, storage_reader=SafeReader(path), no_dist=not parallel.in_group())
 
 
 def load_model_state(path: Path, which: str = "model") -> dict[str, Tensor]:
@@ -170,7 +172,7 @@ def load_model_state(path: Path, which: str = "model") -> dict[str, Tensor]:
         raise UserError(f"checkpoint {path} holds no {which!r} weights; try which='model'")
     state = {name: torch.empty(entry.size, dtype=entry.properties.dtype) for name, entry in entries.items()}
     with _readable(path), _alone():
-        dcp.load(state, storage_reader=SafeReader(path), no_dist=True)
+        load(state, storage_reader=SafeReader(path), no_dist=True)
     return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 
 _TORCH = "torch.distributed.checkpoint"
@@ -32,10 +32,11 @@ _ALLOWED = frozenset(
 )
 
 
-class SafeReader(dcp.FileSystemReader):
+class SafeReader(FileSystemReader):
     """torch's reader of checkpoint folders, with an index that may name only the classes an index needs."""
 
-    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+    def read_metadata(self, *_: Any, **__: Any) -> Metadata:
+        """Read the index; UnpicklingError where it names anything but shapes."""
         with (Path(self.path) / ".metadata").open("rb") as file:
             metadata = _IndexUnpickler(file).load()
         if getattr(metadata, "storage_meta", None) is None:

@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import Any
 
 from videomae2.engine.progress import new_bar
-from videomae2.engine.run import RunFolder, write_atomically
+from videomae2.engine.run import RunFolder
+from videomae2.files import write_atomically
 from videomae2.errors import UserError
 from videomae2.records import Failure
 

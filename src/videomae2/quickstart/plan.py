@@ -1,9 +1,8 @@
-"""What the quickstart trains: sizes and schedules that show the whole method on two CPU cores within ten
-minutes.
-"""
+"""What the quickstart trains: the whole method, sized to show itself on two CPU cores in ten minutes."""
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from videomae2.data.sprites.scene import SpriteSettings
 from videomae2.settings import (
@@ -17,6 +16,8 @@ from videomae2.settings import (
     RunSettings,
 )
 
+FrameOrder = Literal["as_filmed", "shuffled"]
+
 SPRITES = SpriteSettings(
     size=32,
     num_frames=20,
@@ -25,8 +26,9 @@ SPRITES = SpriteSettings(
     beat=(16.0, 16.0),
     contrast=0.35,
 )
-"""Slow ones cross the frame once in a clip of 16, fast ones three times: the same set of places in another
-order.
+"""Slow ones cross the frame once in a clip of 16, fast ones three times.
+
+Both show the same places in another order: no still frame, and no average of frames, tells them apart.
 """
 UNLABELLED, LABELLED, HELD_OUT = 4000, 64, 400
 """Videos to pre-train on, to fine-tune on, and to evaluate on."""
@@ -49,9 +51,8 @@ MODEL = ModelSettings(
     positions="axes",
 )
 MASK = MaskSettings(encoder="frame", encoder_ratio=0.5, decoder="running_cell", membership="unseen")
-"""Whole tubelet steps are hidden: what is left of the background can be copied, what moves has to be
-followed.
-"""
+"""Whole tubelet steps are hidden: the background can be copied from those that are left, but what moves has
+to be followed."""
 RUN = RunSettings(precision="fp32", checkpoint_every="50%", log_every=20, tensorboard=False)
 PLAIN = DataSettings(
     stride=1,
@@ -67,8 +68,9 @@ PLAIN = DataSettings(
 
 
 def pretraining(manifest: Path, out: Path, seed: int) -> PretrainSettings:
-    """Pre-training from nothing. Two views of a video differ in their masks alone: they save half of the
-    decoding.
+    """Pre-training from random weights.
+
+    Two views of a video differ in their masks alone, and are made from one decode: they halve the decoding.
     """
     return PretrainSettings(
         model=MODEL,
@@ -87,12 +89,12 @@ def pretraining(manifest: Path, out: Path, seed: int) -> PretrainSettings:
 
 
 def finetuning(
-    manifest: Path, out: Path, seed: int, init: str, frame_order: str = "as_filmed"
+    manifest: Path, out: Path, seed: int, init: str, frame_order: FrameOrder = "as_filmed"
 ) -> FinetuneSettings:
     """Supervised training; every arm of the comparison has this budget and these settings."""
     return FinetuneSettings(
         model=MODEL,
-        data=replace(PLAIN, train=str(manifest), frame_order=frame_order),  # type: ignore[arg-type]
+        data=replace(PLAIN, train=str(manifest), frame_order=frame_order),
         optim=OptimSettings(
             base_lr=8e-3,
             lr_counts_views=False,
@@ -110,11 +112,13 @@ def finetuning(
     )
 
 
-def evaluation(weights: Path, manifest: Path, out: Path, frame_order: str = "as_filmed") -> EvaluateSettings:
+def evaluation(
+    weights: Path, manifest: Path, out: Path, frame_order: FrameOrder = "as_filmed"
+) -> EvaluateSettings:
     """Three clips of each held-out video."""
     return EvaluateSettings(
         weights=str(weights),
-        data=replace(PLAIN, val=str(manifest), frame_order=frame_order),  # type: ignore[arg-type]
+        data=replace(PLAIN, val=str(manifest), frame_order=frame_order),
         batch_size=16,
         views_per_forward=48,
         out=str(out),

@@ -2,8 +2,9 @@
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from videomae2 import chance
 from videomae2.api.jobs import evaluate, finetune, pretrain
@@ -11,115 +12,22 @@ from videomae2.api.model import load
 from videomae2.data.sprites.draw import write_sprites
 from videomae2.data.tables.manifest import read_manifest
 from videomae2.engine.progress import row_progress, say
-from videomae2.engine.run import write_atomically
+from videomae2.files import write_atomically
 from videomae2.errors import UserError
 from videomae2.models.build import build_autoencoder
 from videomae2.quickstart import plan
-from videomae2.quickstart.outcome import Outcome
-from videomae2.quickstart.story import write_quickstart_report
+from videomae2.quickstart.plan import FrameOrder
+from videomae2.quickstart.story import Outcome, write_quickstart_report
 from videomae2.recipes.evaluate import Evaluation
 from videomae2.weights import save_safetensors
 
-
-class Quickstart:
-    """The stages in order; each is timed, and the ones that train resume where an interrupted quickstart left
-    off.
-    """
-
-    def __init__(self, out: Path, seed: int) -> None:
-        self.out, self.seed = out, seed
-        self.seconds: dict[str, float] = {}
-
-    def run(self) -> Outcome:
-        sets = self._stage("data", "Drawing sprite videos", self._data)
-        runs: dict[str, Path] = {}
-        settings = plan.pretraining(sets["unlabelled"], self.out / "pretrain", self.seed)
-        runs["pretrain"] = self._stage(
-            "pretrain", "Pre-training with dual masking, no labels", lambda: pretrain(settings)
-        )
-        arms = {
-            "pretrained": ("Fine-tuning the pre-trained network", str(runs["pretrain"]), "as_filmed"),
-            "scratch": (
-                "Training the same network from scratch, same budget",
-                self._untrained(),
-                "as_filmed",
-            ),
-            "shuffled": (
-                "Control: fine-tuning on frames in shuffled order",
-                str(runs["pretrain"]),
-                "shuffled",
-            ),
-        }
-        evaluations: dict[str, Evaluation] = {}
-        for name, (title, init, order) in arms.items():
-            settings_ = plan.finetuning(
-                sets["labelled"], self.out / f"finetune_{name}", self.seed, init, order
-            )
-            runs[name] = self._stage(name, title, lambda each=settings_: finetune(each))
-            evaluations[name] = self._evaluate(name, runs[name], sets["held_out"], order)
-        evaluations["pretrained, tested shuffled"] = self._evaluate(
-            "tested_shuffled", runs["pretrained"], sets["held_out"], "shuffled"
-        )
-        held_out = read_manifest(sets["held_out"])
-        shown = [Path(held_out.row(number).path) for number in range(3)]
-        example, truth = shown[0], held_out.class_names[held_out.row(0).label]
-        predictions = self._stage(
-            "predict", f"Predicting {example}", lambda: load(str(runs["pretrained"])).predict(example, top=3)
-        )
-        say("  " + ", ".join(map(str, predictions)))
-        return Outcome(runs, evaluations, shown, truth, predictions, self.seconds, self.seed)
-
-    def _untrained(self) -> str:
-        """The weights that pre-training started from, so that the arm from scratch differs in nothing else.
-
-        (A classifier's own initial weights, normal 0.02 as released, are weaker at this width.)
-        """
-        generator = chance.torch_generator(chance.key(self.seed, "initial weights"))
-        path = self.out / "untrained.safetensors"
-        save_safetensors(path, build_autoencoder(plan.MODEL, generator), plan.MODEL, "pretrain")
-        return str(path)
-
-    def _stage(self, name: str, title: str, work: Any) -> Any:
-        say(f"\n== {title}")
-        start = time.monotonic()
-        value = work()
-        self.seconds[name] = time.monotonic() - start
-        return value
-
-    def _evaluate(self, name: str, run: Path, manifest: Path, order: str) -> Evaluation:
-        settings = plan.evaluation(run, manifest, self.out / f"evaluate_{name}", order)
-        return self._stage(
-            f"evaluate_{name}", f"Evaluating: {name.replace('_', ' ')}", lambda: evaluate(settings)
-        )
-
-    def _data(self) -> dict[str, Path]:
-        """Three sets of different videos, drawn where they are not there yet."""
-        first, sets = 0, {}
-        for name, count in (
-            ("unlabelled", plan.UNLABELLED),
-            ("labelled", plan.LABELLED),
-            ("held_out", plan.HELD_OUT),
-        ):
-            folder = self.out / "data" / name
-            if not (folder / "manifest.csv").exists():
-                with row_progress(f"draw {name}", count) as progress:
-                    write_sprites(
-                        folder,
-                        num_videos=count,
-                        seed=self.seed,
-                        settings=plan.SPRITES,
-                        first=first,
-                        progress=progress,
-                    )
-            sets[name] = folder / "manifest.csv"
-            first += count
-        return sets
+T = TypeVar("T")
 
 
 def run_quickstart(out: Path, seed: int = 0) -> Path:
-    """Draw data, pre-train, fine-tune, compare with from-scratch and a control, predict, report; the report's
-    path.
+    """Draw data, pre-train, fine-tune, compare and report; returns the path of the report.
 
+    Compared are fine-tuning after pre-training, the same from scratch, and a control on shuffled frames.
     `out` gets report.html, summary.json, the data and every run. UserError where `out` was made with another
     seed.
     """
@@ -134,6 +42,97 @@ def run_quickstart(out: Path, seed: int = 0) -> Path:
     say(f"\n{'; '.join(f'{name} {100 * value:.1f} %' for name, value in outcome.top1.items())}")
     print(report)
     return report
+
+
+class Quickstart:
+    """The stages in order. Each is timed; those that train go on where an interrupted quickstart left off."""
+
+    def __init__(self, out: Path, seed: int) -> None:
+        self.out, self.seed = out, seed
+        self.seconds: dict[str, float] = {}
+
+    def run(self) -> Outcome:
+        """Every stage, from drawing videos to predicting one."""
+        sets = self._stage("data", "Drawing sprite videos", self.draw_data)
+        settings = plan.pretraining(sets["unlabelled"], self.out / "pretrain", self.seed)
+        pretrained = self._stage(
+            "pretrain", "Pre-training with dual masking, no labels", lambda: pretrain(settings)
+        )
+        arms: dict[str, tuple[str, Path, FrameOrder]] = {
+            "pretrained": ("Fine-tuning the pre-trained network", pretrained, "as_filmed"),
+            "scratch": (
+                "Training the same network from scratch, same budget",
+                self._untrained(),
+                "as_filmed",
+            ),
+            "shuffled": ("Control: fine-tuning on frames in shuffled order", pretrained, "shuffled"),
+        }
+        runs: dict[str, Path] = {"pretrain": pretrained}
+        evaluations: dict[str, Evaluation] = {}
+        for name, (title, init, order) in arms.items():
+            runs[name] = self._finetune(name, title, sets["labelled"], init, order)
+            evaluations[name] = self._evaluate(name, runs[name], sets["held_out"], order)
+        evaluations["pretrained, tested shuffled"] = self._evaluate(
+            "tested_shuffled", runs["pretrained"], sets["held_out"], "shuffled"
+        )
+        held_out = read_manifest(sets["held_out"])
+        shown = [Path(held_out.row(number).path) for number in range(3)]
+        truth = held_out.class_names[held_out.row(0).label]
+        predictions = self._stage(
+            "predict", f"Predicting {shown[0]}", lambda: load(runs["pretrained"]).predict(shown[0], top=3)
+        )
+        say("  " + ", ".join(map(str, predictions)))
+        return Outcome(runs, evaluations, shown, truth, predictions, self.seconds, self.seed)
+
+    def draw_data(self) -> dict[str, Path]:
+        """Three sets of different videos, drawn unless they are there; the manifest of each by its name."""
+        first, sets = 0, {}
+        for name, count in (
+            ("unlabelled", plan.UNLABELLED),
+            ("labelled", plan.LABELLED),
+            ("held_out", plan.HELD_OUT),
+        ):
+            folder = self.out / "data" / name
+            if not (folder / "manifest.csv").exists():
+                with row_progress(f"draw {name}", count) as progress:
+                    write_sprites(
+                        folder,
+                        num_videos=count,
+                        seed=self.seed,
+                        settings=plan.SPRITES,
+                        first=first,  # the number of a video decides what it shows: no two sets share one
+                        progress=progress,
+                    )
+            sets[name] = folder / "manifest.csv"
+            first += count
+        return sets
+
+    def _untrained(self) -> Path:
+        """The weights that pre-training started from, so that the arm from scratch differs in nothing else.
+
+        A classifier's own initial weights, normal with standard deviation 0.02 as released, are weaker at
+        this width.
+        """
+        generator = chance.torch_generator(chance.key(self.seed, "initial weights"))
+        path = self.out / "untrained.safetensors"
+        save_safetensors(path, build_autoencoder(plan.MODEL, generator), plan.MODEL, "pretrain")
+        return path
+
+    def _finetune(self, name: str, title: str, manifest: Path, init: Path, order: FrameOrder) -> Path:
+        settings = plan.finetuning(manifest, self.out / f"finetune_{name}", self.seed, str(init), order)
+        return self._stage(f"finetune_{name}", title, lambda: finetune(settings))
+
+    def _evaluate(self, name: str, run: Path, manifest: Path, order: FrameOrder) -> Evaluation:
+        settings = plan.evaluation(run, manifest, self.out / f"evaluate_{name}", order)
+        title = f"Evaluating: {name.replace('_', ' ')}"
+        return self._stage(f"evaluate_{name}", title, lambda: evaluate(settings))
+
+    def _stage(self, name: str, title: str, work: Callable[[], T]) -> T:
+        say(f"\n== {title}")
+        start = time.monotonic()
+        value = work()
+        self.seconds[name] = time.monotonic() - start
+        return value
 
 
 def _claim(out: Path, seed: int) -> None:

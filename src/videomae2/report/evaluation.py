@@ -6,6 +6,7 @@ from pathlib import Path
 from videomae2.metrics.accuracy import ClassScore
 from videomae2.recipes.evaluate import Evaluation
 from videomae2.report import charts
+from videomae2.report.measures import percent
 from videomae2.report.page import Block, Figure, Numbers, Page, Table, count, write_page
 
 MOST_CONFUSED = 10
@@ -13,7 +14,7 @@ MOST_CONFUSED = 10
 
 
 def write_evaluation_report(evaluation: Evaluation, out: str | Path) -> Path:
-    """Write report.html into `out`; the path comes back."""
+    """Write report.html into the folder `out`; returns its path."""
     subtitle = f"{evaluation.weights} on {evaluation.data}, {evaluation.views[0]}x{evaluation.views[1]} views"
     return write_page(Page("Evaluation", subtitle, evaluation_blocks(evaluation)), Path(out) / "report.html")
 
@@ -47,8 +48,8 @@ def class_table(classes: Sequence[ClassScore], names: Sequence[str], folded: boo
             str(each.listed),
             str(each.failed),
             str(each.right),
-            "n/a" if each.accuracy is None else f"{100 * each.accuracy:.1f} %",
-            "n/a" if each.right5 is None or not each.listed else f"{100 * each.right5 / each.listed:.1f} %",
+            "n/a" if each.accuracy is None else percent(each.accuracy),
+            "n/a" if each.right5 is None or not each.listed else percent(each.right5 / each.listed),
         ]
         for each in classes
     ]
@@ -60,9 +61,9 @@ def _numbers(evaluation: Evaluation) -> Numbers:
     accuracy = evaluation.accuracy
     return Numbers(
         [
-            ("top-1", f"{100 * accuracy.top1:.2f} %"),
-            ("top-5", "n/a" if accuracy.top5 is None else f"{100 * accuracy.top5:.2f} %"),
-            ("mean over classes", f"{100 * accuracy.mean_class:.2f} %"),
+            ("top-1", percent(accuracy.top1, 2)),
+            ("top-5", "n/a" if accuracy.top5 is None else percent(accuracy.top5, 2)),
+            ("mean over classes", percent(accuracy.mean_class, 2)),
             ("evaluated", f"{accuracy.evaluated:,}"),
             ("failed", f"{accuracy.failed:,}"),
             ("listed", f"{accuracy.listed:,}"),

@@ -1,6 +1,4 @@
-"""A page of a report: numbers, figures, tables and notes, written as one HTML file that needs nothing beside
-it.
-"""
+"""A page of a report: blocks from top to bottom, written as one HTML file that needs nothing beside it."""
 
 import base64
 import re
@@ -8,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from videomae2.engine.run import write_atomically
+from videomae2.files import write_atomically
 
 _NUMBER = re.compile(r"([-+]?[\d.,]+( %)?|n/a|None)\Z")
 
@@ -32,18 +30,23 @@ class Note:
 
 @dataclass(frozen=True)
 class Figure:
-    """A PNG picture with a caption. `crisp` keeps enlarged pixels square."""
+    """A PNG picture with a caption. Two `half` figures in a row share the width where there is room."""
 
     title: str
     png: bytes
     caption: str = ""
-    crisp: bool = False
+    half: bool = False
     kind: str = field(default="figure", init=False)
 
-    @property
-    def source(self) -> str:
-        """The picture as a data address, so that the page is one file."""
-        return "data:image/png;base64," + base64.b64encode(self.png).decode()
+
+@dataclass(frozen=True)
+class Strips:
+    """PNG pictures of one width above each other, each a (label, png) pair: strips of the same frames."""
+
+    title: str
+    rows: Sequence[tuple[str, bytes]]
+    caption: str = ""
+    kind: str = field(default="strips", init=False)
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Table:
 
     @property
     def sides(self) -> list[str]:
-        """For each column "number" where every cell is one, else "text"."""
+        """For each column "number" where every cell is one, else "text"; the first column names its row."""
         columns = [[row[place] for row in self.rows] for place in range(len(self.header))]
         numeric = [
             place > 0 and all(_NUMBER.match(cell) for cell in cells) for place, cells in enumerate(columns)
@@ -67,7 +70,7 @@ class Table:
         return ["number" if each else "text" for each in numeric]
 
 
-Block = Numbers | Note | Figure | Table
+Block = Numbers | Note | Figure | Strips | Table
 
 
 @dataclass(frozen=True)
@@ -80,23 +83,31 @@ class Page:
 
 
 def render(page: Page) -> str:
-    """The page as HTML."""
+    """The page as HTML; text is escaped, pictures are data addresses inside the page."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    loader = PackageLoader("videomae2.report", "templates")
     environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("videomae2.report", "templates"),
+        autoescape=True,  # paths of videos and names of classes are other people's text
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    environment.filters["address"] = _address
     return environment.get_template("page.html").render(page=page)
 
 
 def write_page(page: Page, path: Path) -> Path:
-    """Write the page at once or not at all; returns its path."""
+    """Write the page whole or not at all; returns its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, render(page))
     return path
 
 
 def count(number: int, thing: str) -> str:
-    """ "1 video", "2 videos"."""
+    """A number with its noun: "1 video", "2 videos"."""
     return f"{number:,} {thing}" + ("" if number == 1 else "s")
+
+
+def _address(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()

@@ -1,0 +1,101 @@
+"""Curves of what a run logged, one figure for each kind of number. They know names of numbers, not tasks."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from videomae2.report import charts
+from videomae2.report.measures import AVERAGED, measure
+from videomae2.report.page import Block, Figure
+
+LogLine = dict[str, Any]
+"""One object of metrics.jsonl: a training line, or an evaluation (`engine/log.py` says what is in it)."""
+
+_OWN_CHART = {
+    "lr": ("Learning rate", "learning rate"),
+    "grad_norm": ("Gradient norm", "norm before clipping"),
+}
+"""Title and axis of the charts that every run has."""
+_NO_CHART = {"step", "epoch", "loss", "clips_per_second", "seconds_left", "skipped"}
+"""Numbers of a training line that have another place, or none; what a task's steps log is charted."""
+
+
+def curve_blocks(lines: Sequence[LogLine]) -> list[Block]:
+    """Curves of every logged number: the loss, what evaluations measured, and how the optimizer went."""
+    train, evaluations = parted(lines)
+    return [*_loss(train, evaluations), *_measured(evaluations), *_optimizer(train)]
+
+
+def series(lines: Sequence[LogLine], key: str, name: str = "", dashed: bool = False) -> charts.Line:
+    """The steps and values of one logged number, from training lines or from evaluations.
+
+    Lines without the number are left out, and those where it was not finite: the log holds null there.
+    """
+    found = [(line["step"], line.get("evaluation", line).get(key)) for line in lines]
+    kept = [(step, value) for step, value in found if value is not None]
+    return charts.Line(name or key, [step for step, _ in kept], [value for _, value in kept], dashed)
+
+
+def parted(lines: Sequence[LogLine]) -> tuple[list[LogLine], list[LogLine]]:
+    """Training lines and evaluations."""
+    evaluations = [line for line in lines if "evaluation" in line]
+    return [line for line in lines if "evaluation" not in line], evaluations
+
+
+def _keys(lines: Sequence[LogLine]) -> list[str]:
+    """Names of the numbers in some lines, in the order in which they first appear."""
+    return list(dict.fromkeys(key for line in lines for key in line.get("evaluation", line)))
+
+
+def _loss(train: Sequence[LogLine], evaluations: Sequence[LogLine]) -> list[Block]:
+    """The loss of training, and of evaluations where they log one: in one chart, as they are compared."""
+    training = series(train, "loss", "training")
+    caption = "Each point is the mean since the point before."
+    if len(training.x) > charts.NOISY:
+        caption += " The strong line is smoothed."
+    return _figures("Loss", [training, *_evaluated(evaluations, "loss", "validation")], "loss", caption)
+
+
+def _measured(evaluations: Sequence[LogLine]) -> list[Block]:
+    """A chart for each group of numbers that evaluations log, the loss excepted."""
+    charted: dict[tuple[str, bool], list[str]] = {}
+    for key in _keys(evaluations):
+        row = measure(key)
+        if key != "loss" and not key.startswith(AVERAGED) and row.chart:
+            charted.setdefault((row.chart, row.unit == "share"), []).append(key)
+    blocks: list[Block] = []
+    for (title, shares), keys in charted.items():
+        lines = [line for key in keys for line in _evaluated(evaluations, key)]
+        if shares:
+            lines = [dataclasses.replace(line, y=[100 * value for value in line.y]) for line in lines]
+        first = measure(keys[0])
+        blocks += _figures(title, lines, "share, %" if shares else first.name, first.note)
+    return blocks
+
+
+def _optimizer(train: Sequence[LogLine]) -> list[Block]:
+    """Learning rate, gradient norm, and whatever else a task's steps log."""
+    blocks: list[Block] = []
+    for key in dict.fromkeys([*_OWN_CHART, *_keys(train)]):
+        if key not in _NO_CHART:
+            name = measure(key).name
+            title, y_name = _OWN_CHART.get(key, (f"Training {name}", name))
+            blocks += _figures(title, [series(train, key)], y_name, half=True)
+    return blocks
+
+
+def _evaluated(evaluations: Sequence[LogLine], key: str, name: str = "") -> list[charts.Line]:
+    """A number of the evaluations, and that of the averaged weights."""
+    label = name or measure(key).name
+    averaged = series(evaluations, AVERAGED + key, f"{label}, averaged weights", dashed=True)
+    return [series(evaluations, key, label), averaged]
+
+
+def _figures(
+    title: str, lines: Sequence[charts.Line], y_name: str, caption: str = "", half: bool = False
+) -> list[Block]:
+    """One figure of the lines that have points; nothing where none has."""
+    drawn = [line for line in lines if line.x]
+    if not drawn:
+        return []
+    return [Figure(title, charts.curves(drawn, "step", y_name, 6.0 if half else 8.6), caption, half)]

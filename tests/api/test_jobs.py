@@ -1,0 +1,49 @@
+"""A recipe followed by its report; a run that is finished gets its report again."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from videomae2.api import jobs
+from videomae2.api.jobs import finetune, pretrain
+
+from ..small_runs import SmallRuns, finetune_settings, pretrain_settings
+
+
+def test_a_finished_pretraining_gets_its_report_with_reconstructions(
+    runs: SmallRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = tmp_path / "pretrain"
+    shown.mkdir()
+    for name in ("config.toml", "metrics.jsonl", "model.safetensors"):
+        (shown / name).write_bytes((runs.pretrained / name).read_bytes())
+    monkeypatch.setattr(jobs, "run_task", lambda _: shown)
+    assert pretrain(pretrain_settings(runs.videos, shown)) == shown
+    html = (shown / "report.html").read_text(encoding="utf-8")
+    for expected in (
+        "Pre-training: pretrain",
+        "validation loss",
+        "Reconstruction of 0.mp4",
+        "<h3>seen by the encoder</h3>",
+        "mask.encoder_ratio *",
+    ):
+        assert expected in html
+    assert html.count("data:image/png;base64,") == 3 + 3 * 3  # three charts, three videos in three rows
+
+
+def test_videos_that_are_gone_do_not_cost_the_report(
+    runs: SmallRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.toml").write_bytes((runs.pretrained / "config.toml").read_bytes())
+    monkeypatch.setattr(jobs, "run_task", lambda _: tmp_path)
+    (tmp_path / "model.safetensors").write_bytes((runs.pretrained / "model.safetensors").read_bytes())
+    settings = pretrain_settings(tmp_path / "gone", tmp_path)
+    assert "Reconstruction" not in (pretrain(settings) / "report.html").read_text(encoding="utf-8")
+
+
+def test_finetuning_writes_its_report(runs: SmallRuns, tmp_path: Path) -> None:
+    settings = finetune_settings(runs.videos, tmp_path / "run")
+    settings = replace(settings, optim=replace(settings.optim, length=1))
+    html = (finetune(settings) / "report.html").read_text(encoding="utf-8")
+    assert "Fine-tuning: run" in html and "Validation accuracy" in html
