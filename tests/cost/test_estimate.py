@@ -109,7 +109,10 @@ def test_the_table_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["--model", "vit_b"], "there is no model 'vit_b'; did you mean"),
         (["--size", "225"], "height 225 is not a multiple of patch 16"),
-        (["--decoder-ratio", "0.6"], "leaves out 0.25, 0.5 or 0.75 of all tokens, got mask.decoder_ratio 0.6"),
+        (
+            ["--decoder-ratio", "0.6"],
+            "leaves out 0.25, 0.5 or 0.75 of all tokens, got mask.decoder_ratio 0.6",
+        ),
         (["--batch", "0"], "batch: expected a count above 0, got 0"),
         (["--utilisation", "40"], "utilisation: expected a share above 0 and up to 1, got 40.0"),
         (["--task", "finetune", "--classes", "0"], "classes: expected a count above 0, got 0"),
