@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 from generated_videos import generated
 
-from videomae2.data import window
+from videomae2.data import rows
 from videomae2.data.tables.manifest import Manifest
 from videomae2.data.video.stream import FrameStream
 
@@ -54,7 +54,7 @@ class Openings:
 
 def count_openings() -> Openings:
     """Every video that the data sets of this process open from now on."""
-    opened, original, decode = Openings(), window.open_row, FrameStream._decode
+    opened, original, decode = Openings(), rows.open_row, FrameStream._decode
 
     def opening(*arguments: Any) -> Any:
         opened.videos.append(original(*arguments))
@@ -67,6 +67,6 @@ def count_openings() -> Openings:
         finally:
             opened.decode_seconds += time.process_time() - began
 
-    window.open_row = opening  # type: ignore[assignment]
+    rows.open_row = opening  # type: ignore[assignment]
     FrameStream._decode = decoding  # type: ignore[method-assign]
     return opened

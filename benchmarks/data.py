@@ -30,7 +30,8 @@ from table import show
 from torch.utils.data import DataLoader
 
 from videomae2.data.batches import TrainingOrder, training_batches
-from videomae2.data.clips import TrainingClips
+from videomae2.data.clips import TrainingClips, no_target, read_class
+from videomae2.data.sampling import Dense, RandomWindow
 from videomae2.settings import DataSettings, FinetuneSettings, PretrainSettings
 
 NUM_FRAMES, SIZE = 16, 224
@@ -121,7 +122,9 @@ def _naive(case: Case, paths: Sequence[str]) -> Call:
 def _ours(case: Case, paths: Sequence[str]) -> Call:
     torch.set_num_threads(1)
     opened = count_openings()
-    clips = TrainingClips(manifest_of(paths), case.settings, NUM_FRAMES, SIZE, kind=case.recipe)
+    pretraining = case.recipe == "pretrain"
+    sampler, read = (RandomWindow, no_target) if pretraining else (Dense, read_class)
+    clips = TrainingClips(manifest_of(paths), case.settings, SIZE, sampler(NUM_FRAMES), read)
 
     def batches() -> Iterator[Any]:
         return training_batches(clips, batch_size=case.videos, seed=0, workers=case.workers)

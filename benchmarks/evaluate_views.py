@@ -22,6 +22,7 @@ from pairs import PAIRS, Call, Turn, medians, programs, ratio, spread, take_turn
 from table import show
 
 from videomae2.data.clips import EvaluationClips
+from videomae2.data.sampling import Dense
 from videomae2.settings import EvaluateSettings
 
 NUM_FRAMES, SIZE = 16, 224
@@ -56,7 +57,7 @@ def _naive(source: str, paths: Sequence[str]) -> Call:
 def _ours(source: str, paths: Sequence[str]) -> Call:
     torch.set_num_threads(1)
     opened = count_openings()
-    clips = EvaluationClips(manifest_of(paths), EvaluateSettings().data, NUM_FRAMES, SIZE)
+    clips = EvaluationClips(manifest_of(paths), EvaluateSettings().data, SIZE, Dense(NUM_FRAMES))
 
     def counts() -> dict[str, float]:
         return {"files_decoded": float(len(opened.videos)), "frames_decoded": float(opened.frames_decoded)}

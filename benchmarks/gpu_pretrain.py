@@ -34,11 +34,12 @@ from videomae2.cost.macs import training_macs
 from videomae2.engine.optim import build_optimizer
 from videomae2.engine.step import Stepper
 from videomae2.geometry import TokenGrid
+from videomae2.labels import Unlabelled
 from videomae2.mask_counts import count_tokens
 from videomae2.models.build import build_autoencoder
 from videomae2.recipes.feed import training_feed
 from videomae2.recipes.pretrain import Pretraining
-from videomae2.records import ClipBatch
+from videomae2.records import Batch
 from videomae2.settings import (
     MaskSettings,
     ModelSettings,
@@ -141,7 +142,7 @@ def _prepare(setting: Setting) -> Call:
     return lambda: measure(setting, settings)
 
 
-def _stepper(setting: Setting, settings: ModelSettings, batch: int) -> tuple[Stepper, Iterator[ClipBatch]]:
+def _stepper(setting: Setting, settings: ModelSettings, batch: int) -> tuple[Stepper, Iterator[Batch]]:
     device = torch.device(setting.device)
     network = build_autoencoder(settings).to(device)
     task = Pretraining(network, MASKS[setting.mask], TargetSettings())
@@ -153,12 +154,12 @@ def _stepper(setting: Setting, settings: ModelSettings, batch: int) -> tuple[Ste
     return Stepper(task, network, optimizer, optim, RunSettings(), device), repeat(clips)
 
 
-def _clips(grid: TokenGrid, batch: int, device: torch.device) -> ClipBatch:
+def _clips(grid: TokenGrid, batch: int, device: torch.device) -> Batch:
     frames = torch.randint(
         0, 256, grid.clip_shape(batch), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
     rows = torch.arange(batch)
-    clips = ClipBatch(frames, rows, torch.zeros_like(rows), torch.full_like(rows, -1))
+    clips = Batch(frames, rows, torch.zeros_like(rows), Unlabelled(batch))
     return clips.pin_memory() if device.type == "cuda" else clips
 
 

@@ -31,7 +31,9 @@ from table import show
 
 from videomae2.data.batches import training_batches
 from videomae2.data.clips import TrainingClips
+from videomae2.data.sampling import RandomWindow
 from videomae2.data.tables.manifest import Manifest, read_manifest, write_manifest
+from videomae2.labels import Classes
 from videomae2.records import Clip
 from videomae2.settings import PretrainSettings
 
@@ -73,7 +75,7 @@ def _first_batch(path: str) -> Call:
         began = time.perf_counter()
         manifest = read_manifest(path)
         loaded = time.perf_counter()
-        clips = TrainingClips(manifest, PretrainSettings().data, 16, 224)
+        clips = TrainingClips(manifest, PretrainSettings().data, 224, RandomWindow(16))
         batches = training_batches(clips, batch_size=8, seed=0, workers=2)
         next(batches)
         first = time.perf_counter()
@@ -99,7 +101,7 @@ class _Rows:
 
     def __getitem__(self, place: tuple[int, int]) -> list[Clip]:
         row = self.manifest.row(place[1])
-        return [Clip(torch.zeros((1, 1, 1, 1), dtype=torch.uint8), place[1], label=row.label)]
+        return [Clip(torch.zeros((1, 1, 1, 1), dtype=torch.uint8), place[1], target=Classes.one(row.label))]
 
 
 def _loader_memory(manifest: Manifest) -> dict[str, float]:

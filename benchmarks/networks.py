@@ -27,7 +27,8 @@ from videomae2.losses import soft_cross_entropy
 from videomae2.models.build import build_autoencoder
 from videomae2.models.inference import for_inference
 from videomae2.recipes.pretrain import Pretraining
-from videomae2.records import ClipBatch
+from videomae2.labels import Unlabelled
+from videomae2.records import Batch
 from videomae2.settings import MaskSettings, ModelSettings, OptimSettings, TargetSettings
 
 CLASSES = 400
@@ -170,7 +171,7 @@ def _ours(work: Work) -> tuple[nn.Module, Callable[[], Tensor]]:
         assert work.mask is not None
         network = build_autoencoder(settings)
         task = Pretraining(network, work.mask, TargetSettings())
-        batch = ClipBatch(frames, rows, torch.zeros_like(rows), torch.full_like(rows, -1))
+        batch = Batch(frames, rows, torch.zeros_like(rows), Unlabelled(work.batch))
         if work.compiled:
             network.compile()
         return network, lambda: task.step(network, batch, 0).loss

@@ -4,8 +4,10 @@ Tests marked `gpu` are skipped where torch sees no CUDA device, and fail there u
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 
@@ -37,6 +39,15 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data not found at {folder}; set VIDEOMAE2_DATA to its folder to run this test")
     return folder
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Without the shape checker of the test run: records are on their own, as in a user's program."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from gpu_pretrain import MASKS, Setting, _clips, _settings, measure
 from videomae2.architecture import architecture_of
 from videomae2.cost.macs import training_macs
 from videomae2.geometry import TokenGrid
+from videomae2.labels import Unlabelled
 from videomae2.mask_counts import count_tokens
 from videomae2.settings import ModelSettings
 
@@ -39,4 +40,4 @@ def test_every_mask_runs_with_and_without_checkpointing() -> None:
 def test_clips_are_uint8_and_unlabelled() -> None:
     clips = _clips(TokenGrid.square(8, 32, patch=8), 3, torch.device("cpu"))
     assert clips.frames.dtype == torch.uint8
-    assert clips.label.tolist() == [-1, -1, -1]
+    assert clips.target == Unlabelled(3)

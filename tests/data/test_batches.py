@@ -21,7 +21,8 @@ from videomae2.data.batches import (
     training_batches,
 )
 from videomae2.errors import RowError, UserError
-from videomae2.records import Clip, ClipBatch, Failure
+from videomae2.labels import Classes
+from videomae2.records import Batch, Clip, Failure
 
 
 @dataclass
@@ -43,7 +44,10 @@ class Numbers:
     def clips(self, epoch: int, row: int, failures: tuple[Failure, ...] = ()) -> list[Clip]:
         values = [(epoch * 100 + row * 10 + view) % 256 for view in range(self.views)]
         frames = [torch.full((2, 3, 4, 4), value, dtype=torch.uint8) for value in values]
-        return [Clip(f, row, view, row % 3, failures if view == 0 else ()) for view, f in enumerate(frames)]
+        return [
+            Clip(f, row, view, Classes.one(row % 3), failures=failures if view == 0 else ())
+            for view, f in enumerate(frames)
+        ]
 
 
 class Training(Numbers):
@@ -70,16 +74,16 @@ class Dying(Training):
         return []
 
 
-def take(batches, count: int) -> list[ClipBatch]:
+def take(batches, count: int) -> list[Batch]:
     taken = list(itertools.islice(batches, count))
     batches.close()
     return taken
 
 
-def same(first: ClipBatch, second: ClipBatch) -> bool:
+def same(first: Batch, second: Batch) -> bool:
     tensors = all(
-        torch.equal(getattr(first, n), getattr(second, n)) for n in ("frames", "row", "view", "label")
-    )
+        torch.equal(getattr(first, n), getattr(second, n)) for n in ("frames", "row", "view")
+    ) and torch.equal(first.target.index, second.target.index)
     return tensors and first.epoch == second.epoch and first.failures == second.failures
 
 
@@ -102,7 +106,7 @@ def test_batches_cover_each_epoch_without_its_last_partial_batch() -> None:
     assert first.view.tolist() == [0, 1] * 3 and first.row[0::2].tolist() == first.row[1::2].tolist(), (
         "views side by side"
     )
-    assert first.label.tolist() == [row % 3 for row in first.row.tolist()]
+    assert first.target.index.tolist() == [row % 3 for row in first.row.tolist()]
     assert first.frames[:, 0, 0, 0, 0].tolist() == (first.row * 10 + first.view).tolist()
 
 

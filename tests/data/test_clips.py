@@ -1,5 +1,6 @@
-"""Clips from real files: which frames they show, one decode for all views, failures as records, and the same
-bits always.
+"""Clips from real files: which frames they show, one decode for all views, and the same bits always.
+
+Failures come as records; targets follow the views.
 """
 
 import itertools
@@ -14,12 +15,15 @@ import torch
 from PIL import Image
 
 from videomae2.data import clips as module
-from videomae2.data import sampling, window
+from videomae2.data import rows as rows_module
+from videomae2.data import sampling
 from videomae2.data.augment import crops as transforms
 from videomae2.data.batches import evaluation_batches, training_batches
-from videomae2.data.clips import EvaluationClips, TrainingClips
+from videomae2.data.clips import EvaluationClips, TrainingClips, read_class
+from videomae2.data.sampling import SAMPLERS, RandomWindow, Segments
 from videomae2.data.tables.manifest import Manifest, read_manifest
 from videomae2.errors import RowError, UserError
+from videomae2.labels import Boxes, Classes, Unlabelled
 from videomae2.records import Clip, Failure
 from videomae2.settings import DataSettings, FinetuneSettings
 
@@ -45,6 +49,26 @@ def write_video(path: Path, num_frames: int = NUM_FRAMES, fps: int = 30, texture
                 picture[..., 1] = (128 + 90 * np.cos(y / 4)).astype(np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
+
+
+def pretrained(rows: Manifest, data: DataSettings = PLAIN, frames: int = 8, seed: int = 0) -> TrainingClips:
+    sampler = Segments(frames) if data.sampling == "segments" else RandomWindow(frames)
+    return TrainingClips(rows, data, 32, sampler, seed=seed)
+
+
+def finetuned(rows: Manifest, data: DataSettings = PLAIN, frames: int = 8, seed: int = 0) -> TrainingClips:
+    return TrainingClips(rows, data, 32, SAMPLERS[data.sampling](frames), read_class, seed)
+
+
+def evaluated(
+    rows: Manifest, data: DataSettings = PLAIN, frames: int = 8, views: tuple[int, int] | None = None
+) -> EvaluationClips:
+    return EvaluationClips(rows, data, 32, SAMPLERS[data.sampling](frames), views, read_class)
+
+
+def label_of(clip: Clip) -> int:
+    assert isinstance(clip.target, Classes)
+    return int(clip.target.index)
 
 
 def frame_numbers(clip: Clip) -> list[int]:
@@ -75,11 +99,14 @@ def manifest(folder: Path, *lines: str, header: str = "path,label") -> Manifest:
 
 
 def test_pretraining_views_show_the_same_window(folder: Path) -> None:
-    clips = TrainingClips(manifest(folder, "a.mp4,0", "b.mp4,1"), PLAIN, 8, 32, seed=3)
+    clips = pretrained(manifest(folder, "a.mp4,0", "b.mp4,1"), PLAIN, 8, seed=3)
     starts = set()
     for epoch in range(12):
         views = clips[(epoch, 1)]
-        assert [(c.row, c.view, c.label, c.failures) for c in views] == [(1, 0, 1, ()), (1, 1, 1, ())]
+        assert [(c.row, c.view, c.target, c.failures) for c in views] == [
+            (1, 0, Unlabelled(), ()),
+            (1, 1, Unlabelled(), ()),
+        ]
         assert all(c.frames.shape == (8, 3, 32, 32) and c.frames.is_contiguous() for c in views)
         first, second = map(frame_numbers, views)
         assert first == second and np.diff(first).tolist() == [2] * 7
@@ -90,7 +117,7 @@ def test_pretraining_views_show_the_same_window(folder: Path) -> None:
 def test_the_same_place_is_the_same_clip_and_another_epoch_or_seed_is_not(folder: Path) -> None:
     data = replace(FinetuneSettings().data, stride=2)
     rows = manifest(folder, "x.mp4,0", "y.mp4,1")
-    one, two, other = (TrainingClips(rows, data, 8, 32, seed, "finetune") for seed in (0, 0, 1))
+    one, two, other = (finetuned(rows, data, seed=seed) for seed in (0, 0, 1))
 
     def frames(clips: TrainingClips, epoch: int) -> torch.Tensor:
         return torch.stack([clip.frames for clip in clips[(epoch, 0)]])
@@ -105,7 +132,7 @@ def test_the_same_place_is_the_same_clip_and_another_epoch_or_seed_is_not(folder
 
 def test_one_opening_serves_all_views(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened, read = [], []
-    original = window.open_row
+    original = rows_module.open_row
 
     def counting(row):
         opened.append(row.path)
@@ -118,18 +145,18 @@ def test_one_opening_serves_all_views(folder: Path, monkeypatch: pytest.MonkeyPa
         )
         return video
 
-    monkeypatch.setattr(window, "open_row", counting)
+    monkeypatch.setattr(rows_module, "open_row", counting)
     rows = manifest(folder, "a.mp4,0")
-    TrainingClips(rows, replace(PLAIN, repeated_views=4), 8, 32)[(0, 0)]
+    pretrained(rows, replace(PLAIN, repeated_views=4), 8)[(0, 0)]
     assert len(opened) == 1 and read == [8]
-    views = EvaluationClips(rows, PLAIN, 8, 32, (5, 3))[0]
+    views = evaluated(rows, PLAIN, 8, (5, 3))[0]
     assert len(views) == 15 and len(opened) == 2 and len(read) == 2
     assert read[1] == len(np.unique(sampling.dense_test_views(NUM_FRAMES, 8, 2, 5))), "each frame once"
 
 
 def test_stride_of_a_row_start_and_end(folder: Path) -> None:
     rows = manifest(folder, "a.mp4,10,30,4", "a.mp4,0,-1,0", "a.mp4,70,-1,0", header="path,start,end,stride")
-    clips = TrainingClips(rows, replace(PLAIN, repeated_views=1, max_broken=1.0), 4, 32)
+    clips = pretrained(rows, replace(PLAIN, repeated_views=1, max_broken=1.0), 4)
     for epoch in range(6):
         numbers = frame_numbers(clips[(epoch, 0)][0])
         assert np.diff(numbers).tolist() == [4] * 3 and numbers[0] >= 10 and numbers[-1] < 30
@@ -148,34 +175,33 @@ def test_folders_of_pictures_are_counted_as_their_names_are(folder: Path) -> Non
     rows = manifest(
         folder, "pictures,11,21,img_{:05}.png", "pictures,0,-1,img_{:05}.png", header="path,start,end,pattern"
     )
-    whole = EvaluationClips(rows, replace(PLAIN, stride=1), 10, 32, (1, 1))
+    whole = evaluated(rows, replace(PLAIN, stride=1), 10, (1, 1))
     assert frame_numbers(whole[0][0]) == list(range(10, 20)), "pictures 11 to 20"
-    spread = frame_numbers(EvaluationClips(rows, replace(PLAIN, stride=1), 30, 32, (1, 1))[1][0])
+    spread = frame_numbers(evaluated(rows, replace(PLAIN, stride=1), 30, (1, 1))[1][0])
     assert spread == list(range(30)), "a row without start and end is all of them"
 
 
 def test_finetuning_and_segments_sample_as_released(folder: Path) -> None:
     rows = manifest(folder, "a.mp4,0", "short.mp4,0")
-    dense = TrainingClips(rows, PLAIN, 8, 32, kind="finetune")
+    dense = finetuned(rows)
     shown = frame_numbers(dense[(0, 0)][0])
     assert shown[-1] - shown[0] == 15, "eight frames spread over a window of 16"
-    parts = TrainingClips(rows, replace(PLAIN, sampling="segments"), 6, 32, kind="finetune")
+    parts = finetuned(rows, replace(PLAIN, sampling="segments"), 6)
     for epoch in range(5):
         assert [number // 10 for number in frame_numbers(parts[(epoch, 0)][0])] == list(range(6))
     assert set(frame_numbers(dense[(0, 1)][0])) <= {0, 1, 2}, "a video shorter than a clip repeats frames"
-    assert len(frame_numbers(EvaluationClips(rows, PLAIN, 8, 32, (2, 1))[1][1])) == 8
+    assert len(frame_numbers(evaluated(rows, PLAIN, 8, (2, 1))[1][1])) == 8
 
 
 def test_target_fps_samples_by_time(folder: Path) -> None:
-    slow = TrainingClips(manifest(folder, "a.mp4,0"), replace(PLAIN, target_fps=10.0, stride=1), 6, 32)
+    slow = pretrained(manifest(folder, "a.mp4,0"), replace(PLAIN, target_fps=10.0, stride=1), 6)
     assert np.diff(frame_numbers(slow[(0, 0)][0])).tolist() == [3] * 5
 
 
 def test_shuffled_is_the_same_frames_in_another_order(folder: Path) -> None:
     rows = manifest(folder, "a.mp4,0", "b.mp4,0")
     plain, control = (
-        TrainingClips(rows, replace(PLAIN, frame_order=order), 8, 32, seed=5)
-        for order in ("as_filmed", "shuffled")
+        pretrained(rows, replace(PLAIN, frame_order=order), 8, seed=5) for order in ("as_filmed", "shuffled")
     )
     for view in range(2):
         filmed, mixed = frame_numbers(plain[(0, 0)][view]), frame_numbers(control[(0, 0)][view])
@@ -183,8 +209,7 @@ def test_shuffled_is_the_same_frames_in_another_order(folder: Path) -> None:
         assert mixed == frame_numbers(control[(0, 0)][view])
     assert frame_numbers(control[(0, 0)][0]) != frame_numbers(control[(0, 0)][1])
     filmed, mixed = (
-        EvaluationClips(rows, replace(PLAIN, frame_order=o), 8, 32, (2, 3))[0]
-        for o in ("as_filmed", "shuffled")
+        evaluated(rows, replace(PLAIN, frame_order=o), 8, (2, 3))[0] for o in ("as_filmed", "shuffled")
     )
     orders = [frame_numbers(clip) for clip in mixed]
     assert all(
@@ -195,26 +220,26 @@ def test_shuffled_is_the_same_frames_in_another_order(folder: Path) -> None:
 
 def test_test_views_are_clip_major_and_show_the_released_frames(folder: Path) -> None:
     rows = manifest(folder, "c.mp4,4", "a.mp4,1")
-    views = EvaluationClips(rows, PLAIN, 8, 32, (3, 2))[0]
-    assert [view.view for view in views] == list(range(6)) and {view.label for view in views} == {4}
+    views = evaluated(rows, PLAIN, 8, (3, 2))[0]
+    assert [view.view for view in views] == list(range(6)) and {label_of(view) for view in views} == {4}
     expected = sampling.dense_test_views(NUM_FRAMES, 8, 2, 3)
     for view in views:
         assert frame_numbers(view) == expected[view.view // 2].tolist()
-    single = EvaluationClips(rows, PLAIN, 8, 32, (1, 1))[1]
+    single = evaluated(rows, PLAIN, 8, (1, 1))[1]
     assert len(single) == 1 and frame_numbers(single[0]) == sampling.dense_val(NUM_FRAMES, 8, 2).tolist()
-    sparse = EvaluationClips(rows, replace(PLAIN, sampling="segments"), 8, 32, (2, 1))[0]
+    sparse = evaluated(rows, replace(PLAIN, sampling="segments"), 8, (2, 1))[0]
     assert [frame_numbers(view) for view in sparse] == sampling.segments_test_views(NUM_FRAMES, 8, 2).tolist()
-    default = EvaluationClips(rows, PLAIN, 8, 32)[0]
+    default = evaluated(rows, PLAIN, 8)[0]
     assert len(default) == PLAIN.test_clips * PLAIN.test_crops
 
 
 def test_a_broken_row_is_replaced_as_the_seed_says_and_named_once(folder: Path) -> None:
     rows = manifest(folder, "a.mp4,0", "broken.mp4,1", "b.mp4,2", "missing.mp4,3", "c.mp4,4")
-    clips = TrainingClips(rows, PLAIN, 8, 32)
+    clips = finetuned(rows)
     replacements = set()
     for epoch in range(12):
         first, second = clips[(epoch, 1)]
-        assert first.row == second.row and first.row in (0, 2, 4) and first.label == first.row
+        assert first.row == second.row and first.row in (0, 2, 4) and label_of(first) == first.row
         assert (
             first.failures[0].row == 1
             and first.failures[0].path.endswith("broken.mp4")
@@ -228,9 +253,9 @@ def test_a_broken_row_is_replaced_as_the_seed_says_and_named_once(folder: Path) 
 
 
 def test_nothing_readable_gives_only_failures(folder: Path) -> None:
-    few = TrainingClips(manifest(folder, "broken.mp4,0", "missing.mp4,0"), PLAIN, 8, 32)
+    few = pretrained(manifest(folder, "broken.mp4,0", "missing.mp4,0"), PLAIN, 8)
     assert sorted(failure.row for failure in few[(0, 1)]) == [0, 1]
-    many = TrainingClips(manifest(folder, *["broken.mp4,0"] * 30), PLAIN, 8, 32)
+    many = pretrained(manifest(folder, *["broken.mp4,0"] * 30), PLAIN, 8)
     assert len(many[(0, 7)]) == 10 and all(isinstance(failure, Failure) for failure in many[(0, 7)])
     with pytest.raises(UserError, match=r"could not be read \(100%\).*broken.mp4"):
         next(training_batches(many, batch_size=2, seed=0, workers=1))
@@ -238,7 +263,7 @@ def test_nothing_readable_gives_only_failures(folder: Path) -> None:
 
 def test_evaluation_never_replaces(folder: Path) -> None:
     rows = manifest(folder, "a.mp4,0", "broken.mp4,1", "b.mp4,0")
-    clips = EvaluationClips(rows, PLAIN, 8, 32, (2, 1))
+    clips = evaluated(rows, PLAIN, 8, (2, 1))
     assert isinstance(clips[1], Failure) and clips[1].row == 1
     batches = list(evaluation_batches(clips, batch_size=2, workers=2))
     assert [batch.row.tolist() for batch in batches] == [[0, 0], [2, 2]]
@@ -257,7 +282,7 @@ def test_batches_from_files_are_bit_equal_for_any_number_of_workers(folder: Path
     )
 
     def batches(workers: int, start: int = 0) -> list:
-        clips = TrainingClips(rows, data, 8, 32, seed=2, kind=kind)
+        clips = (pretrained if kind == "pretrain" else finetuned)(rows, data, seed=2)
         iterator = training_batches(clips, batch_size=3, seed=2, workers=workers, start_batch=start)
         taken = list(itertools.islice(iterator, 5 - start))
         iterator.close()
@@ -288,27 +313,26 @@ def test_only_what_rand_augment_looks_at_comes_smaller_from_the_decoder(
     monkeypatch.setattr(transforms.TrainingView, "shrink", watched)
     monkeypatch.setattr(transforms, "STORED_SHORT_SIDE", 40)
     data = replace(FinetuneSettings().data, stride=2, rand_augment=policy)
-    clip = TrainingClips(manifest(folder, "x.mp4,0"), data, 8, 32, kind="finetune")[(0, 0)][0]
+    clip = finetuned(manifest(folder, "x.mp4,0"), data)[(0, 0)][0]
     assert set(seen) == {shape}
     assert clip.frames.shape == (8, 3, 32, 32)
 
 
 def test_a_dataset_travels_to_a_process_that_does_not_fork(folder: Path) -> None:
     rows = manifest(folder, "x.mp4,0", "y.mp4,1")
-    training = TrainingClips(rows, replace(FinetuneSettings().data, stride=2), 8, 32, kind="finetune")
+    training = finetuned(rows, replace(FinetuneSettings().data, stride=2))
     travelled = pickle.loads(pickle.dumps(training))
     assert torch.equal(training[(1, 1)][0].frames, travelled[(1, 1)][0].frames)
 
 
 def test_impossible_settings_are_refused(folder: Path) -> None:
     unlabelled = manifest(folder, "a.mp4", "b.mp4", header="path")
-    with pytest.raises(UserError, match=r"2 of 2 rows have no label.*a.mp4.*fine-tuning needs one"):
-        TrainingClips(unlabelled, PLAIN, 8, 32, kind="finetune")
-    assert TrainingClips(unlabelled, PLAIN, 8, 32)[(0, 0)][0].label == -1
-    with pytest.raises(UserError, match=r"repeated_views is 0"):
-        TrainingClips(unlabelled, replace(PLAIN, repeated_views=0), 8, 32)
-    with pytest.raises(UserError, match=r"0 test clips x 3 test crops"):
-        EvaluationClips(unlabelled, PLAIN, 8, 32, (0, 3))
+    assert pretrained(unlabelled)[(0, 0)][0].target == Unlabelled()
+    assert label_of(finetuned(unlabelled)[(0, 0)][0]) == -1
+    with pytest.raises(UserError, match="got repeated_views 0"):
+        pretrained(unlabelled, replace(PLAIN, repeated_views=0), 8)
+    with pytest.raises(UserError, match="1 test clip and 1 test crop, got 0 and 3"):
+        evaluated(unlabelled, PLAIN, 8, (0, 3))
 
 
 @pytest.mark.parametrize(
@@ -320,8 +344,8 @@ def test_what_a_strange_file_provokes_is_its_own_failure(
     def provoke(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(window.VideoFile, "collect", provoke)
-    found = EvaluationClips(read_manifest(folder / "a.mp4"), PLAIN, 4, 32, (1, 1))[0]
+    monkeypatch.setattr(rows_module.VideoFile, "collect", provoke)
+    found = evaluated(read_manifest(folder / "a.mp4"), PLAIN, 4, (1, 1))[0]
     assert isinstance(found, Failure)
     assert type(error).__name__ in found.reason and "\n" not in found.reason
 
@@ -335,12 +359,48 @@ def test_a_fault_of_ours_is_not_taken_for_a_broken_video(
         raise kind("our own mistake")
 
     monkeypatch.setattr(sampling, "pretrain_indices", fail)
-    clips = TrainingClips(read_manifest(folder / "a.mp4"), PLAIN, 4, 32)
+    clips = pretrained(read_manifest(folder / "a.mp4"), PLAIN, 4)
     with pytest.raises(
         RowError, match=rf"row 0, .*a\.mp4: {kind.__name__}: .*our own mistake.*the program failed here"
     ):
         next(training_batches(clips, batch_size=1, seed=0, workers=workers))
     monkeypatch.setattr(module, "view_crops", fail)
-    views = EvaluationClips(read_manifest(folder / "a.mp4"), PLAIN, 4, 32, (1, 1))
+    views = evaluated(read_manifest(folder / "a.mp4"), PLAIN, 4, (1, 1))
     with pytest.raises(RowError, match=r"row 0, "):
         next(evaluation_batches(views, batch_size=1, workers=workers))
+
+
+def read_boxes(rows: Manifest, row: int) -> Boxes:
+    """One box on the left half of the 64 x 48 pictures and one in a corner, with the row as their label."""
+    xyxy = torch.tensor([[0.0, 0.0, 32.0, 48.0], [62.0, 46.0, 64.0, 48.0]])
+    return Boxes.one(xyxy, torch.tensor([row, row]))
+
+
+def test_targets_follow_the_views_into_the_batch(folder: Path) -> None:
+    rows = manifest(folder, "a.mp4,0", "b.mp4,1")
+    data = replace(PLAIN, crop="center", flip=True)
+    clips = TrainingClips(rows, data, 32, RandomWindow(8), read_boxes)
+    batch = next(training_batches(clips, batch_size=2, seed=0))
+    assert isinstance(batch.target, Boxes) and len(batch.target) == len(batch.placements) == 4
+    assert {placement.flipped for placement in batch.placements} == {True, False}
+    target = batch.target
+    assert target.labels is not None and target.counts.tolist() == [1] * 4, "the corner is not in the centre"
+    for clip, placement in enumerate(batch.placements):
+        assert (placement.source, placement.size) == ((48, 64), (32, 32))
+        edges = [16, 0, 32, 32] if placement.flipped else [0, 0, 16, 32]
+        assert target.xyxy[target.clip == clip].tolist() == [edges]
+        assert target.labels[target.clip == clip].tolist() == [int(batch.row[clip])]
+    views = EvaluationClips(rows, PLAIN, 32, SAMPLERS["dense"](8), (2, 3), read_boxes)
+    batch = next(evaluation_batches(views, batch_size=1))
+    assert isinstance(batch.target, Boxes) and [p.left for p in batch.placements[:3]] == pytest.approx(
+        [0, 8 * 48 / 42.67, 16], abs=1.7
+    )
+
+
+def test_a_wrong_target_is_a_fault_of_the_program(folder: Path) -> None:
+    def two(rows: Manifest, row: int) -> Classes:
+        return Classes(torch.tensor([0, 1]))
+
+    clips = TrainingClips(manifest(folder, "a.mp4,0"), PLAIN, 32, RandomWindow(8), two)
+    with pytest.raises(UserError, match=r"expected the target of one clip, got Classes\(index=int64\[2\]\)"):
+        clips[(0, 0)]

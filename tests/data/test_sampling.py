@@ -88,11 +88,11 @@ def test_nonsense_is_refused_in_words() -> None:
         (lambda: sampling.dense_val(0), "0 frames"),
         (lambda: sampling.dense_val(10, 16, 0), "at least 1"),
         (lambda: sampling.dense_test_views(10, clips=0), "at least 1"),
-        (lambda: sampling.pretrain_indices(10, start=10), "starts at frame 10"),
+        (lambda: sampling.pretrain_indices(10, start=10), "got start 10"),
         (lambda: sampling.pretrain_indices(100), "needs a generator"),
-        (lambda: sampling.by_time(10, 0.0, 12.0), "frame rate is 0.0"),
-        (lambda: sampling.by_time(10, 30.0, 0.0), "positive rate"),
-        (lambda: sampling.crop_offsets(10, 20, 0), "0 crops"),
+        (lambda: sampling.by_time(10, 0.0, 12.0), "frame rate above 0 to sample by time, got 0.0"),
+        (lambda: sampling.by_time(10, 30.0, 0.0), "positive target_fps"),
+        (lambda: sampling.crop_offsets(10, 20, 0), "at least 1 crop of a view, got 0"),
     ]:
         with pytest.raises(UserError, match=words):
             wrong()

@@ -143,16 +143,16 @@ def test_accumulating_equals_one_large_batch(tmp_path):
     def joined(start):
         from itertools import islice
 
-        from videomae2.records import ClipBatch
+        from videomae2.labels import Unlabelled
+        from videomae2.records import Batch
 
         parts = toy_batches(4)(2 * start)
         while True:
             first, second = islice(parts, 2)
             together = [
-                torch.cat([getattr(each, n) for each in (first, second)])
-                for n in ("frames", "row", "view", "label")
+                torch.cat([getattr(each, n) for each in (first, second)]) for n in ("frames", "row", "view")
             ]
-            yield ClipBatch(*together)
+            yield Batch(*together, Unlabelled(8))
 
     # One epoch of 12 videos is 3 batches of 4 but 1 of 8, so the length is given in steps.
     large_optim = replace(plain, batch_size=8, accumulate=1)

@@ -13,6 +13,7 @@ from videomae2.engine.loop import train
 from videomae2.engine.run import Result, RunFolder
 from videomae2.engine.schedule import Plan, make_plan
 from videomae2.engine.task import Job, Metric
+from videomae2.labels import Unlabelled
 from videomae2.records import Batch, Failure, StepOutput
 from videomae2.settings import OptimSettings, PretrainSettings, RunSettings
 
@@ -79,7 +80,7 @@ def toy_batches(batch_size: int, failing: bool = False) -> Callable[[int], Itera
                 frames,
                 rows,
                 torch.zeros_like(rows),
-                torch.full_like(rows, -1),
+                Unlabelled(batch_size),
                 number * batch_size // NUM_ROWS,
                 failures,
             )

@@ -14,6 +14,7 @@ COMMON = """
 from dataclasses import replace
 import torch
 from torch._dynamo.utils import counters
+from videomae2.labels import Classes, Unlabelled
 from videomae2.records import Batch
 from videomae2.settings import FinetuneSettings, MaskSettings, ModelSettings, TargetSettings
 
@@ -23,28 +24,28 @@ settings = ModelSettings(
 frames = torch.randint(0, 256, (2, 8, 3, 32, 32), dtype=torch.uint8)
 rows = torch.arange(2)
 
-def losses(task, label):
+def losses(task, target):
     task.network.train()
     for step in range(12):
-        batch = Batch(frames, rows, torch.zeros_like(rows), label, epoch=step)
+        batch = Batch(frames, rows, torch.zeros_like(rows), target, epoch=step)
         task.step(task.network, batch, step).loss.backward()
         yield counters["stats"]["unique_graphs"]
 
-def report(task, label):
+def report(task, target):
     task.network.compile(backend="eager")
-    graphs = list(losses(task, label))
+    graphs = list(losses(task, target))
     print(graphs[1], graphs[-1], counters["graph_break"] or "no break")
 """
 PRETRAIN = """
 from videomae2.models.build import build_autoencoder
 from videomae2.recipes.pretrain import Pretraining
 mask = MaskSettings(encoder_ratio=0.75)
-report(Pretraining(build_autoencoder(settings), mask, TargetSettings()), torch.full_like(rows, -1))
+report(Pretraining(build_autoencoder(settings), mask, TargetSettings()), Unlabelled(2))
 """
 FINETUNE = """
 from videomae2.heads.classify import build_classifier
 from videomae2.recipes.finetune import Finetuning
-report(Finetuning(build_classifier(replace(settings, drop_path=0.1), 3), FinetuneSettings()), rows)
+report(Finetuning(build_classifier(replace(settings, drop_path=0.1), 3), FinetuneSettings()), Classes(rows))
 """
 
 

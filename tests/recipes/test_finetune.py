@@ -11,6 +11,7 @@ from videomae2.engine.device import seeded
 from videomae2.engine.log import read_lines
 from videomae2.errors import UserError
 from videomae2.heads.classify import build_classifier
+from videomae2.labels import Classes
 from videomae2.recipes.finetune import Finetuning
 from videomae2.recipes.tasks import run_task
 from videomae2.recipes.weights import load_classifier
@@ -22,9 +23,11 @@ from ..small_runs import MODEL, finetune_settings, write_video
 CPU = torch.device("cpu")
 
 
-def batch() -> Batch:
+def batch() -> Batch[Classes]:
     frames = torch.randint(0, 256, (4, 8, 3, 32, 32), dtype=torch.uint8, generator=chance.torch_generator(0))
-    return Batch(frames, torch.arange(4), torch.zeros(4, dtype=torch.int64), torch.tensor([0, 1, 2, 0]))
+    return Batch(
+        frames, torch.arange(4), torch.zeros(4, dtype=torch.int64), Classes(torch.tensor([0, 1, 2, 0]))
+    )
 
 
 def task(tmp_path, **changes) -> Finetuning:
@@ -36,7 +39,9 @@ def test_without_mixing_frames_stay_bytes_and_labels_are_smoothed(tmp_path):
     frames, targets = finetuning.mix(clips)
     assert frames is clips.frames
     torch.testing.assert_close(targets[1], torch.tensor([0.1, 0.8, 0.1]))
-    expected = torch.nn.functional.cross_entropy(finetuning.network(frames), clips.label, label_smoothing=0.3)
+    expected = torch.nn.functional.cross_entropy(
+        finetuning.network(frames), clips.target.index, label_smoothing=0.3
+    )
     torch.testing.assert_close(finetuning.step(finetuning.network, clips, 0).loss, expected)
 
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from videomae2 import chance
 from videomae2.engine.log import read_lines
 from videomae2.errors import UserError
+from videomae2.labels import Unlabelled
 from videomae2.losses import masked_mse
 from videomae2.masking import draw_split
 from videomae2.models.build import build_autoencoder
@@ -44,7 +45,7 @@ def batch(rows=(0, 1, 2), views=(0, 0, 1), epoch=0) -> Batch:
             for r, v in zip(rows, views, strict=True)
         ]
     )
-    return Batch(frames, torch.tensor(rows), torch.tensor(views), torch.full((len(rows),), -1), epoch)
+    return Batch(frames, torch.tensor(rows), torch.tensor(views), Unlabelled(len(rows)), epoch)
 
 
 def test_the_loss_is_the_mean_squared_error_of_the_scored_cubes():
@@ -84,7 +85,11 @@ def test_the_decoder_runs_in_fp32_where_it_was_asked_to(switch, expected):
 
 
 def test_evaluation_is_the_same_every_time_and_weighs_every_clip_alike():
-    empty = Batch(torch.zeros(0, 8, 3, 32, 32, dtype=torch.uint8), *[torch.zeros(0, dtype=torch.int64)] * 3)
+    empty = Batch(
+        torch.zeros(0, 8, 3, 32, 32, dtype=torch.uint8),
+        *[torch.zeros(0, dtype=torch.int64)] * 2,
+        Unlabelled(0),
+    )
 
     @torch.no_grad()
     def evaluated(*held_out: Batch) -> float:

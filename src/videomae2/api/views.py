@@ -10,6 +10,7 @@ from torch import Tensor, stack
 
 from videomae2.data.augment.crops import view_crops
 from videomae2.data.clips import EvaluationClips
+from videomae2.data.sampling import SAMPLERS
 from videomae2.data.tables.manifest import Manifest
 from videomae2.errors import UserError
 from videomae2.records import Failure
@@ -34,9 +35,10 @@ def views_of(
                 f"expected frames [{frames}, 3, H, W], as this model reads {frames} frames, got "
                 f"{list(video.shape)}; load them with load_video(path, num_frames={frames})"
             )
-        return stack(list(view_crops(video, model.size, crops)))
+        return stack([frames for frames, _ in view_crops(video, model.size, crops)])
     one_row = Manifest(pa.table({"path": [str(video)]}), where=str(video))
-    read = EvaluationClips(one_row, data, model.num_frames, model.size, (clips, crops))[0]
+    sampler = SAMPLERS[data.sampling](model.num_frames)
+    read = EvaluationClips(one_row, data, model.size, sampler, (clips, crops))[0]
     if isinstance(read, Failure):
         raise UserError(f"{read.path}: {read.reason}")
     return stack([clip.frames for clip in read])

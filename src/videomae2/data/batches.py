@@ -1,27 +1,27 @@
-"""From a dataset of clips to batches: the batch's number and the seed decide everything, workers and
-processes nothing.
+"""From a dataset of clips to batches.
+
+The batch's number and the seed decide what is in it; the number of workers and of processes decides nothing.
 """
 
 import logging
 import math
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, get_worker_info
 
 from videomae2 import chance
-from videomae2.data.workers import Fault, Guarded, GuardedCollate, prepare_worker
+from videomae2.data.workers import batch_memory, collated
 from videomae2.errors import UserError
-from videomae2.records import Clip, ClipBatch, Failure
+from videomae2.labels import Target, Unlabelled
+from videomae2.records import Batch, Clip, Failure
 
 _log = logging.getLogger(__name__)
 
 ASKED_BEFORE_JUDGING = 20
-"""Rows asked for before the share of broken ones can stop a run; nothing but broken rows stops it at once."""
+"""Rows read before the share of broken ones can stop a run; nothing but broken rows stops it at once."""
 
 
 @runtime_checkable
@@ -53,20 +53,17 @@ def epoch_order(num_rows: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def batches_per_epoch(num_rows: int, batch_size: int, world_size: int = 1) -> int:
-    """Batches of one epoch of each process: the last, partial global batch is dropped, but there is always
-    one.
-    """
+    """Batches of one epoch of each process, at least 1: the last, partial global batch is dropped."""
     if num_rows < 1 or batch_size < 1 or world_size < 1:
         raise UserError(
-            f"{num_rows} rows in batches of {batch_size} on {world_size} processes; each must be at least 1"
+            f"expected at least 1 row, batch size and process, got {num_rows}, {batch_size}, {world_size}"
         )
     return max(1, num_rows // (batch_size * world_size))
 
 
 @dataclass(frozen=True)
 class TrainingOrder:
-    """Which (epoch, row) each batch holds, endlessly, from batch `start` on: a pure function of the numbers
-    below.
+    """Which (epoch, row) each batch holds, endlessly, from batch `start` on: a function of these numbers.
 
     A global batch is a run of the epoch's order; process `rank` takes every `world_size`-th row of it, so
     that all processes together read the same rows however many they are (for the same global batch). Where a
@@ -84,6 +81,8 @@ class TrainingOrder:
         per_epoch = batches_per_epoch(self.num_rows, self.batch_size, self.world_size)
         epoch, place = divmod(self.start, per_epoch)
         whole = self.batch_size * self.world_size
+        # Data smaller than a global batch counts several orders as one epoch, each with its own epoch number,
+        # so that the same video twice in a batch is at least another crop.
         copies = -(-whole // self.num_rows)
         while True:
             rows = np.concatenate(
@@ -105,7 +104,7 @@ def training_batches(
     rank: int = 0,
     world_size: int = 1,
     pin: bool = False,
-) -> Iterator[ClipBatch]:
+) -> Iterator[Batch[Target]]:
     """Training batches without end, from batch `start_batch` of this process on.
 
     `batch_size` counts videos of one process; a batch has views x batch_size clips, the views of a video side
@@ -122,7 +121,7 @@ def training_batches(
         )
     broken = _BrokenShare(dataset.max_broken, len(dataset))
     per_epoch = batches_per_epoch(len(dataset), batch_size, world_size)
-    for number, parcel in enumerate(_parcels(dataset, order, _collate_training, workers, pin), start_batch):
+    for number, parcel in enumerate(collated(dataset, order, _collate_training, workers, pin), start_batch):
         broken.count(parcel)
         assert parcel.batch is not None
         yield replace(parcel.batch, epoch=number // per_epoch)
@@ -136,38 +135,36 @@ def evaluation_batches(
     rank: int = 0,
     world_size: int = 1,
     pin: bool = False,
-) -> Iterator[ClipBatch]:
-    """Every row once, in order: process `rank` reads each `world_size`-th row and none is padded or read
-    twice.
+) -> Iterator[Batch[Target]]:
+    """Every row once, in order: process `rank` reads each `world_size`-th row; none is padded or read twice.
 
     `batch_size` counts videos; all views of a video stay together, clip-major. A row that could not be read
-    is in `failures` and nowhere else; a batch in which none could has no clips.
+    is in `failures` and nowhere else; a batch in which none could has no clips and
+    is Unlabelled.
     """
     rows = range(rank, len(dataset), world_size)
     batches = [list(rows[first : first + batch_size]) for first in range(0, len(rows), batch_size)]
     collate = _EvaluationCollate((dataset.num_frames, 3, dataset.size, dataset.size))
-    for parcel in _parcels(dataset, batches, collate, workers, pin):
+    for parcel in collated(dataset, batches, collate, workers, pin):
         assert parcel.batch is not None
         yield parcel.batch
 
 
 @dataclass(frozen=True)
 class _Parcel:
-    """What a worker sends: a batch, unless a row could not even be replaced, and how many rows were asked
-    for.
-    """
+    """What a worker sends: a batch, unless a row could not even be replaced, and how many rows were read."""
 
-    batch: ClipBatch | None
+    batch: Batch[Target] | None
     asked: int
     failures: tuple[Failure, ...]
 
     def pin_memory(self) -> "_Parcel":
+        """The hook by which the loader pins what it hands on."""
         return self if self.batch is None else _Parcel(self.batch.pin_memory(), self.asked, self.failures)
 
 
 class _BrokenShare:
-    """Counts rows asked for and rows broken since the run started or resumed, and stops the run above a
-    share.
+    """Counts rows read and rows broken since the run started or resumed, and stops it above a share.
 
     Until every row could have been asked for once, the share is an estimate: it must then lie above `most` by
     three of its standard deviations, so that two broken files early in a large set do not end a run that may
@@ -192,63 +189,17 @@ class _BrokenShare:
             named = "; ".join(f"row {f.row}, {f.path}: {f.reason}" for f in self.first.values())
             raise UserError(
                 f"{self.broken} of {self.asked} videos asked for could not be read "
-                f"({self.broken / self.asked:.0%}), and "
-                f"max_broken is {self.most:.0%}; first failures: {named}; mend or remove them (videomae2 "
-                "data check names "
-                f"all), or raise data.max_broken"
+                f"({self.broken / self.asked:.0%}), and max_broken is {self.most:.0%}; first failures: {named}; "
+                "mend or remove them (videomae2 data check names all), or raise data.max_broken"
             )
 
     def _too_many(self) -> bool:
         if self.broken == self.asked:
             return True
-        deviation = (
-            math.sqrt(max(self.most * (1 - self.most), 0.0) * self.asked)
-            if self.asked < self.num_rows
-            else 0.0
-        )
-        return self.asked >= ASKED_BEFORE_JUDGING and self.broken > self.most * self.asked + 3 * deviation
-
-
-def _parcels(
-    dataset: Any, order: Any, collate: Callable[[list[Any]], _Parcel], workers: int, pin: bool
-) -> Iterator[_Parcel]:
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "This DataLoader will create"
-        )  # more workers than cores is a user's choice
-        loader: DataLoader[Any] = DataLoader(
-            Guarded(dataset),  # type: ignore[arg-type]
-            batch_sampler=order,
-            collate_fn=GuardedCollate(collate),
-            num_workers=workers,
-            pin_memory=pin,
-            prefetch_factor=2 if workers else None,
-            worker_init_fn=prepare_worker if workers else None,
-            # given one, the loader does not draw its workers' seed from the global generator
-            generator=chance.torch_generator(chance.key(0, "loader")),
-        )
-        iterator = iter(loader)
-    try:
-        while True:
-            try:
-                parcel = next(iterator)
-            except StopIteration:
-                return
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
-                    raise
-                raise UserError(
-                    "a loader process died, most often for want of memory (or of /dev/shm in a container); "
-                    "try fewer "
-                    f"--data.workers or a smaller batch ({str(error).splitlines()[0]})"
-                ) from error
-            if isinstance(parcel, Fault):
-                raise parcel.kind(parcel.message) from RuntimeError(parcel.trace)
-            yield parcel
-    finally:
-        shut_down = getattr(iterator, "_shutdown_workers", None)
-        if shut_down is not None:
-            shut_down()
+        expected, spread = self.most * self.asked, 0.0
+        if self.asked < self.num_rows:
+            spread = math.sqrt(max(expected * (1 - self.most), 0.0))  # of a binomial count
+        return self.asked >= ASKED_BEFORE_JUDGING and self.broken > expected + 3 * spread
 
 
 def _collate_training(items: list[list[Clip] | list[Failure]]) -> _Parcel:
@@ -269,6 +220,8 @@ def _collate_training(items: list[list[Clip] | list[Failure]]) -> _Parcel:
 
 @dataclass(frozen=True)
 class _EvaluationCollate:
+    """Makes a batch of what evaluation reads; `clip_shape` is that of a batch without clips."""
+
     clip_shape: tuple[int, int, int, int]
 
     def __call__(self, items: list[list[Clip] | Failure]) -> _Parcel:
@@ -278,25 +231,13 @@ class _EvaluationCollate:
             return _Parcel(_batch(clips, failures), len(items), failures)
         none = torch.zeros(0, dtype=torch.int64)
         frames = torch.zeros((0, *self.clip_shape), dtype=torch.uint8)
-        return _Parcel(ClipBatch(frames, none, none, none, failures=failures), len(items), failures)
+        return _Parcel(Batch(frames, none, none, Unlabelled(0), failures=failures), len(items), failures)
 
 
-def _batch(clips: list[Clip], failures: tuple[Failure, ...]) -> ClipBatch:
-    row, view, label = (
-        torch.tensor([getattr(clip, name) for clip in clips]) for name in ("row", "view", "label")
-    )
-    frames = torch.stack(
-        [clip.frames for clip in clips], out=_batch_memory((len(clips), *clips[0].frames.shape))
-    )
-    return ClipBatch(frames, row, view, label, failures=failures)
-
-
-def _batch_memory(shape: tuple[int, ...]) -> torch.Tensor | None:
-    """In a loader process, memory that the main process can map: else sending the batch would copy it there
-    first.
-    """
-    if get_worker_info() is None:
-        return None
-    return torch.empty(0, dtype=torch.uint8).set_(
-        torch.UntypedStorage._new_shared(math.prod(shape)), 0, shape
-    )  # type: ignore[call-overload]
+def _batch(clips: list[Clip], failures: tuple[Failure, ...]) -> Batch[Target]:
+    row, view = (torch.tensor([getattr(clip, name) for clip in clips]) for name in ("row", "view"))
+    memory = batch_memory((len(clips), *clips[0].frames.shape))
+    frames = torch.stack([clip.frames for clip in clips], out=memory)
+    target = type(clips[0].target).stack([clip.target for clip in clips])
+    placements = tuple(clip.placement for clip in clips if clip.placement is not None)
+    return Batch(frames, row, view, target, failures=failures, placements=placements)

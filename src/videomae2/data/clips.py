@@ -1,59 +1,72 @@
-"""From a manifest row to clips: sample, decode once, transform every view; a broken row becomes a record,
-never a crash.
+"""From a manifest row to clips: sample, decode once, transform every view.
+
+A broken row becomes a record, never a crash. What differs between tasks is passed in: the frame sampler and
+the reader of targets.
 """
 
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from videomae2 import chance
-from videomae2.data import sampling
 from videomae2.data.augment.crops import TrainingTransform, joined, resize_short_side, view_crops
+from videomae2.data.rows import read_pictures
+from videomae2.data.sampling import Sampler, ViewSampler
 from videomae2.data.tables.manifest import Manifest
-from videomae2.data.window import read_window
 from videomae2.errors import RowError, UserError
+from videomae2.labels import Classes, Target, Unlabelled
 from videomae2.records import Clip, Failure
 from videomae2.settings import DataSettings
 
 REPLACEMENT_TRIES = 10
 """Rows tried for one place, the first included, before the place is given up."""
 
+TargetReader = Callable[[Manifest, int], Target]
+"""What row number i of a manifest is labelled with: the target of one clip, in pixels of the source."""
+
+
+def read_class(manifest: Manifest, row: int) -> Classes:
+    """The row's class number; -1 where it has none."""
+    return Classes.one(manifest.row(row).label)
+
+
+def no_target(manifest: Manifest, row: int) -> Unlabelled:  # noqa: ARG001 - a TargetReader
+    """Nothing: pre-training needs no label, and an evaluation may read them from the manifest."""
+    return Unlabelled()
+
 
 class TrainingClips:
     """Training views by (epoch, row): `data.repeated_views` of them from one decode of the row's video.
 
     All views show the same frames, each with its own crop and augmentation (released, for pre-training and
-    fine-tuning alike). A row that cannot be read is replaced by another one, chosen by (seed, epoch, row),
-    and named in the first clip's `failures`; after ten such rows only the failures come back. Everything
-    random follows from (seed, epoch, row, view). UserError for rows without a label where `kind` is finetune.
+    fine-tuning alike) and the row's target as seen through them. A row that cannot be read is replaced by
+    another one, chosen by (seed, epoch, row), and named in the first clip's `failures`; after ten such rows
+    only the failures come back. Everything random follows from (seed, epoch, row, view).
     """
 
     def __init__(  # noqa: PLR0917
         self,
         manifest: Manifest,
         data: DataSettings,
-        num_frames: int,
         size: int,
+        sampler: Sampler,
+        read_target: TargetReader = no_target,
         seed: int = 0,
-        kind: Literal["pretrain", "finetune"] = "pretrain",
     ) -> None:
         if data.repeated_views < 1:
             raise UserError(
-                f"repeated_views is {data.repeated_views}, but each video gives at least 1 view; try 1"
+                f"expected at least 1 view of each video, got repeated_views {data.repeated_views}; try 1"
             )
-        if kind == "finetune":
-            manifest.must_be_labelled("fine-tuning")
         self.manifest = manifest
         self.data = data
-        self.num_frames = num_frames
         self.size = size
+        self.sampler = sampler
+        self.read_target = read_target
         self.seed = seed
-        self.kind = kind
         self.max_broken = data.max_broken
         self.transform = TrainingTransform(data, size)
 
@@ -85,33 +98,30 @@ class TrainingClips:
                 yield row
 
     def _views(self, epoch: int, row: int) -> list[Clip] | Failure:
-        keys = [
-            chance.key(self.seed, "transform", epoch, row, view) for view in range(self.data.repeated_views)
+        views = [
+            self.transform.view(chance.numpy_generator(chance.key(self.seed, "transform", epoch, row, view)))
+            for view in range(self.data.repeated_views)
         ]
-        views = [self.transform.view(chance.numpy_generator(key)) for key in keys]
+        # The frames have a key of their own: however many numbers they draw, no view's crop changes.
+        rng = chance.numpy_generator(chance.key(self.seed, "frames", epoch, row))
+
+        def draw(count: int, stride: int) -> np.ndarray:
+            return self.sampler(count, stride, rng)
 
         def shrink(pictures: Tensor) -> list[Tensor]:
-            # before RandAugment all views want the same of a picture
+            # RandAugment looks at whole pictures, so until then all views share them.
             return [view.shrink(pictures) for view in (views[:1] if self.transform.augment else views)]
 
-        draw = self._draw(epoch, row)
         bound = self.transform.short_side_at_most
-        read = read_window(self.manifest, row, self.data, draw, shrink, short_side_at_most=bound)
+        read = read_pictures(self.manifest, row, self.data, draw, shrink, short_side_at_most=bound)
         if isinstance(read, Failure):
             return read
-        label = self.manifest.row(row).label
+        target = self.read_target(self.manifest, row)
         clips = []
         for number, view in enumerate(views):
-            clips.append(
-                Clip(
-                    view.clip(
-                        read.parts[number % len(read.parts)], self._order(read.places, epoch, row, number)
-                    ),
-                    row,
-                    number,
-                    label,
-                )
-            )
+            places = self._order(read.places, epoch, row, number)
+            frames, placement = view.clip(read.parts[number % len(read.parts)], places, read.source)
+            clips.append(Clip(frames, row, number, target.placed(placement), placement))
         return clips
 
     def _order(self, places: Tensor, epoch: int, row: int, view: int) -> list[int]:
@@ -119,46 +129,36 @@ class TrainingClips:
             places = shuffled(places, chance.key(self.seed, "frame order", epoch, row, view))
         return places.tolist()
 
-    def _draw(self, epoch: int, row: int) -> Callable[[int, int], np.ndarray]:
-        rng = chance.numpy_generator(chance.key(self.seed, "frames", epoch, row))
-
-        def draw(count: int, stride: int) -> np.ndarray:
-            if self.data.sampling == "segments":
-                return sampling.segments_train(count, self.num_frames, generator=rng)
-            if self.kind == "pretrain":
-                return sampling.pretrain_indices(count, self.num_frames, stride, generator=rng)
-            return sampling.dense_train(count, self.num_frames, stride, generator=rng)
-
-        return draw
-
 
 class EvaluationClips:
-    """All test views of a row from one decode: `views` = (clips, crops), default `data.test_clips` x
-    `data.test_crops`.
+    """All test views of a row from one decode: `views` = (clips, crops).
 
-    Clip-major: view = clip x crops + crop. One clip is the central window (released validation), several are
-    the released test views; one crop is the middle, several lie evenly along the long side. A row that cannot
-    be read is a Failure and never replaced.
+    By default `data.test_clips` x `data.test_crops`. Clip-major: view = clip x crops + crop. `sampler` says
+    which frames the clips show; one crop is the middle, several lie evenly along the long side (released). A
+    row that cannot be read is a Failure and never replaced.
     """
 
     def __init__(  # noqa: PLR0917
         self,
         manifest: Manifest,
         data: DataSettings,
-        num_frames: int,
         size: int,
+        sampler: ViewSampler,
         views: tuple[int, int] | None = None,
+        read_target: TargetReader = no_target,
         seed: int = 0,
     ) -> None:
         self.num_clips, self.num_crops = views or (data.test_clips, data.test_crops)
         if self.num_clips < 1 or self.num_crops < 1:
             raise UserError(
-                f"{self.num_clips} test clips x {self.num_crops} test crops came; each must be at least 1"
+                f"expected at least 1 test clip and 1 test crop, got {self.num_clips} and {self.num_crops}"
             )
         self.manifest = manifest
         self.data = data
-        self.num_frames = num_frames
+        self.num_frames = sampler.length
         self.size = size
+        self.sampler = sampler
+        self.read_target = read_target
         self.seed = seed
 
     def __len__(self) -> int:
@@ -170,47 +170,40 @@ class EvaluationClips:
             return self._views(row)
 
     def _views(self, row: int) -> list[Clip] | Failure:
-        read = read_window(
-            self.manifest,
-            row,
-            self.data,
-            self._windows,
-            lambda pictures: [resize_short_side(pictures, self.size)],
-        )
+        def draw(count: int, stride: int) -> np.ndarray:
+            return self.sampler.views(count, stride, self.num_clips).reshape(-1)
+
+        def shrink(pictures: Tensor) -> list[Tensor]:
+            return [resize_short_side(pictures, self.size)]
+
+        read = read_pictures(self.manifest, row, self.data, draw, shrink)
         if isinstance(read, Failure):
             return read
-        label = self.manifest.row(row).label
-        crops = view_crops(joined(read.parts[0], range(len(read.parts[0]))), self.size, self.num_crops)
+        target = self.read_target(self.manifest, row)
+        pictures = joined(read.parts[0], range(len(read.parts[0])))
+        crops = view_crops(pictures, self.size, self.num_crops, read.source)
         clips = []
         for clip, filmed in enumerate(read.places.split(self.num_frames)):
             mixing = self.data.frame_order == "shuffled"
             places = shuffled(filmed, chance.key(self.seed, "frame order", row, clip)) if mixing else filmed
-            for crop, squares in enumerate(crops):
-                clips.append(Clip(squares.index_select(0, places), row, clip * self.num_crops + crop, label))
+            for crop, (squares, placement) in enumerate(crops):
+                view = clip * self.num_crops + crop
+                frames = squares.index_select(0, places)
+                clips.append(Clip(frames, row, view, target.placed(placement), placement))
         return clips
-
-    def _windows(self, count: int, stride: int) -> np.ndarray:
-        if self.data.sampling == "segments":
-            if self.num_clips == 1:
-                return sampling.segments_val(count, self.num_frames)
-            return sampling.segments_test_views(count, self.num_frames, self.num_clips).reshape(-1)
-        if self.num_clips == 1:
-            return sampling.dense_val(count, self.num_frames, stride)
-        return sampling.dense_test_views(count, self.num_frames, stride, self.num_clips).reshape(-1)
 
 
 def shuffled(frames: Tensor, key: int) -> Tensor:
-    """The same frames (or their numbers) in an order drawn from `key`: a control that keeps every picture and
-    no motion.
+    """The same frames (or their numbers) in an order drawn from `key`.
+
+    A control: it keeps every picture and no motion.
     """
     return frames[torch.from_numpy(chance.numpy_generator(key).permutation(len(frames)))]
 
 
 @contextlib.contextmanager
 def _named(manifest: Manifest, number: int) -> Iterator[None]:
-    """Inside, a fault of our own code gets the row's name; it ends the run, where an unreadable video does
-    not.
-    """
+    """Inside, a fault of our own code gets the row's name; it ends the run, unlike an unreadable video."""
     try:
         yield
     except UserError:

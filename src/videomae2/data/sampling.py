@@ -1,8 +1,12 @@
-"""Which frames a clip takes: pure functions from a count of frames to frame numbers.
+"""Which frames a clip takes: pure functions from a count of frames to frame numbers, and samplers of them.
 
 Every number is relative to the row's own first frame. Where a function draws, it takes the generator; each is
 equal to the released code (VideoMAE V2 at 29eab1e) unless its docstring says where and why not.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -11,7 +15,73 @@ from videomae2.errors import UserError
 
 Indices = Int64[np.ndarray, "T"]
 Views = Int64[np.ndarray, "clips T"]
-Table = Int64[np.ndarray, "M"]
+Ticks = Int64[np.ndarray, "M"]
+"""The frame on show at each tick of a clock."""
+
+
+Sampler = Callable[[int, int, np.random.Generator], Indices]
+"""What draws a training clip's frames: (frames there are, stride, generator) -> [T]."""
+
+
+@runtime_checkable
+class ViewSampler(Protocol):
+    """What an evaluation's views are taken by: `length` frames in each of a number of clips, nothing drawn."""
+
+    @property
+    def length(self) -> int:
+        """T, frames of one clip."""
+
+    def views(self, num_frames: int, stride: int, clips: int) -> Views:
+        """The frames of each of `clips` clips."""
+
+
+@dataclass(frozen=True)
+class RandomWindow:
+    """A sampler of pre-training: `pretrain_indices`."""
+
+    length: int
+
+    def __call__(self, num_frames: int, stride: int, rng: np.random.Generator) -> Indices:
+        """`length` frames, `stride` apart, from a random start."""
+        return pretrain_indices(num_frames, self.length, stride, generator=rng)
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A sampler of fine-tuning and its views: `dense_train`, `dense_val` for one clip, `dense_test_views`."""
+
+    length: int
+
+    def __call__(self, num_frames: int, stride: int, rng: np.random.Generator) -> Indices:
+        """`length` frames spread over a random window."""
+        return dense_train(num_frames, self.length, stride, generator=rng)
+
+    def views(self, num_frames: int, stride: int, clips: int) -> Views:
+        """One clip is the central window (released validation), several are the released test views."""
+        if clips == 1:
+            return dense_val(num_frames, self.length, stride)[None]
+        return dense_test_views(num_frames, self.length, stride, clips)
+
+
+@dataclass(frozen=True)
+class Segments:
+    """A sampler of frames from the whole video: `segments_train`, `segments_val`, `segments_test_views`."""
+
+    length: int
+
+    def __call__(self, num_frames: int, stride: int, rng: np.random.Generator) -> Indices:
+        """One random frame from each of `length` equal parts; the stride plays no part."""
+        return segments_train(num_frames, self.length, generator=rng)
+
+    def views(self, num_frames: int, stride: int, clips: int) -> Views:
+        """One clip holds the middle frames (released validation), several are the released test views."""
+        if clips == 1:
+            return segments_val(num_frames, self.length)[None]
+        return segments_test_views(num_frames, self.length, clips)
+
+
+SAMPLERS: dict[str, type[Dense] | type[Segments]] = {"dense": Dense, "segments": Segments}
+"""By the value of `data.sampling`."""
 
 
 def pretrain_indices(
@@ -33,7 +103,7 @@ def pretrain_indices(
         start = _uniform(generator, max(num_frames - length * stride, 0) + 1)
     elif not 0 <= start < num_frames:
         raise UserError(
-            f"a window starts at frame {start}, but the row has {num_frames} frames, numbered from 0"
+            f"expected a window that starts at a frame from 0 to {num_frames - 1}, got start {start}"
         )
     reachable = max(num_frames - 2 - start, 0) // stride
     return start + stride * np.minimum(np.arange(length), reachable)
@@ -42,9 +112,7 @@ def pretrain_indices(
 def dense_train(
     num_frames: int, length: int = 16, stride: int = 4, *, generator: np.random.Generator
 ) -> Indices:
-    """`length` frames spread evenly over a random window of `length * stride` frames (released
-    fine-tuning).
-    """
+    """`length` frames spread evenly over a random window of `length * stride` (released fine-tuning)."""
     _check(num_frames, length, stride)
     window = length * stride
     if num_frames <= window:
@@ -87,8 +155,9 @@ def segments_train(num_frames: int, length: int = 16, *, generator: np.random.Ge
 
 
 def segments_val(num_frames: int, length: int = 16) -> Indices:
-    """The middle frame of each of `length` equal parts (released, where a shorter video gives frame -1; here
-    frames repeat).
+    """The middle frame of each of `length` equal parts.
+
+    Released, where a video of fewer frames than parts gives frame -1; here its frames repeat.
     """
     _check(num_frames, length)
     part = num_frames // length
@@ -106,7 +175,7 @@ def segments_test_views(num_frames: int, length: int = 16, clips: int = 2) -> Vi
     return np.ascontiguousarray(together.reshape(length, clips).T)
 
 
-def by_time(num_frames: int, frames_per_second: float, target_fps: float) -> Table:
+def by_time(num_frames: int, frames_per_second: float, target_fps: float) -> Ticks:
     """The frame on show at each tick of `target_fps`: a table to sample from as if it were the video.
 
     `by_time(300, 30.0, 12.0)[dense_val(120)]` is a clip at 12 frames a second. Use `by_timestamps` for
@@ -116,33 +185,35 @@ def by_time(num_frames: int, frames_per_second: float, target_fps: float) -> Tab
     _check_rate(target_fps)
     if not frames_per_second > 0:
         raise UserError(
-            f"the frame rate is {frames_per_second}, so frames cannot be taken by time; set data.target_fps 0"
+            f"expected a frame rate above 0 to sample by time, got {frames_per_second}; set data.target_fps 0"
         )
+    # A millionth of slack: 300 frames at 29.97 a second end at a tick up to rounding, and must not gain one.
     count = max(int(np.ceil(num_frames / frames_per_second * target_fps - 1e-6)), 1)
     shown = np.floor(np.arange(count) * (frames_per_second / target_fps) + 1e-6).astype(np.int64)
     return np.minimum(shown, num_frames - 1)
 
 
-def by_timestamps(seconds: Float[np.ndarray, "N"], target_fps: float) -> Table:
-    """As `by_time`, from the time of each frame in seconds, ascending: the frame on show is the last that has
-    begun.
+def by_timestamps(seconds: Float[np.ndarray, "N"], target_fps: float) -> Ticks:
+    """As `by_time`, from the time of each frame in seconds, ascending, where the rate varies.
+
+    The frame on show is the last that has begun.
     """
     _check(len(seconds), 1)
     _check_rate(target_fps)
     since = seconds - seconds[0]
+    # The last frame's own duration is in no timestamp: it is taken as the usual one.
     last = float(np.median(np.diff(since))) if len(since) > 1 else 0.0
     count = max(int(np.ceil((since[-1] + last) * target_fps - 1e-6)), 1)
     return np.searchsorted(since, np.arange(count) / target_fps + 1e-6, side="right").astype(np.int64) - 1
 
 
 def crop_offsets(height: int, width: int, crops: int = 3) -> Int64[np.ndarray, "crops"]:
-    """Pixels from the top or left at which square crops of the short side begin, spread over the long side
-    (released).
+    """Where square crops of the short side begin: pixels from the top or left, spread over the long side.
 
-    One crop is the central one (the released code divides by zero).
+    As released; one crop is the central one, where the released code divides by zero.
     """
     if crops < 1:
-        raise UserError(f"{crops} crops came, but a view needs at least 1")
+        raise UserError(f"expected at least 1 crop of a view, got {crops}")
     return _spread(max(height, width) - min(height, width), crops)
 
 
@@ -153,11 +224,13 @@ def _spread(room: int, count: int) -> Int64[np.ndarray, "count"]:
 
 
 def _window(start: int, length: int, window: int) -> Indices:
+    # As released: spaced to one past the window's end and cut off there, so the last step may be shorter.
     spaced = np.linspace(start, start + window, num=length)
     return np.clip(spaced, start, start + window - 1).astype(np.int64)
 
 
 def _short_window(num_frames: int, length: int, stride: int) -> Indices:
+    # As released: the frames there are, then the last one repeated until the clip is full.
     spaced = np.linspace(0, num_frames, num=num_frames // stride)
     spaced = np.concatenate([spaced, np.full(length - len(spaced), num_frames, dtype=np.float64)])
     return np.clip(spaced, 0, num_frames - 1).astype(np.int64)
@@ -175,11 +248,11 @@ def _uniform(generator: np.random.Generator | None, count: int) -> int:
 
 def _check_rate(target_fps: float) -> None:
     if not target_fps > 0:
-        raise UserError(f"target_fps is {target_fps}, but sampling by time needs a positive rate")
+        raise UserError(f"expected a positive target_fps to sample by time, got {target_fps}; try 12")
 
 
 def _check(num_frames: int, length: int, stride: int = 1, clips: int = 1) -> None:
     if num_frames < 1:
-        raise UserError(f"a clip was asked of a row with {num_frames} frames; it needs at least 1")
+        raise UserError(f"expected a row of at least 1 frame to take a clip from, got {num_frames} frames")
     if min(length, stride, clips) < 1:
-        raise UserError(f"length {length}, stride {stride} and clips {clips} must all be at least 1")
+        raise UserError(f"expected length, stride and clips of at least 1, got {length}, {stride}, {clips}")

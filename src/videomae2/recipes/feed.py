@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from videomae2.architecture import token_grid
 from videomae2.data.batches import batches_per_epoch, evaluation_batches, training_batches
-from videomae2.data.clips import EvaluationClips, TrainingClips
+from videomae2.data.clips import EvaluationClips, TargetReader, TrainingClips, no_target
+from videomae2.data.sampling import SAMPLERS, RandomWindow
 from videomae2.data.tables.manifest import Manifest, read_listed
 from videomae2.engine import parallel
 from videomae2.engine.device import choose_device
@@ -27,7 +28,7 @@ class TrainingFeed:
     optim: OptimSettings
     run: RunSettings
 
-    def __call__(self, start_batch: int) -> Iterator[Batch]:
+    def __call__(self, start_batch: int) -> Iterator[Batch[Any]]:
         """This process's batches from `start_batch` on."""
         return training_batches(
             self.clips,
@@ -59,8 +60,9 @@ class EvaluationFeed:
     batch_size: int = 1
     pin: bool = False
 
-    def __iter__(self) -> Iterator[Batch]:
-        clips = EvaluationClips(self.manifest, self.data, self.model.num_frames, self.model.size, self.views)
+    def __iter__(self) -> Iterator[Batch[Any]]:
+        sampler = SAMPLERS[self.data.sampling](self.model.num_frames)
+        clips = EvaluationClips(self.manifest, self.data, self.model.size, sampler, self.views)
         return evaluation_batches(
             clips,
             batch_size=self.batch_size,
@@ -104,9 +106,14 @@ def training_feed(
     model: ModelSettings,
     optim: OptimSettings,
     run: RunSettings,
-    kind: Literal["pretrain", "finetune"],
+    frames: Literal["pretrain", "finetune"],
+    read_target: TargetReader = no_target,
 ) -> TrainingFeed:
-    """The feed of a run's training manifest; kind: pretrain or finetune."""
+    """The feed of a run's training manifest.
+
+    frames: how they are sampled, as in pre-training or as in fine-tuning (released). read_target: what a row
+    is labelled with.
+    """
     if not data.train:
         raise UserError(
             "no training videos were given; name a manifest, a list or a folder with --data.train"
@@ -115,7 +122,10 @@ def training_feed(
     token_grid(model)
     choose_device(run.device)
     manifest = read_listed(data.train, data)
-    clips = TrainingClips(manifest, data, model.num_frames, model.size, run.seed, kind)
+    sampler = SAMPLERS[data.sampling](model.num_frames)
+    if frames == "pretrain" and data.sampling == "dense":
+        sampler = RandomWindow(model.num_frames)
+    clips = TrainingClips(manifest, data, model.size, sampler, read_target, run.seed)
     _must_be_readable(clips, data.train)
     return TrainingFeed(clips, data, optim, run)
 

@@ -1,8 +1,6 @@
 """Supervised training of a classifier; also post-pre-training on a labelled mix (paper 3.3)."""
 
 from collections.abc import Iterable
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +9,7 @@ from videomae2.data.augment.mixing import mixup_cutmix, soft_targets
 from videomae2.engine.progress import say
 from videomae2.errors import UserError
 from videomae2.heads.classify import Classifier, build_classifier, gather_scores, score_views
+from videomae2.labels import Classes
 from videomae2.losses import soft_cross_entropy
 from videomae2.metrics.accuracy import ViewScores
 from videomae2.recipes.feed import EvaluationFeed, TrainingFeed, held_out_feed
@@ -38,14 +37,14 @@ class Finetuning:
         self.held_out = held_out
         self._named: set[int] = set()
 
-    def step(self, network: nn.Module, batch: Batch[Any], step: int) -> StepOutput:
+    def step(self, network: nn.Module, batch: Batch[Classes], step: int) -> StepOutput:
         """Compute one training step's loss, against labels softened by smoothing and mixing."""
         frames, targets = self.mix(batch)
         return StepOutput(soft_cross_entropy(network(frames), targets))
 
-    def mix(self, batch: Batch[Any]) -> tuple[Tensor, Tensor]:
+    def mix(self, batch: Batch[Classes]) -> tuple[Tensor, Tensor]:
         """Frames and soft targets [B, K]; frames stay uint8 where neither mixup nor cutmix is on."""
-        settings, labels = self.settings, batch.label
+        settings, labels = self.settings, batch.target.index
         if settings.mixup <= 0 and settings.cutmix <= 0:
             return batch.frames, soft_targets(labels, self.num_classes, settings.label_smoothing)
         # Like dropout's, this draw is seeded for each step and forward by the engine; it is on the CPU, so no
@@ -107,6 +106,7 @@ def prepare_finetuning(settings: FinetuneSettings, feed: TrainingFeed) -> Prepar
 def classes_of(feed: TrainingFeed, num_classes: int) -> tuple[int, tuple[str, ...]]:
     """How many classes a run trains, and their names; counted from the manifest where `num_classes` is 0."""
     manifest = feed.clips.manifest
+    manifest.must_be_labelled("fine-tuning")
     found, labels = manifest.num_classes, manifest.labels()
     if num_classes and int(labels.max()) >= num_classes:
         row = int(labels.argmax())

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from videomae2 import chance
 from videomae2.engine import parallel
 from videomae2.errors import UserError
+from videomae2.labels import Unlabelled
 from videomae2.losses import masked_mse
 from videomae2.masking import count_tokens, draw_split
 from videomae2.models.autoencoder import Autoencoder
@@ -79,7 +80,7 @@ class Pretraining:
     def _blank(self) -> Batch[Any]:
         """A batch of one black clip, for processes that keep a sharded network company."""
         zero = torch.zeros(1, dtype=torch.int64)
-        return Batch(torch.zeros(self.grid.clip_shape(1), dtype=torch.uint8), zero, zero, zero)
+        return Batch(torch.zeros(self.grid.clip_shape(1), dtype=torch.uint8), zero, zero, Unlabelled(1))
 
 
 def prepare_pretraining(settings: PretrainSettings, feed: TrainingFeed) -> Prepared:

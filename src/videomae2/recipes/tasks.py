@@ -12,6 +12,7 @@ from typing import Any, Literal
 from torch import nn
 
 from videomae2 import config
+from videomae2.data.clips import TargetReader, no_target, read_class
 from videomae2.engine.loop import train
 from videomae2.engine.progress import say
 from videomae2.engine.run import RunFolder
@@ -35,7 +36,8 @@ class TaskRow:
     title: what reports call it. settings: a frozen dataclass with at least the sections model, data, optim
     and run. prepare: from settings and training data to a task with initial weights. best: the number of its
     evaluation by which the best checkpoint is chosen. kind: what its weights are (a key of `NETWORKS`).
-    frames: how training frames are sampled, as in pre-training or as in fine-tuning (released).
+    frames: how training frames are sampled, as in pre-training or as in fine-tuning (released). read_target:
+    what a row of the training manifest is labelled with, the `target` of its batches.
     """
 
     title: str
@@ -44,6 +46,7 @@ class TaskRow:
     best: Metric
     kind: str
     frames: Literal["pretrain", "finetune"]
+    read_target: TargetReader = no_target
 
 
 TASKS: dict[str, TaskRow] = {
@@ -62,6 +65,7 @@ TASKS: dict[str, TaskRow] = {
         best=Metric("top1"),
         kind="classifier",
         frames="finetune",
+        read_target=read_class,
     ),
 }
 
@@ -114,7 +118,8 @@ def run_task(settings: Any, wrap: Callable[[nn.Module], nn.Module] | None = None
     name = task_of(settings)
     row = TASKS[name]
     check_limits(settings)
-    feed = training_feed(settings.data, settings.model, settings.optim, settings.run, row.frames)
+    sections = (settings.data, settings.model, settings.optim, settings.run)
+    feed = training_feed(*sections, row.frames, row.read_target)
     plan = feed.plan()
     prepared = row.prepare(settings, feed)
     folder = RunFolder.shared(settings.run.out, settings)

@@ -8,9 +8,9 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 
 from videomae2 import chance
-from videomae2.data.augment.box import Box
 from videomae2.data.augment.rand_augment import OPERATIONS, RandAugment, apply
 from videomae2.errors import UserError
+from videomae2.placement import Box
 
 
 @pytest.fixture

@@ -13,8 +13,7 @@ import torch
 from videomae2.chance import numpy_generator
 from videomae2.data.sprites.art import COLOUR_PHOTOGRAPHS, GREY_PHOTOGRAPHS, cutout, digit_scans, photographs
 from videomae2.data.sprites.draw import write_sprites
-from videomae2.data.sprites.motion import ACTIONS, track
-from videomae2.data.sprites.scene import EIGHT_ACTIONS, SpriteSettings, draw_video
+from videomae2.data.sprites.scene import ACTIONS, EIGHT_ACTIONS, SpriteSettings, draw_video, track
 from videomae2.errors import UserError
 
 SMALL = SpriteSettings(size=32, num_frames=8)
@@ -155,10 +154,13 @@ def test_manifest_boxes_and_segments_agree_with_the_videos(tmp_path):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"classes": ("left", "lft")}, "'lft' is no sprite action; choose different ones from left, right"),
-        ({"classes": ()}, "is empty or names an action twice"),
-        ({"classes": ("left", "left")}, "is empty or names an action twice"),
-        ({"size": 33}, "even size of at least 16 pixels; 33 came"),
+        (
+            {"classes": ("left", "lft")},
+            "expected different sprite actions, got 'lft'; choose from left, right",
+        ),
+        ({"classes": ()}, "which is empty or names one twice"),
+        ({"classes": ("left", "left")}, "which is empty or names one twice"),
+        ({"size": 33}, "even size of at least 16 pixels for sprite videos, got 33"),
         ({"actions": 9}, "at least 2 frames an action"),
         ({"objects": 0}, "at least 1 of each"),
     ],

@@ -1,5 +1,6 @@
-"""From decoded frames to a square clip: crops and flips on uint8, one set of random numbers for all frames of
-a clip.
+"""From decoded frames to a square clip: crops and flips on uint8, one draw for all frames of a clip.
+
+What makes a clip also says where it lies in its source, as a `Placement`, so that boxes can follow.
 """
 
 import math
@@ -10,19 +11,22 @@ import torch.nn.functional as F
 from jaxtyping import UInt8
 from torch import Tensor
 
-from videomae2.data.augment.box import Box
-from videomae2.data.augment.erasing import RandomErasing
+from videomae2.data.augment.mixing import RandomErasing
 from videomae2.data.augment.rand_augment import RandAugment, apply
 from videomae2.data.sampling import crop_offsets
 from videomae2.errors import UserError
+from videomae2.placement import Box, Placement
 from videomae2.settings import DataSettings
 
 MULTI_SCALES = (1.0, 0.875, 0.75, 0.66)
 """Shares of the short side (paper section 4.1 by way of TSN; released)."""
+# fmt: off
+QUARTERS = ((0, 0), (0, 4), (4, 0), (4, 4), (2, 2), (2, 0), (2, 4), (4, 2), (0, 2),
+            (1, 1), (1, 3), (3, 1), (3, 3))
+# fmt: on
+"""Positions of the multi-scale crop in quarters of the spare (rows, columns), in the released order."""
 STORED_SHORT_SIDE = 320
-"""Short side of the videos the released recipes were run on; RandAugment looks at whole frames of at most
-this size.
-"""
+"""Short side of the released recipes' videos: the size up to which RandAugment looks at whole frames."""
 
 
 def multi_scale_box(height: int, width: int, size: int, rng: np.random.Generator) -> Box:
@@ -42,26 +46,9 @@ def multi_scale_box(height: int, width: int, size: int, rng: np.random.Generator
 
 
 def fixed_positions(spare_height: int, spare_width: int) -> list[tuple[int, int]]:
-    """The 13 (top, left) of the multi-scale crop on a grid of quarter steps: corners, centre, edge middles,
-    inner corners.
-    """
+    """The 13 (top, left) of the multi-scale crop: corners, centre, edge middles, inner corners."""
     down, across = spare_height // 4, spare_width // 4
-    quarters = [
-        (0, 0),
-        (0, 4),
-        (4, 0),
-        (4, 4),
-        (2, 2),
-        (2, 0),
-        (2, 4),
-        (4, 2),
-        (0, 2),
-        (1, 1),
-        (1, 3),
-        (3, 1),
-        (3, 3),
-    ]
-    return [(i * down, j * across) for i, j in quarters]
+    return [(i * down, j * across) for i, j in QUARTERS]
 
 
 def random_resized_box(
@@ -71,8 +58,9 @@ def random_resized_box(
     rng: np.random.Generator,
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Box:
-    """A box of a random share of the area and a random shape; ten tries, then the largest central box of an
-    allowed shape.
+    """A box of a random share of the area and a random shape (torchvision's, as released).
+
+    After ten tries that do not fit, the largest central box of an allowed shape.
     """
     for _ in range(10):
         area = height * width * rng.uniform(*scale)
@@ -94,9 +82,7 @@ def center_box(height: int, width: int) -> Box:
 def crop_and_resize(
     frames: UInt8[Tensor, "T C H W"], box: Box, size: int
 ) -> UInt8[Tensor, "T C size_ size_"]:
-    """The box of every frame at `size` x `size`: bilinear with antialiasing, and only the box is ever
-    resized.
-    """
+    """The box of every frame at `size` x `size`: bilinear with antialiasing; only the box is resized."""
     return resize(box.cut(frames), size, size)
 
 
@@ -108,9 +94,7 @@ def resize(frames: UInt8[Tensor, "T C H W"], height: int, width: int) -> UInt8[T
 
 
 def resize_short_side(frames: UInt8[Tensor, "T C H W"], size: int) -> UInt8[Tensor, "T C h w"]:
-    """Frames with the short side at `size` and the long side in proportion, cut to a whole pixel
-    (released).
-    """
+    """Frames with the short side at `size`, the long side in proportion, cut to a whole pixel (released)."""
     height, width = frames.shape[-2:]
     if height <= width:
         return resize(frames, size, int(size * width / height))
@@ -118,17 +102,21 @@ def resize_short_side(frames: UInt8[Tensor, "T C H W"], size: int) -> UInt8[Tens
 
 
 def view_crops(
-    frames: UInt8[Tensor, "T C H W"], size: int, num_crops: int
-) -> list[UInt8[Tensor, "T C size_ size_"]]:
-    """Test crops: the short side at `size`, then `num_crops` squares evenly along the long side; one crop is
-    the middle.
+    frames: UInt8[Tensor, "T C H W"], size: int, num_crops: int, source: tuple[int, int] | None = None
+) -> list[tuple[UInt8[Tensor, "T C size_ size_"], Placement]]:
+    """Test crops: the short side at `size`, then `num_crops` squares evenly along the long side.
+
+    One crop is the middle. `source` is (height, width) of the pictures that the frames were resized from,
+    by default of the frames themselves.
     """
+    source = source or (frames.shape[-2], frames.shape[-1])
     frames = resize_short_side(frames, size)
-    height, width = frames.shape[-2:]
-    offsets = [int(offset) for offset in crop_offsets(height, width, num_crops)]
-    if height > width:
-        return [frames[:, :, offset : offset + size].contiguous() for offset in offsets]
-    return [frames[:, :, :, offset : offset + size].contiguous() for offset in offsets]
+    seen = height, width = frames.shape[-2], frames.shape[-1]
+    boxes = [
+        Box(int(offset), 0, size, size) if height > width else Box(0, int(offset), size, size)
+        for offset in crop_offsets(height, width, num_crops)
+    ]
+    return [(box.cut(frames).contiguous(), Placement.of(box, seen, source, (size, size))) for box in boxes]
 
 
 def flip(frames: UInt8[Tensor, "T C H W"]) -> UInt8[Tensor, "T C H W"]:
@@ -148,7 +136,9 @@ class TrainingTransform:
     def __init__(self, data: DataSettings, size: int) -> None:
         low, high = data.crop_scale
         if not 0 < low <= high <= 1:
-            raise UserError(f"crop_scale is ({low}, {high}), but it needs 0 < low <= high <= 1; try 0.08 1.0")
+            raise UserError(
+                f"expected crop_scale with 0 < low <= high <= 1, got ({low}, {high}); try 0.08 1.0"
+            )
         self.data = data
         self.size = size
         self.augment = RandAugment.parse(data.rand_augment) if data.rand_augment else None
@@ -156,10 +146,11 @@ class TrainingTransform:
 
     def __call__(
         self, frames: UInt8[Tensor, "T C H W"], rng: np.random.Generator
-    ) -> UInt8[Tensor, "T C size_ size_"]:
-        """One view of the frames, contiguous."""
+    ) -> tuple[UInt8[Tensor, "T C size_ size_"], Placement]:
+        """One view of the frames, contiguous, and where it lies in them."""
         view = self.view(rng)
-        return view.clip(view.shrink(frames).split(1), range(len(frames)))
+        shrunk, source = view.shrink(frames).split(1), (frames.shape[-2], frames.shape[-1])
+        return view.clip(shrunk, range(len(frames)), source)
 
     def view(self, rng: np.random.Generator) -> "TrainingView":
         """One view in the making."""
@@ -167,13 +158,14 @@ class TrainingTransform:
 
     @property
     def short_side_at_most(self) -> int | None:
-        """To what larger frames are brought down first: what RandAugment looks at, whole. Without it, crops
-        come first.
+        """The short side to which larger frames are brought down for RandAugment, which looks at whole ones.
+
+        None without RandAugment: then the crop comes first, from every pixel there is.
         """
         return max(STORED_SHORT_SIDE, self.size) if self.augment is not None else None
 
     def bounded(self, frames: UInt8[Tensor, "T C H W"]) -> UInt8[Tensor, "T C h w"]:
-        """Frames of at most that size; a video's came so from its decoder (`read_window`)."""
+        """Frames of at most that size; a video's came so from its decoder (`read_pictures`)."""
         bound = self.short_side_at_most
         return (
             resize_short_side(frames, bound)
@@ -191,8 +183,7 @@ class TrainingTransform:
 
 
 class TrainingView:
-    """One view in two steps: `shrink` pictures as they are decoded, one or more at a time; then `clip` joins
-    what came of them.
+    """One view in two steps: `shrink` pictures as they are decoded, then `clip` joins what came of them.
 
     So large pictures need not all be in memory, and each is resized while the processor's cache has it.
     """
@@ -200,29 +191,39 @@ class TrainingView:
     def __init__(self, transform: TrainingTransform, rng: np.random.Generator) -> None:
         self._transform, self._rng = transform, rng
         self._box: Box | None = None
+        self._seen = (0, 0)
 
     def shrink(self, pictures: UInt8[Tensor, "N C H W"]) -> UInt8[Tensor, "N C h w"]:
-        """The view's part of pictures at the view's size; before RandAugment, whole pictures at a bounded
-        size.
-        """
+        """The view's part of pictures at its size; before RandAugment, whole pictures at a bounded size."""
         if self._transform.augment is not None:
             return self._transform.bounded(pictures)
         if self._box is None:
-            self._box = self._transform.box(pictures.shape[-2], pictures.shape[-1], self._rng)
+            self._seen = pictures.shape[-2], pictures.shape[-1]
+            self._box = self._transform.box(*self._seen, self._rng)
         return crop_and_resize(pictures, self._box, self._transform.size)
 
     def clip(
-        self, shrunk: Sequence[UInt8[Tensor, "1 C h w"]], places: Sequence[int]
-    ) -> UInt8[Tensor, "T C size_ size_"]:
-        """The clip whose frame t shows picture `places[t]`, contiguous."""
-        transform, rng = self._transform, self._rng
+        self, shrunk: Sequence[UInt8[Tensor, "1 C h w"]], places: Sequence[int], source: tuple[int, int]
+    ) -> tuple[UInt8[Tensor, "T C size_ size_"], Placement]:
+        """The clip whose frame t shows picture `places[t]`, contiguous; and where it lies in its source.
+
+        `source` is (height, width) of the stored pictures, before a decoder or `bounded` scaled them.
+        """
+        transform, rng, size = self._transform, self._rng, self._transform.size
         frames = joined(shrunk, places)
+        box, seen = self._box, self._seen
         if transform.augment is not None:
-            drawn, box = transform.augment.draw(rng), transform.box(frames.shape[-2], frames.shape[-1], rng)
-            frames = resize(apply(drawn, frames, box), transform.size, transform.size).contiguous()
-        if transform.data.flip and rng.random() < 0.5:
+            seen = frames.shape[-2], frames.shape[-1]
+            # The box is drawn after the operations: the released order of draws.
+            drawn, box = transform.augment.draw(rng), transform.box(*seen, rng)
+            frames = resize(apply(drawn, frames, box), size, size).contiguous()
+        assert box is not None, "shrink comes before clip"
+        flipped = transform.data.flip and rng.random() < 0.5
+        if flipped:
             frames = flip(frames)
-        return frames if transform.erase is None else transform.erase(frames, rng)
+        if transform.erase is not None:
+            frames = transform.erase(frames, rng)
+        return frames, Placement.of(box, seen, source, (size, size), flipped)
 
 
 def joined(pictures: Sequence[UInt8[Tensor, "1 C H W"]], places: Sequence[int]) -> UInt8[Tensor, "T C H W"]:

@@ -1,16 +1,66 @@
-"""Mixup and cutmix over a batch, with label smoothing: uint8 clips in, float clips in [0, 1] and soft targets
-out.
-"""
+"""Regularisers that replace pixels: random erasing within a clip, mixup and cutmix across a batch."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from videomae2 import chance
 from videomae2.errors import UserError
+from videomae2.placement import Box
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+"""ImageNet's. The noise is standard normal after normalisation (released), and scaled to uint8 here."""
+
+
+@dataclass(frozen=True)
+class RandomErasing:
+    """With `probability`, fill one box, the same in all frames, with fresh noise in each of its pixels.
+
+    Random erasing (Zhong et al. 2020; pixel mode, one box, as released). `area` is the range of the box's share of the picture, `ratio` the range of its height over its width
+    (log-uniform).
+    """
+
+    probability: float
+    area: tuple[float, float] = (0.02, 1 / 3)
+    ratio: tuple[float, float] = (0.3, 1 / 0.3)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.probability <= 1:
+            raise UserError(
+                f"expected erasing as a probability from 0 to 1, got {self.probability}; try 0.25"
+            )
+
+    def __call__(
+        self, frames: UInt8[Tensor, "T C H W"], rng: np.random.Generator
+    ) -> UInt8[Tensor, "T C H W"]:
+        """The clip with its box erased, or the clip itself."""
+        if rng.random() >= self.probability:
+            return frames
+        box = self._box(frames.shape[-2], frames.shape[-1], rng)
+        if box is None:
+            return frames
+        shape = (*frames.shape[:2], box.height, box.width)
+        noise = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
+        scale, shift = (torch.tensor(values)[:, None, None] * 255 for values in (STD, MEAN))
+        erased = frames.clone()  # the caller keeps its frames
+        box.cut(erased).copy_((noise * scale + shift).round_().clamp_(0, 255))
+        return erased
+
+    def _box(self, height: int, width: int, rng: np.random.Generator) -> Box | None:
+        """A box smaller than the picture both ways; None after ten tries, as released."""
+        for _ in range(10):
+            area = rng.uniform(*self.area) * height * width
+            shape = math.exp(rng.uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))
+            tall, wide = round(math.sqrt(area * shape)), round(math.sqrt(area / shape))
+            if 0 < tall < height and 0 < wide < width:
+                top, left = int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1))
+                return Box(top, left, tall, wide)
+        return None
 
 
 def soft_targets(labels: Int[Tensor, "B"], num_classes: int, smoothing: float = 0.0) -> Float[Tensor, "B K"]:
@@ -19,16 +69,15 @@ def soft_targets(labels: Int[Tensor, "B"], num_classes: int, smoothing: float = 
     UserError for labels outside 0 .. K - 1, where they can be read without waiting for a device.
     """
     if not 0 <= smoothing < 1:
-        raise UserError(f"label_smoothing is {smoothing}, but it needs 0 <= label_smoothing < 1; try 0.1")
+        raise UserError(f"expected 0 <= label_smoothing < 1, got {smoothing}; try 0.1")
     if (
         labels.device.type == "cpu"
         and len(labels)
         and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes
     ):
         raise UserError(
-            f"labels from {int(labels.min())} to {int(labels.max())} came for {num_classes} classes; they "
-            "count from 0 to "
-            f"{num_classes - 1}, and -1 (no label) cannot be trained on; mend the manifest or set num_classes"
+            f"expected labels from 0 to {num_classes - 1} for {num_classes} classes, got {int(labels.min())} to "
+            f"{int(labels.max())}; -1 (no label) cannot be trained on; mend the manifest or set num_classes"
         )
     hits = labels[:, None] == torch.arange(num_classes, device=labels.device)
     return hits.to(torch.float32) * (1 - smoothing) + smoothing / num_classes
@@ -46,8 +95,7 @@ def mixup_cutmix(
     switch: float = 0.5,
     smoothing: float = 0.1,
 ) -> tuple[Float[Tensor, "B T C H W"], Float[Tensor, "B K"]]:
-    """Mix every clip with its partner from the other end of the batch; one lambda for the whole batch, as
-    released.
+    """Mix every clip with its partner from the other end of the batch; one lambda a batch, as released.
 
     frames: uint8 or float in [0, 1], [B, T, C, H, W]. `mixup` and `cutmix` are Beta parameters, 0 is off;
     `switch` is the probability of cutmix where both are on. cutmix pastes one box into all frames and
@@ -71,8 +119,9 @@ def mixup_cutmix(
 
 
 def _cut_box(height: int, width: int, share: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """(top, bottom, left, right) of a box of about 1 - share of the area around a uniform centre, cut at the
-    edges.
+    """(top, bottom, left, right) of a box around a uniform centre, cut off at the edges.
+
+    Before it is cut off, its area is about 1 - share of the picture's.
     """
     side = math.sqrt(1 - share)
     tall, wide = int(height * side), int(width * side)

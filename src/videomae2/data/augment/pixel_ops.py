@@ -1,26 +1,30 @@
-"""Operations of RandAugment that change colours and leave every pixel in its place, as tensor code on uint8.
+"""The operations of RandAugment, as tensor code on uint8 clips: some change colours, some move pixels.
 
-Operations follow Pillow's definitions, which the released recipes were trained with; statistics (auto
-contrast, contrast, equalize) are taken frame by frame, over whole frames, as released. Those that look beyond
-a pixel take a `box`, and give only its part of the frames: what no later step looks at is not computed.
-Floating-point work goes frame by frame, so that it stays in the processor's cache.
+They follow Pillow's definitions, which the released recipes were trained with; statistics (auto contrast,
+contrast, equalize) are taken frame by frame, over whole frames, as released; what a move brings in from
+outside is grey (128). Operations that look beyond a pixel take a `box`, and give only its part of the frames:
+what no later step looks at is not computed. Floating-point work goes frame by frame, so that it stays in the
+processor's cache.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from videomae2.data.augment.box import Box
+from videomae2.placement import Box
+
+FILL = 128
 
 
 def auto_contrast(frames: Tensor, _: float = 0.0, box: Box | None = None) -> Tensor:
     """Stretch each frame's channels to 0 .. 255."""
     low, high = frames.amin((-2, -1)).double()[..., None], frames.amax((-2, -1)).double()[..., None]
     levels = torch.arange(256, dtype=torch.float64)
-    scale = torch.full_like(low, 255.0) / (high - low).clamp(
-        min=1
-    )  # a number over a tensor would round twice
+    # 255.0 over a tensor would be computed as 255.0 times its reciprocal, which rounds twice.
+    scale = torch.full_like(low, 255.0) / (high - low).clamp(min=1)
     table = torch.where(high > low, levels * scale - low * scale, levels).clamp(0, 255)
     return _look_up(frames if box is None else box.cut(frames), table.to(torch.uint8))
 
@@ -92,9 +96,38 @@ def sharpness(frames: Tensor, factor: float, box: Box | None = None) -> Tensor:
     )
 
 
+def rotate(frames: Tensor, degrees: float, box: Box | None = None) -> Tensor:
+    """Turn about the middle, anticlockwise."""
+    height, width = frames.shape[-2:]
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    x, y = width / 2, height / 2
+    return _affine(frames, (cos, -sin, x - cos * x + sin * y), (sin, cos, y - sin * x - cos * y), box)
+
+
+def shear_x(frames: Tensor, factor: float, box: Box | None = None) -> Tensor:
+    """Slide each row by `factor` x its height."""
+    return _affine(frames, (1.0, factor, 0.0), (0.0, 1.0, 0.0), box)
+
+
+def shear_y(frames: Tensor, factor: float, box: Box | None = None) -> Tensor:
+    """Slide each column by `factor` x its distance from the left."""
+    return _affine(frames, (1.0, 0.0, 0.0), (factor, 1.0, 0.0), box)
+
+
+def translate_x(frames: Tensor, share: float, box: Box | None = None) -> Tensor:
+    """Slide sideways by a share of the width, in whole pixels."""
+    return _slide(frames, -1, round(share * frames.shape[-1]), box)
+
+
+def translate_y(frames: Tensor, share: float, box: Box | None = None) -> Tensor:
+    """Slide up or down by a share of the height, in whole pixels."""
+    return _slide(frames, -2, round(share * frames.shape[-2]), box)
+
+
 def _smoothed(frame: Tensor) -> Tensor:
-    """Sum over 3 x 3, the middle five times, over 13, rounded: whole numbers in floats, so the same on every
-    machine.
+    """Sum over 3 x 3, the middle five times, over 13, rounded.
+
+    Whole numbers in floats, so the same on every machine.
     """
     rows = frame[..., :-2, :] + frame[..., 1:-1, :] + frame[..., 2:, :]
     total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + 4 * frame[..., 1:-1, 1:-1]
@@ -117,8 +150,9 @@ def _blend(other: Tensor, frame: Tensor, factor: float) -> Tensor:
 
 
 def _grey(frame: Tensor) -> Tensor:
-    """Luma of BT.601 in 16-bit fixed point, [1, H, W]; every step is a whole number below 2^24, so floats are
-    exact.
+    """Luma of BT.601 in 16-bit fixed point, [1, H, W].
+
+    Every step is a whole number below 2^24, so that floats are exact.
     """
     red, green, blue = frame.unbind(0)
     return (red * 19595).add_(green * 38470).add_(blue * 7471).add_(0x8000).mul_(2**-16).floor_()[None]
@@ -129,8 +163,41 @@ def _look_up(frames: Tensor, table: Tensor) -> Tensor:
     found = torch.empty(frames.shape, dtype=torch.uint8)
     planes = frames.flatten(0, 1)
     for target, plane, levels in zip(found.flatten(0, 1), planes, table.flatten(0, 1), strict=True):
-        looked_up = bytearray(plane.contiguous().numpy()).translate(
-            levels.numpy().tobytes()
-        )  # a plain loop over bytes in C
+        # bytearray.translate is a plain loop over bytes in C, faster than indexing by a tensor.
+        looked_up = bytearray(plane.contiguous().numpy()).translate(levels.numpy().tobytes())
         target.copy_(torch.frombuffer(looked_up, dtype=torch.uint8).view(target.shape))
     return found
+
+
+def _slide(frames: Tensor, axis: int, pixels: int, box: Box | None) -> Tensor:
+    """Take each pixel from `pixels` further along an axis, grey where that is outside."""
+    moved = torch.full_like(frames, FILL)
+    kept = frames.shape[axis] - abs(pixels)
+    moved.narrow(axis, max(-pixels, 0), kept).copy_(frames.narrow(axis, max(pixels, 0), kept))
+    return moved if box is None else box.cut(moved)
+
+
+def _affine(
+    frames: Tensor, to_x: tuple[float, float, float], to_y: tuple[float, float, float], box: Box | None
+) -> Tensor:
+    """Take the pixel at (x, y) from (a x + b y + c, d x + e y + f), bicubic as released.
+
+    What lies outside is grey: FILL is subtracted before sampling, which pads with zeros, and added after.
+    """
+    height, width = frames.shape[-2:]
+    box = box or Box.around(frames)
+    rows, columns = (
+        torch.arange(box.top, box.top + box.height) + 0.5,
+        torch.arange(box.left, box.left + box.width) + 0.5,
+    )
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    from_x = (to_x[0] * x + to_x[1] * y + to_x[2]) * (2 / width) - 1
+    from_y = (to_y[0] * x + to_y[1] * y + to_y[2]) * (2 / height) - 1
+    grid = torch.stack((from_x, from_y), -1)[None]
+    moved = frames.new_empty((*frames.shape[:2], box.height, box.width))
+    for target, frame in zip(moved, frames, strict=True):
+        taken = F.grid_sample(
+            frame.to(torch.float32)[None] - FILL, grid, "bicubic", "zeros", align_corners=False
+        )
+        target.copy_(taken[0].add_(FILL).round_().clamp_(0, 255))
+    return moved

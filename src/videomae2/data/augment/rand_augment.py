@@ -8,18 +8,16 @@ import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 
-from videomae2.data.augment import moves, pixel_ops
-from videomae2.data.augment.box import Box
+from videomae2.data.augment import pixel_ops
 from videomae2.errors import UserError
+from videomae2.placement import Box
 
 MAX_LEVEL = 10.0
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation: what it does, and how a level in 0 .. 1 becomes its strength, plainly and 'increasing'
-    (inc1).
-    """
+    """One operation: what it does, and how a level in 0 .. 1 becomes its strength, plain or "increasing"."""
 
     apply: Callable[..., Tensor]
     """(frames, strength), and for one that looks beyond a pixel also the box of frames that is wanted."""
@@ -54,7 +52,7 @@ OPERATIONS: dict[str, Operation] = {
     "AutoContrast": Operation(pixel_ops.auto_contrast),
     "Equalize": Operation(pixel_ops.equalize),
     "Invert": Operation(pixel_ops.invert, by_pixel=True),
-    "Rotate": _move(moves.rotate, 30.0),
+    "Rotate": _move(pixel_ops.rotate, 30.0),
     "Posterize": Operation(
         pixel_ops.posterize, lambda v: 4.0 * v // 1, lambda v: 4 - 4.0 * v // 1, by_pixel=True
     ),
@@ -66,18 +64,19 @@ OPERATIONS: dict[str, Operation] = {
     "Contrast": _enhance(pixel_ops.contrast),
     "Brightness": _enhance(pixel_ops.brightness, by_pixel=True),
     "Sharpness": _enhance(pixel_ops.sharpness),
-    "ShearX": _move(moves.shear_x, 0.3),
-    "ShearY": _move(moves.shear_y, 0.3),
-    "TranslateX": _move(moves.translate_x, 0.45),
-    "TranslateY": _move(moves.translate_y, 0.45),
+    "ShearX": _move(pixel_ops.shear_x, 0.3),
+    "ShearY": _move(pixel_ops.shear_y, 0.3),
+    "TranslateX": _move(pixel_ops.translate_x, 0.45),
+    "TranslateY": _move(pixel_ops.translate_y, 0.45),
 }
 """The fifteen operations and their ranges (timm's, which the released code carries)."""
 
 
 @dataclass(frozen=True)
 class RandAugment:
-    """`num_ops` operations drawn with replacement, each applied with `probability` at a level around
-    `magnitude` of 10.
+    """`num_ops` operations drawn with replacement, each applied with `probability` at a random level.
+
+    Levels have mean `magnitude` and standard deviation `std`, on a scale from 0 to 10.
     """
 
     magnitude: float = 7.0
@@ -88,9 +87,7 @@ class RandAugment:
 
     @classmethod
     def parse(cls, text: str) -> "RandAugment":
-        """Read timm's notation, such as rand-m7-n4-mstd0.5-inc1; UserError names the part that is not
-        understood.
-        """
+        """Read timm's notation, such as rand-m7-n4-mstd0.5-inc1; UserError where it is not understood."""
         head, *parts = text.split("-")
         values = {"m": 10.0, "n": 2.0, "mstd": 0.0, "inc": 0.0}
         for part in parts:
@@ -101,9 +98,9 @@ class RandAugment:
             values[match[1]] = float(match[2])
         if head != "rand" or values["m"] > MAX_LEVEL or values["n"] < 1 or values["n"] % 1:
             raise UserError(
-                f"rand_augment is {text!r}, but a policy reads rand-mM-nN-mstdS-incI with M from 0 to 10, N "
-                "whole operations, "
-                f"S the spread of M, I 0 or 1; try rand-m7-n4-mstd0.5-inc1, or an empty text for none"
+                "expected rand_augment like rand-mM-nN-mstdS-incI with M from 0 to 10, N whole operations, S the "
+                f"standard deviation of M, I 0 or 1, got {text!r}; try rand-m7-n4-mstd0.5-inc1, or an empty text "
+                "for none"
             )
         return cls(values["m"], int(values["n"]), values["mstd"], bool(values["inc"]))
 

@@ -1,5 +1,4 @@
-"""Pictures for sprites: photographs that ship inside scikit-image and scikit-learn, and scanned handwritten
-digits.
+"""Pictures for sprites: photographs that ship inside scikit-image and scikit-learn, and scanned digits.
 
 Only files inside the installed wheels are read, nothing is downloaded. scikit-image's are in the public
 domain or CC0; scikit-learn's two (china, flower) are CC BY 2.0; the digits are the UCI optical recognition
@@ -61,8 +60,7 @@ def background(chance: np.random.Generator, size: int, contrast: float) -> UInt8
 
 
 def cutout(chance: np.random.Generator, side: int) -> Float[np.ndarray, "4 side side"]:
-    """A textured object, RGB in [0, 255] and alpha in [0, 1]: a piece of a photograph, one in three with a
-    digit on it.
+    """A textured object, RGB in [0, 255] and alpha in [0, 1]: a piece of a photograph, some with a digit.
 
     Its outline is a random blob, inside the unit circle of the square, so that no turn moves it out of the
     picture.
@@ -104,8 +102,9 @@ def _missing(package: str) -> UserError:
 
 
 def _crop(chance: np.random.Generator, side: int, shortest: float) -> np.ndarray:
-    """A random square of a photograph, at least `shortest` of its smaller side, turned or mirrored: float32
-    [side, side, 3].
+    """A random square of a photograph, turned or mirrored: float32 [side, side, 3].
+
+    It is at least `shortest` of the photograph's smaller side wide.
     """
     from PIL import Image
 
@@ -146,9 +145,7 @@ def _digit(chance: np.random.Generator, side: int) -> np.ndarray:
 
 
 def _blob(chance: np.random.Generator, side: int) -> np.ndarray:
-    """A smooth random outline with a soft edge: its radius is a short Fourier series of the angle, at most
-    0.95.
-    """
+    """A smooth random outline with a soft edge: a short Fourier series of the angle, at most 0.95 wide."""
     axis = (np.arange(side, dtype=np.float32) + 0.5) / side * 2 - 1
     x, y = axis[None, :], axis[:, None]
     angle, distance = np.arctan2(y, x), np.hypot(x, y)

@@ -1,7 +1,6 @@
 """Writes sprite videos as MP4 files with a manifest, boxes at each frame and time segments.
 
-The videos' still frames say nothing about the label: sprites of different classes differ only in how they
-move.
+The videos' still frames say nothing about the label: sprites of different classes differ in motion alone.
 """
 
 import csv
@@ -11,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import UInt8
@@ -56,7 +56,7 @@ def write_sprites(
     settings = settings or SpriteSettings()
     out = Path(out)
     if num_videos < 1:
-        raise UserError(f"{num_videos} sprite videos were asked for; ask for at least 1")
+        raise UserError(f"expected at least 1 sprite video to draw, got {num_videos}")
     if (out / "manifest.csv").exists():
         raise UserError(f"{out} already holds a manifest; give another folder, or remove this one")
     (out / "videos").mkdir(parents=True, exist_ok=True)
@@ -73,10 +73,10 @@ def write_sprites(
     return out / "manifest.csv"
 
 
-def _written(write: Callable[[int], dict], numbers: range, workers: int) -> Iterator[dict]:
-    """Each worker draws with one torch thread: pictures are too small to share, and waiting threads took most
-    of the time.
-    """
+def _written(
+    write: Callable[[int], dict[str, Any]], numbers: range, workers: int
+) -> Iterator[dict[str, Any]]:
+    """Each worker draws with one torch thread: pictures are too small for threads to share."""
     threads = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(max(1, workers), initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -85,7 +85,7 @@ def _written(write: Callable[[int], dict], numbers: range, workers: int) -> Iter
         torch.set_num_threads(threads)
 
 
-def _write_video(out: Path, settings: SpriteSettings, seed: int, number: int) -> dict:
+def _write_video(out: Path, settings: SpriteSettings, seed: int, number: int) -> dict[str, Any]:
     video = draw_video(settings, seed, number)
     path = f"videos/{number:06d}.mp4"
     _replace(out / path, encode_mp4(video.frames, settings.fps))
@@ -96,7 +96,7 @@ def _write_video(out: Path, settings: SpriteSettings, seed: int, number: int) ->
     return {"path": path, "label": video.label, "class": settings.classes[video.label], "objects": objects}
 
 
-def _activitynet(rows: list[dict], settings: SpriteSettings) -> dict:
+def _activitynet(rows: list[dict[str, Any]], settings: SpriteSettings) -> dict[str, Any]:
     """The annotations as ActivityNet writes them: seconds, class names, one entry a video."""
     database = {}
     for row in rows:
@@ -112,7 +112,7 @@ def _activitynet(rows: list[dict], settings: SpriteSettings) -> dict:
     return {"version": "sprites", "database": database}
 
 
-def _table(rows: Iterable[dict]) -> str:
+def _table(rows: Iterable[dict[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, ["path", "label", "class"], extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

@@ -1,10 +1,13 @@
-"""Draws sprite videos in memory: pictures that move by class before a dimmed photograph, with boxes and time
-segments.
+"""Draws sprite videos in memory: pictures that move by class before a dimmed photograph, with boxes and times.
 
-Each video is a function of (settings, seed, number of the video) alone, so that any number of workers draw
-the same set.
+Every action is a set of rates. Position lives on a torus (what leaves on one side enters on the other) and
+starts anywhere; size and turn start anywhere too. So position, size and turn have the same uniform
+distribution at every frame of every action, and only the order of the frames tells which action it is. Each
+video is a function of (settings, seed, number of the video) alone, so that any number of workers draw the
+same set.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,17 +17,107 @@ from torch import Tensor
 
 from videomae2.chance import key, numpy_generator
 from videomae2.data.sprites.art import background, cutout
-from videomae2.data.sprites.motion import Track, check_actions, track
 from videomae2.errors import UserError
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Cycles per beat (1 beat = one sweep of the frame) of each thing that can change.
+
+    x, y: sweeps of the frame, right and down positive. zoom: sweeps of the size range, growing positive.
+    turn: whole turns, clockwise positive. orbit: turns on a circle, clockwise positive. sway_x, hop_y: to and
+    fro sideways; hops of a ball, off the ground.
+    """
+
+    x: float = 0.0
+    y: float = 0.0
+    zoom: float = 0.0
+    turn: float = 0.0
+    orbit: float = 0.0
+    sway_x: float = 0.0
+    hop_y: float = 0.0
+
+
+ACTIONS: dict[str, Motion] = {
+    "left": Motion(x=-1.0),
+    "right": Motion(x=1.0),
+    "up": Motion(y=-1.0),
+    "down": Motion(y=1.0),
+    "left_fast": Motion(x=-3.0),
+    "right_fast": Motion(x=3.0),
+    "up_fast": Motion(y=-3.0),
+    "down_fast": Motion(y=3.0),
+    "towards": Motion(zoom=1.0),
+    "away": Motion(zoom=-1.0),
+    "clockwise": Motion(turn=1.0),
+    "anticlockwise": Motion(turn=-1.0),
+    "orbit_clockwise": Motion(orbit=1.0),
+    "orbit_anticlockwise": Motion(orbit=-1.0),
+    "sway": Motion(sway_x=1.0),
+    "bounce": Motion(hop_y=1.0),
+    "rest": Motion(),
+}
+ORBIT_RADIUS = 0.25
+SWAY_WIDTH = 0.25
+HOP_HEIGHT = 0.4
+
+
+@dataclass(frozen=True)
+class Track:
+    """One sprite's state at each frame: centre and size as shares of the frame, turn in radians."""
+
+    x: Float[np.ndarray, "T"]
+    y: Float[np.ndarray, "T"]
+    size: Float[np.ndarray, "T"]
+    turn: Float[np.ndarray, "T"]
+
+
+def check_actions(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, if all are in ACTIONS and differ; else UserError naming the choices."""
+    unknown = [name for name in names if name not in ACTIONS]
+    if unknown or not names or len(set(names)) != len(names):
+        got = f"{unknown[0]!r}" if unknown else f"{list(names)}, which is empty or names one twice"
+        raise UserError(f"expected different sprite actions, got {got}; choose from {', '.join(ACTIONS)}")
+    return tuple(names)
+
+
+def track(
+    actions: Sequence[str],
+    frames_each: Sequence[int],
+    chance: np.random.Generator,
+    *,
+    sizes: tuple[float, float],
+    beat: float,
+) -> Track:
+    """A path through `actions` one after another, `frames_each` frames long; `beat` is frames per sweep.
+
+    The state runs on from one action into the next: nothing jumps where the action changes.
+    """
+    start = chance.random(7)
+    rates = np.concatenate(
+        [
+            np.repeat([_rates(ACTIONS[name])], frames, axis=0)
+            for name, frames in zip(actions, frames_each, strict=True)
+        ]
+    )
+    phase = start + np.concatenate([np.zeros((1, 7)), np.cumsum(rates[:-1], axis=0)]) / beat
+    x, y, zoom, turn, orbit, sway, hop = phase.T
+    x = x + ORBIT_RADIUS * np.cos(2 * np.pi * orbit) + SWAY_WIDTH * np.sin(2 * np.pi * sway)
+    y = y + ORBIT_RADIUS * np.sin(2 * np.pi * orbit) - HOP_HEIGHT * 4 * (hop % 1) * (1 - hop % 1)
+    low, high = sizes
+    return Track(x % 1, y % 1, low * (high / low) ** (zoom % 1), 2 * np.pi * turn)
+
+
+def _rates(motion: Motion) -> list[float]:
+    return [motion.x, motion.y, motion.zoom, motion.turn, motion.orbit, motion.sway_x, motion.hop_y]
+
 
 EIGHT_ACTIONS = ("left", "right", "up", "down", "towards", "away", "clockwise", "anticlockwise")
 
 
 @dataclass(frozen=True)
 class SpriteSettings:
-    """What the videos look like. One object and one action a video: classification; more of either:
-    detection.
-    """
+    """What the videos look like: one object and one action for classification, more for detection."""
 
     size: int = 64
     num_frames: int = 16
@@ -36,28 +129,26 @@ class SpriteSettings:
     sizes: tuple[float, float] = (0.4, 0.8)
     """Smallest and largest diameter of a sprite, as shares of the frame."""
     beat: tuple[float, float] = (12.0, 20.0)
-    """Frames in which a sprite sweeps the frame, turns once, or grows through the size range; drawn for each
-    sprite.
-    """
+    """Frames in which a sprite sweeps the frame, turns once, or grows through its sizes; drawn for each."""
     contrast: float = 0.5
     """Contrast of the background."""
 
     def __post_init__(self) -> None:
         check_actions(self.classes)
         if self.size < 16 or self.size % 2:
-            raise UserError(f"sprite videos need an even size of at least 16 pixels; {self.size} came")
+            raise UserError(f"expected an even size of at least 16 pixels for sprite videos, got {self.size}")
         if self.actions < 1 or self.objects < 1 or self.num_frames < 2 * self.actions:
             raise UserError(
                 f"{self.objects} objects with {self.actions} actions in {self.num_frames} frames cannot be "
-                "drawn; "
-                f"give at least 1 of each and at least 2 frames an action"
+                "drawn; give at least 1 of each and at least 2 frames an action"
             )
 
 
 @dataclass(frozen=True)
 class Sprite:
-    """One object of a video: boxes (x0, y0, x1, y1) in pixels at each frame, and (label, first frame, end
-    frame) segments.
+    """One object of a video: boxes (x0, y0, x1, y1) in pixels at each frame, and segments.
+
+    A segment is (label, first frame, one past the last frame).
     """
 
     boxes: Float[np.ndarray, "T 4"]
@@ -66,9 +157,7 @@ class Sprite:
 
 @dataclass(frozen=True)
 class SpriteVideo:
-    """One video: its frames, its objects from back to front, and its label: the first action of the front
-    object.
-    """
+    """One video: its frames, its objects from back to front; the label is the front one's first action."""
 
     frames: UInt8[Tensor, "T C H W"]
     sprites: tuple[Sprite, ...]
@@ -109,9 +198,7 @@ def draw_video(settings: SpriteSettings, seed: int, number: int) -> SpriteVideo:
 def _script(
     settings: SpriteSettings, chance: np.random.Generator, number: int | None
 ) -> tuple[list[int], list[int]]:
-    """Labels and lengths in frames of one object's actions; the first label follows from `number` where one
-    is given.
-    """
+    """Labels and lengths in frames of one object's actions; `number`, if given, decides the first label."""
     classes, count = len(settings.classes), settings.actions
     first = int(chance.integers(classes)) if number is None else number % classes
     labels = [first]
@@ -125,9 +212,7 @@ def _script(
 
 
 def _paint(frames: Tensor, art: Tensor, path: Track) -> tuple[Tensor, Tensor]:
-    """Frames with the sprite before them, and its alpha [T, H, W]; what leaves on one side enters on the
-    other.
-    """
+    """Frames with the sprite before them, and its alpha [T, H, W]; what leaves on one side enters opposite."""
     count, side = frames.shape[0], frames.shape[-1]
     centre = (torch.arange(side, dtype=torch.float32) + 0.5) / side
     x, y, size, turn = (
@@ -144,9 +229,7 @@ def _paint(frames: Tensor, art: Tensor, path: Track) -> tuple[Tensor, Tensor]:
 
 
 def _boxes(alpha: Tensor, path: Track) -> np.ndarray:
-    """Boxes around the part that holds the centre, cut at the frame's edges: what wrapped round is left
-    out.
-    """
+    """Boxes around the part that holds the centre, cut at the frame's edges: what wrapped round is not in."""
     side = alpha.shape[-1]
     boxes = np.empty((alpha.shape[0], 4), np.float32)
     shown = alpha.numpy() > 0.5

@@ -1,4 +1,4 @@
-"""What people keep lists of videos in, read into one Arrow table.
+"""What people keep lists of videos in, read into one Arrow table whose columns a manifest knows.
 
 Tables: .arrow/.feather (memory-mapped), .parquet, and text whose first line names the columns, `path` among
 them (commas). Folders: videos directly in it are rows without labels, and so are any below it; otherwise each
@@ -7,6 +7,7 @@ header, one clip a line.
 """
 
 import csv
+import json
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -14,20 +15,22 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from videomae2.data.tables.columns import INTEGERS, map_arrow, one_line, stored_names
-from videomae2.data.tables.endings import SUFFIXES, is_video
-from videomae2.data.tables.lists import NUMBER, ListFormat, read_list
+from videomae2.data.tables.lists import NUMBER, SUFFIXES, ListFormat, is_video, read_list
 from videomae2.errors import UserError
 from videomae2.settings import DataSettings
 
 PATTERN = DataSettings.frame_pattern
+INTEGERS = {"start": 0, "end": -1, "label": -1, "stride": 0}
+"""Columns of whole numbers and what an absent cell means."""
+TEXTS = {"source": "", "pattern": ""}
+ROW_COLUMNS = ("path", *INTEGERS, *TEXTS)
+CLASSES = b"class_names"
+"""Where a table's metadata keeps the names of its classes, as JSON."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A table of rows, the folder its relative paths start from, its classes, and the file it is mapped from,
-    if any.
-    """
+    """A table of rows, the folder its relative paths start from, its classes, and the file it is mapped from."""
 
     table: pa.Table
     folder: str
@@ -127,7 +130,8 @@ def _faulty_line(path: Path) -> str:
         header = [_known(cell) for cell in next(reader)]
         for cells in reader:
             if cells and len(cells) != len(header):
-                return f", line {reader.line_num}: {len(cells)} cells, but the header names {len(header)} columns"
+                found = f"{len(cells)} cells, but the header names {len(header)} columns"
+                return f", line {reader.line_num}: {found}"
             for name, cell in zip(header, cells, strict=False):
                 if name in INTEGERS and name != "label" and cell and not NUMBER.match(cell.strip()):
                     return f", line {reader.line_num}: {name} is {cell!r}, not a whole number"
@@ -156,9 +160,7 @@ def _number_labels(table: pa.Table, names: list[str] | None, where: str) -> tupl
 
 
 def _names_beside(table: pa.Table, where: str) -> list[str]:
-    """Names from a column `class` that stands beside numbers; none where a number below the largest has no
-    name.
-    """
+    """Names from a column `class` beside the numbers; none where a number below the largest has no name."""
     if "class" not in table.column_names:
         return []
     pairs = table.select(["label", "class"]).group_by(["label", "class"]).aggregate([]).to_pylist()
@@ -179,11 +181,61 @@ def _must_be_text(path: Path) -> None:
     with path.open("rb") as file:
         if b"\0" in file.read(4096):
             raise UserError(
-                f"{path} is neither a video by its name nor a text; give a .csv, .arrow, .parquet or list "
-                "file"
+                f"{path} is neither a video by its name nor a text; give a .csv, .arrow, .parquet or list file"
             )
 
 
 def _first_line(path: Path) -> str:
     with path.open(encoding="utf-8-sig", errors="replace") as lines:
         return next((line.strip() for line in lines if line.strip()), "")
+
+
+def map_arrow(path: str | Path) -> pa.Table:
+    """The table of an Arrow file, memory-mapped: no row is read until it is asked for."""
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(
+            f"{path} is not a readable Arrow file ({one_line(error)}); write it with write_manifest"
+        ) from None
+
+
+def conform(table: pa.Table, where: str) -> pa.Table:
+    """Known columns in the types they are read as; nothing is copied where they already are."""
+    if "path" not in table.column_names:
+        got = ", ".join(table.column_names) or "none"
+        raise UserError(f"{where}: expected a column path among {', '.join(ROW_COLUMNS)}, got columns {got}")
+    for position, name in enumerate(table.column_names):
+        if name not in ROW_COLUMNS:
+            continue
+        column, kind = table.column(name), pa.int64() if name in INTEGERS else pa.string()
+        if pa.types.is_large_string(column.type) and kind == pa.string():
+            kind = pa.large_string()
+        try:
+            changed = column if column.type == kind else column.cast(kind)
+            if changed.null_count:
+                if name == "path":
+                    raise UserError(f"{where} has a row without a path; every row needs one")
+                changed = changed.fill_null(INTEGERS.get(name, TEXTS.get(name)))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise UserError(f"{where}: column {name} must hold {kind}s; {one_line(error)}") from None
+        if changed is not column:
+            table = table.set_column(position, name, changed)
+    return table
+
+
+def one_piece(column: pa.ChunkedArray) -> pa.Array:
+    """A column as one array; a column of one chunk is not copied."""
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+
+
+def stored_names(table: pa.Table) -> list[str]:
+    """The names of classes that the table carries."""
+    return json.loads((table.schema.metadata or {}).get(CLASSES, b"[]"))
+
+
+def one_line(error: Exception) -> str:
+    """An error's message without line breaks."""
+    return " ".join(str(error).split())

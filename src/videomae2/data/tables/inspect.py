@@ -1,6 +1,4 @@
-"""What a list of videos is read as, and which of its files can be decoded: `videomae2 data show` and `data
-check`.
-"""
+"""What a list of videos is read as, and which of its files can be decoded: `data show` and `data check`."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
-from videomae2.data.tables.columns import ROW_COLUMNS
+from videomae2.data.rows import open_row
+from videomae2.data.tables.formats import ROW_COLUMNS
 from videomae2.data.tables.manifest import Manifest, Row, read_listed
-from videomae2.data.video.decode import DecodeError, VideoFile
-from videomae2.data.video.frames import open_row
-from videomae2.data.video.opening import UNREADABLE, why_unreadable
+from videomae2.data.video.decode import VideoFile
+from videomae2.data.video.opening import UNREADABLE, DecodeError, why_unreadable
 from videomae2.settings import DataSettings
 
 AS_LISTED = DataSettings()
@@ -32,8 +30,9 @@ class FileReport:
 
 
 def show(path: str | Path, data: DataSettings = AS_LISTED, rows: int = 10) -> str:
-    """Several lines: rows, files, columns, sources, classes, and the first rows as they are read. UserError
-    as read_manifest.
+    """Several lines: rows, files, columns, sources, classes, and the first rows as they are read.
+
+    UserError as `read_manifest`.
     """
     manifest = read_listed(str(path), data)
     table = manifest.table
@@ -64,8 +63,9 @@ def show(path: str | Path, data: DataSettings = AS_LISTED, rows: int = 10) -> st
 def check(
     path: str | Path, data: DataSettings = AS_LISTED, workers: int = 2, write: Callable[[str], object] = print
 ) -> int:
-    """Decode every file, `write` a line for each broken one and last `N files, N readable, N broken`; 1 if
-    any is broken.
+    """Decode every file and `write` a line for each broken one; 1 if any is broken, else 0.
+
+    The last line is `N files, N readable, N broken`.
     """
     total = broken = 0
     for report in reports(read_listed(str(path), data), workers):
@@ -78,8 +78,9 @@ def check(
 
 
 def reports(manifest: Manifest, workers: int = 2) -> Iterator[FileReport]:
-    """A report for each file of a manifest, once, in the order of first mention. FFmpeg frees the
-    interpreter, so threads do.
+    """A report for each file of a manifest, once, in the order of first mention.
+
+    Threads are enough: FFmpeg lets go of the interpreter while it decodes.
     """
     files = _files(manifest)
     with ThreadPoolExecutor(max_workers=max(workers, 1)) as pool:
@@ -110,9 +111,10 @@ def inspect_row(row: Row) -> FileReport:
 
 def _files(manifest: Manifest) -> Iterator[Row]:
     """One row for each file: the one that starts last; of folders of frames, each stretch."""
-    latest: dict[tuple, Row] = {}
+    latest: dict[tuple[str | int, ...], Row] = {}
     for number in range(len(manifest)):
         row = manifest.row(number)
+        # A video is decoded from its first frame to its last anyway; a folder only between start and end.
         key = (row.path, row.pattern, row.start, row.end) if row.pattern else (row.path,)
         if key not in latest or latest[key].start < row.start:
             latest[key] = row

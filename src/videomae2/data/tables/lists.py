@@ -1,4 +1,4 @@
-"""The released projects' list files: no header, one clip a line.
+"""The released projects' list files, and which names are videos: no header, one clip a line.
 
 A path, then whole numbers, parted by spaces (or commas). A path with spaces is quoted, or ends in something
 that is not a number. The count of numbers says what they are:
@@ -7,7 +7,8 @@ that is not a number. The count of numbers says what they are:
   path label                one labelled video
   path start total label    frames start .. start + total - 1; total below 0 is the whole video
   path start total          as above without a label (list_format "pretrain")
-  path total label          a video (total is not needed; list_format "video"), or `total` frames numbered from 1 ("frames")
+  path total label          a video (total is not needed; list_format "video"), or `total` frames numbered
+                            from 1 (list_format "frames")
 
 The last two look alike. "auto" takes `start total` if some total is below 0, or no start is above 1; `total
 label` if some label is 0; else it refuses. A path without a video's suffix, with a total, is a folder of
@@ -22,17 +23,24 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from videomae2.data.tables.endings import is_video
 from videomae2.errors import UserError
 
 ListFormat = Literal["auto", "pretrain", "video", "frames"]
 NUMBER = re.compile(r"[+-]?\d+\Z")
+_CONTAINERS = (
+    "mp4 avi mov mkv webm m4v mpg mpeg gif wmv flv ts mts m2ts 3gp ogv ogg asf vob mxf h264 hevc ivf"
+)
+SUFFIXES = tuple("." + name for name in _CONTAINERS.split())
+"""What the names of videos end in."""
+
+
+def is_video(path: Path | str) -> bool:
+    """Whether the name ends as a video's does."""
+    return str(path).lower().endswith(SUFFIXES)
 
 
 def read_list(path: Path, list_format: ListFormat, pattern: str) -> pa.Table:
-    """The rows of a list file; UserError that names the line where it cannot be read, or that two readings
-    are possible.
-    """
+    """The rows of a list file; UserError names the line that cannot be read, or says that two readings fit."""
     places, paths, tails = _split_lines(path)
     if not paths:
         raise UserError(f"{path} is empty; it needs at least one row")
@@ -40,8 +48,8 @@ def read_list(path: Path, list_format: ListFormat, pattern: str) -> pa.Table:
         return pa.table({"path": paths})
     if tails.shape[1] == 3 and (tails[:, 1] == 0).any():
         raise UserError(
-            f"{path}, line {places[int(np.argmax(tails[:, 1] == 0))]}: a clip of 0 frames; give -1 for a "
-            "whole video"
+            f"{path}, line {places[int(np.argmax(tails[:, 1] == 0))]}: expected at least 1 frame, got a clip "
+            "of 0 frames; give -1 for a whole video"
         )
     if tails.shape[1] == 1:
         return pa.table({"path": paths, "label": tails[:, 0]})
@@ -73,17 +81,17 @@ def _is_pretrain(tails: np.ndarray, list_format: ListFormat, path: Path) -> bool
     if (second == 0).any():
         return False
     raise UserError(
-        f"{path} has two numbers after each path, and they may be `start total` or `total label`; write a "
-        "CSV whose first line "
-        "is path,start,end or path,label, or say which they are: --data.list_format pretrain (start total), "
-        "video or frames "
-        "(total label); with data show and data check, --list-format"
+        f"{path} has two numbers after each path, and they may be `start total` or `total label`; write a CSV "
+        "whose first line is path,start,end or path,label, or say which they are: --data.list_format pretrain "
+        "(start total), video or frames (total label); with data show and data check, --list-format"
     )
 
 
 def _split_lines(path: Path) -> tuple[list[int], list[str], np.ndarray]:
     """Line numbers, paths, and the whole numbers after each path, [N, K]; K is settled by the first line."""
-    places, paths, numbers, separator, count = [], [], array("q"), None, -1
+    places: list[int] = []
+    paths: list[str] = []
+    numbers, separator, count = array("q"), None, -1  # an array: lists may have millions of lines
     with path.open(encoding="utf-8-sig", errors="replace") as lines:
         for place, line in enumerate(lines, start=1):
             text = line.strip()
@@ -99,8 +107,7 @@ def _split_lines(path: Path) -> tuple[list[int], list[str], np.ndarray]:
             if len(after) != count:
                 expected = f"a path and {count} whole numbers, as in its first line"
                 raise UserError(
-                    f"{path}, line {place}: {text[:80]!r} came, but expected {expected}; quote a path with "
-                    "spaces"
+                    f"{path}, line {place}: expected {expected}, got {text[:80]!r}; quote a path with spaces"
                 )
             numbers.extend(after)
             places.append(place)

@@ -18,7 +18,7 @@ import pyarrow as pa
 from jaxtyping import Int64
 
 from videomae2.data.tables import formats
-from videomae2.data.tables.columns import (
+from videomae2.data.tables.formats import (
     CLASSES,
     INTEGERS,
     ROW_COLUMNS,
@@ -101,9 +101,8 @@ class Manifest:
         missing = np.flatnonzero(self.labels() < 0)
         if len(missing):
             raise UserError(
-                f"{len(missing)} of {len(self)} rows have no label (first: "
-                f"{self.row(int(missing[0])).path}), but {purpose} "
-                "needs one for each; add a label column or class folders"
+                f"{len(missing)} of {len(self)} rows have no label (first: {self.row(int(missing[0])).path}), "
+                f"but {purpose} needs one for each; add a label column or class folders"
             )
 
     def subset(self, rows: Any) -> "Manifest":
@@ -113,22 +112,20 @@ class Manifest:
             chosen, self.root, class_names=self.class_names, num_classes=self.num_classes, where=self.where
         )
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in self.__dict__.items() if name not in ("_numbers", "_texts")}
         if self._mapped_from:
             state["table"] = None
         return state
 
-    def __setstate__(self, state: dict) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if self._mapped_from:
             self.table = conform(map_arrow(self._mapped_from), self.where)
         self._attach()
 
     def _attach(self) -> None:
-        """Open one view for each column: NumPy over the Arrow buffer for numbers, the Arrow array itself for
-        texts.
-        """
+        """Open a view of each column: NumPy over the Arrow buffer for numbers, the Arrow array for texts."""
         columns = {
             name: one_piece(self.table.column(name))
             for name in self.table.column_names
@@ -142,31 +139,19 @@ class Manifest:
             raise UserError(f"{self.where} lists nothing; it needs at least one row")
         none = np.zeros(len(self), dtype=np.int64)
         start, end = self._numbers.get("start", none), self._numbers.get("end", none - 1)
-        self._refuse(start < 0, "start", "frames count from 0")
-        self._refuse(
-            (end != -1) & (end <= start),
-            "end",
-            "one past the last frame, so above start, or -1 for the video's end",
-        )
-        self._refuse(
-            self._numbers.get("stride", none) < 0,
-            "stride",
-            "frames between sampled frames, or 0 for the setting's",
-        )
-        self._refuse(self.labels() < -1, "label", "labels count from 0; -1 is none")
-        classes = num_classes or len(self.class_names)
-        if classes:
-            self._refuse(
-                self.labels() >= classes,
-                "label",
-                f"there are {classes} classes, so labels run from 0 to {classes - 1}",
-            )
+        self._refuse(start < 0, "start", "from 0 on")
+        self._refuse((end != -1) & (end <= start), "end", "above start, or -1 for the video's end")
+        self._refuse(self._numbers.get("stride", none) < 0, "stride", "from 0 on; 0 is the setting's")
+        self._refuse(self.labels() < -1, "label", "from 0 on, or -1 for none")
+        if classes := num_classes or len(self.class_names):
+            rule = f"from 0 to {classes - 1}, as there are {classes} classes"
+            self._refuse(self.labels() >= classes, "label", rule)
 
     def _refuse(self, wrong: np.ndarray, column: str, rule: str) -> None:
         if wrong.any():
             row = int(np.argmax(wrong))
             raise UserError(
-                f"{self.where}, row {row + 1}: {column} {self._numbers[column][row]} came, but {rule}"
+                f"{self.where}, row {row + 1}: expected {column} {rule}, got {self._numbers[column][row]}"
             )
 
 
@@ -179,8 +164,7 @@ def read_manifest(
     list_format: Literal["auto", "pretrain", "video", "frames"] = "auto",
     pattern: str = formats.PATTERN,
 ) -> Manifest:
-    """Read a manifest (.arrow, .parquet, .csv), a released list file, a folder of class folders, or a folder
-    of videos.
+    """Read a manifest (.arrow, .parquet, .csv), a released list, a folder of class folders or of videos.
 
     `root` is what relative paths start from: by default the manifest's own folder. `class_names` numbers
     labels that are names, as a training manifest did for the validation one. `list_format` and `pattern` say
@@ -199,14 +183,12 @@ def read_manifest(
 
 
 def read_listed(path: str, data: DataSettings) -> Manifest:
-    """Read `path`, which is `data.train` or `data.val`, as the data settings say. UserError as
-    `read_manifest`.
-    """
+    """Read `path`, `data.train` or `data.val`, as the data settings say. UserError as `read_manifest`."""
     return read_manifest(path, data.root, list_format=data.list_format, pattern=data.frame_pattern)
 
 
 def write_manifest(
-    path: str | Path, table: "pa.Table | Manifest | dict", class_names: list[str] | None = None
+    path: str | Path, table: "pa.Table | Manifest | dict[str, Any]", class_names: list[str] | None = None
 ) -> Path:
     """Write a manifest as .arrow (memory-mapped when read), .parquet or .csv, whole or not at all.
 
@@ -241,6 +223,5 @@ def _write(table: pa.Table, suffix: str, temporary: Path) -> None:
         pyarrow.csv.write_csv(table, temporary)
     else:
         raise UserError(
-            f"a manifest cannot be written as {suffix or 'a file without suffix'}; use .arrow, .parquet or "
-            ".csv"
+            f"expected a manifest's name to end in .arrow, .parquet or .csv, got {suffix or 'no suffix'}"
         )

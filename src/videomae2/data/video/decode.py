@@ -5,25 +5,23 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-from av.video.reformatter import Interpolation, VideoReformatter
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, from_numpy
 
 from videomae2.data.video import frame_index
-from videomae2.data.video.numbering import MistimedError
-from videomae2.data.video.opening import DecodeError, Source
-from videomae2.data.video.orientation import Orientation
+from videomae2.data.video.opening import DecodeError, VideoSource
+from videomae2.data.video.packets import MistimedError
 from videomae2.data.video.stream import FrameStream
-
-__all__ = ["DecodeError", "VideoFile", "VideoInfo", "open_video", "probe"]
+from videomae2.data.video.upright import Converter, Orientation
 
 Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video is: width and height as displayed (after `rotation`, degrees clockwise), frames a second,
-    seconds.
+    """What a video is: width and height as displayed (after `rotation`, degrees clockwise).
+
+    `fps` are frames a second, `duration` seconds.
     """
 
     num_frames: int
@@ -37,30 +35,29 @@ class VideoInfo:
     constant_rate: bool
 
 
-def probe(source: Source) -> VideoInfo:
+def probe(source: VideoSource) -> VideoInfo:
     """What a video is, at the price of its first frame. DecodeError where it cannot be read."""
     with VideoFile(source) as video:
         return video.info
 
 
-def open_video(source: Source, threads: int = 1) -> "VideoFile":
+def open_video(source: VideoSource, threads: int = 1) -> "VideoFile":
     """Open a path, a URL that fsspec knows, or a binary file that can seek."""
     return VideoFile(source, threads)
 
 
 class VideoFile:
-    """An open video: `num_frames`, `fps`, `read(indices)`. Use as a context manager. DecodeError where it
-    cannot be read.
+    """An open video: `num_frames`, `fps`, `read(indices)`. Use as a context manager.
 
     `source` is a path, a URL that fsspec knows, or a binary file that can seek. One decoding thread unless
     told, because a loader runs one process for each core. Memory does not grow with the length of the video.
+    DecodeError where the video cannot be read.
     """
 
-    def __init__(self, source: Source, threads: int = 1) -> None:
+    def __init__(self, source: VideoSource, threads: int = 1) -> None:
         self._stream = FrameStream(source, threads)
-        self._reformatter = VideoReformatter()
+        self._convert = Converter()
         self._info: VideoInfo | None = None
-        self._size: tuple[int, int] | None = None
 
     def __enter__(self) -> "VideoFile":
         return self
@@ -88,6 +85,11 @@ class VideoFile:
         return self._stream.frames_decoded
 
     @property
+    def picture_size(self) -> tuple[int, int]:
+        """(height, width) of the pictures read last, as displayed, before any scaling; (0, 0) before."""
+        return self._convert.source
+
+    @property
     def fps(self) -> float:
         """Mean frames a second; 0 where the file does not say."""
         interval = self._stream.index.mean_interval
@@ -106,24 +108,27 @@ class VideoFile:
             frame = self._first_frame()
             turn = Orientation.of(frame)
             width, height = turn.displayed(frame.width, frame.height)
-            seconds = self.num_frames / self.fps if self.fps else 0.0
-            known = (
-                seconds,
-                self._stream.stream.codec_context.codec.canonical_name,
-                frame.format.name,
-                self.constant_rate,
+            self._info = VideoInfo(
+                num_frames=self.num_frames,
+                fps=self.fps,
+                width=width,
+                height=height,
+                rotation=turn.degrees,
+                duration=self.num_frames / self.fps if self.fps else 0.0,
+                codec=self._stream.stream.codec_context.codec.canonical_name,
+                pixel_format=frame.format.name,
+                constant_rate=self.constant_rate,
             )
-            self._info = VideoInfo(self.num_frames, self.fps, width, height, turn.degrees, *known)
         return self._info
 
     def read(
         self, indices: Sequence[int] | np.ndarray, short_side: int | None = None
     ) -> UInt8[Tensor, "T C H W"]:
-        """The frames numbered `indices`, in that order (repeats allowed): uint8 RGB [T, C, H, W], channels
-        last in memory.
+        """The frames numbered `indices`, in that order (repeats allowed): uint8 RGB [T, C, H, W].
 
-        `short_side` scales while converting, so that the shorter side has that many pixels. DecodeError for a
-        frame that is not there, and where the file is broken before the last wanted frame.
+        Channels lie last in memory, as FFmpeg makes them. `short_side` scales while converting, so that the
+        shorter side has that many pixels. DecodeError for a frame that is not there, and where the file is
+        broken before the last wanted frame.
         """
         asked = np.asarray(indices, dtype=np.int64)
         wanted, places = np.unique(asked, return_inverse=True)
@@ -138,20 +143,17 @@ class VideoFile:
         short_side: int | None = None,
         at_most: bool = False,
     ) -> list[Kept]:
-        """What `keep` makes of each of the frames numbered `wanted` (ascending, none twice), one at a time as
-        they come.
+        """What `keep` makes of each frame numbered in `wanted` (ascending, none twice), one at a time.
 
         `keep` gets the picture as `read` would give it and may be called again for a frame; with `at_most`, a
-        picture whose shorter side is below `short_side` stays as it is. DecodeError as for `read`.
+        picture whose shorter side is below `short_side` is not enlarged. DecodeError as for `read`.
         """
         if len(wanted) == 0 or wanted[0] < 0 or wanted[-1] >= self.num_frames:
-            shown = f"frames {wanted[0]} to {wanted[-1]} were" if len(wanted) else "no frame was"
-            raise DecodeError(self.name, f"{shown} asked for; it has {self.num_frames}, numbered from 0")
-        self._size = None
+            got = f"{wanted[0]} to {wanted[-1]}" if len(wanted) else "none"
+            raise DecodeError(self.name, f"expected frames from 0 to {self.num_frames - 1}, got {got}")
+        convert = self._convert = Converter(short_side, at_most)
         try:
-            return self._collect(
-                wanted.tolist(), lambda frame: keep(self._picture(frame, short_side, at_most))
-            )
+            return self._collect(wanted.tolist(), lambda frame: keep(convert(frame)))
         except MistimedError:
             self._stream.count()
             return self.collect(wanted, keep, short_side, at_most)
@@ -168,9 +170,7 @@ class VideoFile:
         return self.num_frames
 
     def timestamps(self) -> Float[np.ndarray, "N"]:
-        """Seconds from the first frame to each frame: from the packets, or from the rate where they do not
-        say.
-        """
+        """Seconds from the first frame to each: from the packets, or from the rate where they do not say."""
         if self._stream.index.known_by != "counting":
             shown = [p.pts for p in self._stream.packets() if frame_index.shows(p, self._stream.stream)]
             if None not in shown and len(shown) >= self.num_frames:
@@ -192,6 +192,8 @@ class VideoFile:
     def _collect(self, wanted: list[int], keep: Callable[[Any], Kept]) -> list[Kept]:
         kept: list[Kept] = []
         self._stream.want(wanted)
+        # The frame that leads a group in time may come before the group's key frame and refer to the group
+        # before (an open group of pictures): then decoding starts a group earlier, and waits for that frame.
         group, patient_for = self._stream.index.group_of(wanted[0]), -1
         tried: set[tuple[int, int, int, bool]] = set()
         while len(kept) < len(wanted):
@@ -208,10 +210,9 @@ class VideoFile:
     def _collect_from(
         self, group: int, wanted: list[int], keep: Callable[[Any], Kept], kept: list[Kept], patient_for: int
     ) -> bool:
-        """Keep frames until all are there, or a seek is cheaper. True: the next one leads its group; start a
-        group earlier.
+        """Keep frames until all are there, or a seek is cheaper; True where a group earlier must be tried.
 
-        No seek is tried before frame `patient_for` is there: it leads its group and needs the group before.
+        No seek is tried before the wanted frame of place `patient_for` is there: it needs the group before.
         """
         held: Any = None
         stream = self._stream
@@ -235,29 +236,3 @@ class VideoFile:
         if held is not None and not stream.wanted.stop_sparing():
             kept.extend(keep(held) for _ in wanted[len(kept) :])
         return held is None
-
-    def _picture(self, frame: Any, short_side: int | None, at_most: bool) -> UInt8[np.ndarray, "H W C"]:
-        turn = Orientation.of(frame)
-        if self._size is None:  # a stream that changes its size midway keeps the first
-            size = frame.width, frame.height
-            if short_side is not None and not (at_most and min(size) <= short_side):
-                size = scaled(*size, short_side)
-            self._size = turn.displayed(*size)
-        width, height = turn.displayed(*self._size)
-        rgb = self._reformatter.reformat(
-            frame, width, height, "rgb24", interpolation=Interpolation.BILINEAR, threads=1
-        )
-        plane = rgb.planes[0]
-        rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(-1, plane.line_size)[
-            :height, : width * 3
-        ]
-        return turn.upright(rows.reshape(height, width, 3))
-
-
-def scaled(width: int, height: int, short_side: int) -> tuple[int, int]:
-    """Width and height of the same shape whose shorter side is `short_side`; the longer rounds down, as
-    released.
-    """
-    if width <= height:
-        return short_side, int(height * short_side / width)
-    return int(width * short_side / height), short_side

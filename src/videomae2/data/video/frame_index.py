@@ -16,14 +16,15 @@ import numpy as np
 from jaxtyping import Int64
 
 INDEXED_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "avi")
+"""Formats whose own index is a complete list of samples; others list key frames only, or nothing."""
 _CACHE_SIZE = 1024
-_cache: "OrderedDict[tuple, FrameIndex]" = OrderedDict()
+_cache: "OrderedDict[tuple[str | int, ...], FrameIndex]" = OrderedDict()
+"""A pass over all packets costs a read of the file, so it is made once while the file is unchanged."""
 
 
 @dataclass(frozen=True)
 class FrameIndex:
-    """Key frames of one video stream: [G] times to seek to, and [G] counts of frames before each in order of
-    decoding.
+    """Key frames of one video stream: [G] times to seek to, [G] counts of frames decoded before each.
 
     `known_by`: container (times are decoding times), packets (times are presentation times) or counting (no
     seeking).
@@ -38,8 +39,9 @@ class FrameIndex:
     """Seconds between frames as the packets say; 0 where nobody looked."""
     longest_interval: float = 0.0
     seek_shift: int = 0
-    """Added to a key time to seek to it: FFmpeg's mov seeks by presentation time and searches by decoding
-    time.
+    """Added to a key time to seek to it.
+
+    FFmpeg's mov takes a time of presentation but searches its index by times of decoding.
     """
 
     def group_of(self, number: int) -> int:
@@ -51,7 +53,7 @@ class FrameIndex:
         return packet.dts if self.known_by == "container" else packet.pts
 
 
-def remembered(key: tuple | None) -> FrameIndex | None:
+def remembered(key: tuple[str | int, ...] | None) -> FrameIndex | None:
     """The index found earlier in this process for the same unchanged file."""
     if key is None or key not in _cache:
         return None
@@ -59,7 +61,7 @@ def remembered(key: tuple | None) -> FrameIndex | None:
     return _cache[key]
 
 
-def remember(key: tuple | None, index: FrameIndex) -> FrameIndex:
+def remember(key: tuple[str | int, ...] | None, index: FrameIndex) -> FrameIndex:
     """Keep an index for the next opening of the file; a bounded number is kept."""
     if key is not None:
         _cache[key] = index
@@ -79,6 +81,7 @@ def from_container(container: Any, stream: Any) -> FrameIndex | None:
     entries = getattr(stream, "index_entries", None)
     if container.format.name not in INDEXED_FORMATS or not entries or len(entries) != stream.frames:
         return None
+    # AVI says only the order of decoding, which with B-frames is not the order of presentation.
     if container.format.name == "avi" and stream.codec_context.has_b_frames:
         return None
     total = len(entries)
@@ -92,7 +95,7 @@ def from_container(container: Any, stream: Any) -> FrameIndex | None:
         key_times = np.array([entries[int(i)].timestamp for i in positions], dtype=np.int64)
         key_numbers, num_frames = positions, total
     if len(key_times) == 0 or (np.diff(key_times) <= 0).any():
-        return None
+        return None  # times that repeat or go back cannot be sought by
     rates = float(stream.average_rate or 0), float(stream.base_rate or 0)
     constant = rates[0] > 0 and abs(rates[1] / rates[0] - 1) < 0.01
     first = int(key_numbers[0])  # what comes before the first key frame cannot be decoded
@@ -128,8 +131,9 @@ def from_packets(packets: Iterable[Any], container: Any, stream: Any) -> FrameIn
 
 
 def shows(packet: Any, stream: Any) -> bool:
-    """Whether a packet brings a picture to the screen: not one cut off by an edit list, nor a hidden VP8
-    reference.
+    """Whether a packet brings a picture to the screen.
+
+    Not one that an edit list cuts off, nor a hidden reference of VP8.
     """
     if packet.is_discard:
         return False
@@ -139,8 +143,9 @@ def shows(packet: Any, stream: Any) -> bool:
 
 
 def _key_positions(entries: Any) -> Int64[np.ndarray, "G"]:
-    """Positions of key frames by asking the index itself backwards, which spares a long video a walk over all
-    samples.
+    """Positions of key frames, found by asking the index itself from the end backwards.
+
+    So a long video is spared a walk in Python over all its samples.
     """
     found, time = [], entries[len(entries) - 1].timestamp
     while (position := entries.search_timestamp(time, backward=True, any_frame=False)) >= 0:

@@ -1,6 +1,4 @@
-"""Opening a path, a URL or a binary file as a container of video, and saying in one line why that cannot
-be.
-"""
+"""Opening a path, a URL or a binary file as a container of video, or saying in one line why not."""
 
 import re
 from pathlib import Path
@@ -11,25 +9,24 @@ import av.stream
 
 from videomae2.errors import UserError
 
-Source = str | Path | BinaryIO
+VideoSource = str | Path | BinaryIO
 
 
 class DecodeError(UserError):
-    """A video that cannot be read: `path` and `reason`, one line. A loader records it and takes another
-    row.
-    """
+    """A video that cannot be read: `path` and `reason`, one line. A loader records it and goes on."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
         self.path, self.reason = path, reason
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[type["DecodeError"], tuple[str, str]]:
         return type(self), (self.path, self.reason)
 
 
 UNREADABLE = (DecodeError, av.error.FFmpegError, OSError, EOFError, MemoryError, UnicodeError)
-"""What a strange file provokes. Anything else (TypeError, IndexError ...) is a fault of ours, which must not
-pass for one.
+"""What a strange file provokes.
+
+Anything else (TypeError, IndexError ...) is a fault of ours, which must not pass for a broken file.
 """
 
 
@@ -38,12 +35,12 @@ def why_unreadable(error: Exception) -> str:
     return error.reason if isinstance(error, DecodeError) else f"{type(error).__name__}: {plain(error)}"
 
 
-def name_of(source: Source) -> str:
+def name_of(source: VideoSource) -> str:
     """The path or URL, for messages."""
     return str(source) if isinstance(source, str | Path) else str(getattr(source, "name", "<stream>"))
 
 
-def open_container(source: Source, name: str) -> tuple[Any, Any]:
+def open_container(source: VideoSource, name: str) -> tuple[Any, Any]:
     """PyAV's container, and the file behind a URL that must be closed with it, if any. DecodeError."""
     file = None
     try:
@@ -65,6 +62,7 @@ def open_container(source: Source, name: str) -> tuple[Any, Any]:
 def video_stream(container: Any, name: str) -> Any:
     """The stream FFmpeg finds best; a cover picture is none. DecodeError, and the container is closed."""
     stream = container.streams.best("video")
+    # A cover picture in a music file is, to FFmpeg, a video stream of one frame.
     if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
         kinds = sorted({other.type for other in container.streams if other is not stream})
         container.close()
@@ -93,20 +91,17 @@ def promised_seconds(container: Any, stream: Any) -> float:
 
 
 def needs_its_first_packet(packet: Any) -> bool:
-    """Whether H.264 is by an x264 whose faults FFmpeg undoes where it has read the version, which the first
-    packet alone says.
+    """Whether H.264 is by an old x264, whose faults FFmpeg undoes where it has read the version.
 
-    Builds before 151 wrote 4:4:4 in a way of their own (the oldest, direct prediction too): after a seek,
+    Only the first packet says the version. Builds before 151 wrote 4:4:4 in a way of their own (the oldest, direct prediction too): after a seek,
     without that packet, every frame comes out wrong.
     """
     found = re.search(rb"x264 - core (\d+)", bytes(packet))
     return found is not None and int(found[1]) < 151
 
 
-def identity(source: Source) -> tuple | None:
-    """What tells a file apart from what it was before it changed; None for an open file, which has no
-    identity.
-    """
+def identity(source: VideoSource) -> tuple[str | int, ...] | None:
+    """What tells a file apart from what it was before it changed; None for an open file, which has none."""
     if not isinstance(source, str | Path):
         return None
     name = str(source)
@@ -125,7 +120,10 @@ def _why_not_open(name: str, error: Exception) -> str:
         if not path.exists():
             return "no such file"
         if path.is_dir():
-            return "is a folder, not a video file; a folder of frames needs a `pattern` in the manifest, such as img_{:05}.jpg"
+            return (
+                "is a folder, not a video file; a folder of frames needs a `pattern` in the manifest, such as "
+                "img_{:05}.jpg"
+            )
         if path.stat().st_size == 0:
             return "the file is empty"
     return f"not a video that FFmpeg can read: {plain(error)}"

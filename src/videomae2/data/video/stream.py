@@ -7,9 +7,8 @@ from typing import Any
 import av
 
 from videomae2.data.video import frame_index, opening
-from videomae2.data.video.numbering import MistimedError, numbered
-from videomae2.data.video.opening import DecodeError, Source
-from videomae2.data.video.wanted import Wanted
+from videomae2.data.video.opening import DecodeError, VideoSource
+from videomae2.data.video.packets import MistimedError, Wanted, numbered
 
 _KEPT_BYTES = 64 << 20
 """Most memory for the frames of a video that had to be decoded to be counted."""
@@ -23,7 +22,7 @@ class FrameStream:
     that no other frame refers to are not decoded.
     """
 
-    def __init__(self, source: Source, threads: int = 1) -> None:
+    def __init__(self, source: VideoSource, threads: int = 1) -> None:
         self.name = opening.name_of(source)
         self.frames_decoded = self.num_sent = self._num_read = 0
         self._source, self._threads = source, threads
@@ -60,11 +59,10 @@ class FrameStream:
             yield from enumerate(self._kept) if self._kept else self._counted_frames()
             return
         group = self._seek(group)
+        # Frames before the key frame in time belong to the group before, whose references are not decoded.
         self.num_sent = self._num_read = int(self.index.key_numbers[group])
         first_time, before = None if group == 0 else self._first.pts, -1
-        coming: dict[
-            int, int
-        ] = {}  # times of frames sent to the decoder and not yet shown, with their numbers
+        coming: dict[int, int] = {}  # numbers of frames sent to the decoder and not yet shown, by their times
         shows = partial(frame_index.shows, stream=self.stream)
         for packet, place in numbered(self._packets(), self.num_sent, shows, (DecodeError,)):
             if place >= 0:
@@ -73,7 +71,7 @@ class FrameStream:
             self._spare(place)
             for frame in self._decode(packet):
                 number = coming.pop(frame.pts, -1)
-                if number <= before:
+                if number <= before:  # -1 too: a time that no packet announced
                     raise MistimedError
                 before = number
                 if first_time is None or frame.pts >= first_time:
@@ -106,8 +104,9 @@ class FrameStream:
         self.index = frame_index.remember(opening.identity(self._source), frame_index.counted(total))
 
     def check_length(self) -> None:
-        """DecodeError where frames fill much less time than the header promises: a file cut off where no
-        index says so.
+        """DecodeError where frames fill much less time than the header promises.
+
+        So a file without an index, which cannot say how many frames it has, shows that it was cut off.
         """
         covered = self.index.num_frames * self.index.mean_interval
         promised = opening.promised_seconds(self._container, self.stream)
@@ -131,7 +130,7 @@ class FrameStream:
         self._spare(-1)
         for packet in self._packets():
             started = started or packet is None or packet.is_keyframe
-            if not started:
+            if not started:  # what comes before the first key frame cannot be decoded
                 continue
             self.num_sent += 1
             for frame in self._decode(packet):
@@ -148,7 +147,7 @@ class FrameStream:
     def _decode(self, packet: Any) -> list[Any]:
         try:
             frames = self.stream.codec_context.decode(packet)
-        except av.error.EOFError:
+        except av.error.EOFError:  # flushed a second time: it holds nothing more
             return []
         except av.error.FFmpegError as error:
             raise DecodeError(
@@ -184,6 +183,8 @@ class FrameStream:
         """Stand before the key packet of `group`, or of an earlier one; the group that was found."""
         if group > 0:
             self._prime()
+        # A container may lead to a later key frame than it was asked for, or to one that its index does not
+        # know; then an earlier group is tried, and in the end the beginning, which needs no seek.
         found: int | None = None
         for earlier in range(group, 0, -1):
             target = int(self.index.key_times[earlier]) + self.index.seek_shift
@@ -234,6 +235,7 @@ class FrameStream:
         return index
 
     def _rewind(self) -> None:
+        """Stand before the first packet: by opening anew, because not every format can seek to its start."""
         if not self._fresh:
             self.close()
             self._open()

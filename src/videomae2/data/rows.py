@@ -1,0 +1,212 @@
+"""From a manifest row to its pictures: a video or a folder of frames, each wanted frame decoded just once."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+from videomae2.data import sampling
+from videomae2.data.tables.manifest import Manifest, Row
+from videomae2.data.video.decode import Kept, VideoFile, open_video
+from videomae2.data.video.opening import UNREADABLE, DecodeError, why_unreadable
+from videomae2.records import Failure
+from videomae2.settings import DataSettings
+
+TOGETHER_BYTES = 16 << 20
+"""Pictures of one row up to this size are resized in one call, which costs less than a call for each."""
+
+
+class FrameFolder:
+    """Pictures of a folder named by `pattern` ("img_{:05}.jpg"), without gaps; same use as VideoFile.
+
+    Frames are numbered as the pattern numbers them, from `start` to before `end`, as released lists do; a
+    start of 0 where there is no picture 0 makes picture 1 frame 0. Without `end` the last picture is found by
+    bisection, so that a folder of a million is never listed. `fps` is 0: pictures have no rate. DecodeError
+    where the first is missing, or one is unreadable.
+    """
+
+    fps = 0.0
+    constant_rate = True
+
+    def __init__(self, folder: str, pattern: str, start: int = 0, end: int = -1) -> None:
+        self.name, self.pattern, self.frames_decoded, self._shift = folder, pattern, 0, 0
+        self.picture_size = (0, 0)
+        try:
+            if start == 0 and not self._exists(0):
+                self._shift = 1
+        except (IndexError, KeyError, ValueError) as error:
+            raise DecodeError(
+                folder, f"expected a frame pattern like img_{{:05}}.jpg, got {pattern!r} ({error})"
+            ) from None
+        if not self._exists(start):
+            raise DecodeError(folder, f"holds no frame {pattern.format(start + self._shift)}")
+        self.num_frames = end if end > 0 else self._end(start)
+
+    def __enter__(self) -> "FrameFolder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is kept open between pictures."""
+
+    def read(
+        self, indices: Sequence[int] | np.ndarray, short_side: int | None = None
+    ) -> UInt8[Tensor, "T C H W"]:
+        """The pictures numbered `indices`, in that order: uint8 RGB [T, C, H, W], all of the first's size."""
+        wanted, places = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
+        pictures = self.collect(
+            wanted, lambda picture: torch.from_numpy(picture.copy()).permute(2, 0, 1), short_side
+        )
+        return torch.stack(pictures)[torch.from_numpy(places)]
+
+    def collect(
+        self,
+        wanted: Int64[np.ndarray, "M"],
+        keep: Callable[[UInt8[np.ndarray, "H W C"]], Kept],
+        short_side: int | None = None,
+        at_most: bool = False,
+    ) -> list[Kept]:
+        """What `keep` makes of each picture numbered in `wanted` (ascending, none twice), as for a video."""
+        if len(wanted) == 0 or wanted[0] < 0 or wanted[-1] >= self.num_frames:
+            raise DecodeError(
+                self.name,
+                f"expected frames from 0 to {self.num_frames - 1}, got {wanted.tolist()[:3]} ...",
+            )
+        kept: list[Kept] = []
+        first: tuple[int, ...] = ()
+        for number in wanted.tolist():
+            with open_video(self._path(number)) as video:
+                zero = np.zeros(1, dtype=np.int64)
+                picture = video.collect(zero, lambda picture: picture, short_side, at_most)[0]
+                self.frames_decoded += video.frames_decoded
+            if not first:
+                first, self.picture_size = picture.shape, video.picture_size
+            # A video has one size throughout; a clip that is stacked later needs the same of a folder.
+            if picture.shape != first:
+                sizes = [f"{shape[0]} x {shape[1]}" for shape in (first, picture.shape)]
+                raise DecodeError(
+                    self._path(number),
+                    f"expected {sizes[0]} pixels, as the first picture has, got {sizes[1]}",
+                )
+            kept.append(keep(picture))
+        return kept
+
+    def timestamps(self) -> Float[np.ndarray, "N"]:
+        """Pictures have no time; each counts as one second."""
+        return np.arange(self.num_frames, dtype=np.float64)
+
+    def _path(self, number: int) -> str:
+        return str(Path(self.name) / self.pattern.format(number + self._shift))
+
+    def _exists(self, number: int) -> bool:
+        return os.path.exists(self._path(number))  # noqa: PTH110 - called for each step of the bisection
+
+    def _end(self, start: int) -> int:
+        """One more than the last number there is, supposing no gaps."""
+        step = 1
+        while self._exists(start + step):
+            step *= 2
+        below, above = start + step // 2, start + step
+        while above - below > 1:
+            middle = (above + below) // 2
+            below, above = (middle, above) if self._exists(middle) else (below, middle)
+        return above
+
+
+def open_row(row: Row, threads: int = 1) -> VideoFile | FrameFolder:
+    """Open what a manifest row names: a folder of frames where it has a pattern, else a video.
+
+    Frames are numbered as `row.start` numbers them.
+    """
+    if row.pattern:
+        return FrameFolder(row.path, row.pattern, row.start, row.end)
+    return open_video(row.path, threads)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What was made of a row's wanted frames.
+
+    `parts` holds, by part and frame, [1, C, h, w], each wanted frame once; `places` [T] says which of them
+    each place of the clip shows; `source` is (height, width) of the stored pictures as displayed.
+    """
+
+    parts: list[list[Tensor]]
+    places: Tensor
+    source: tuple[int, int]
+
+
+def read_pictures(
+    manifest: Manifest,
+    number: int,
+    data: DataSettings,
+    draw: Callable[[int, int], np.ndarray],
+    shrink: Callable[[Tensor], list[Tensor]],
+    *,
+    short_side_at_most: int | None = None,
+) -> Pictures | Failure:
+    """The parts that `shrink` makes of the frames [N, C, H, W] that `draw(count, stride)` picks from a row.
+
+    The row is opened once. Frames with a short side above `short_side_at_most` are scaled to it while they
+    become RGB, for a tenth of what a resize of the RGB costs.
+    """
+    row = manifest.row(number)
+    try:
+        with open_row(row) as video:
+            first, last = row.start, video.num_frames if row.end < 0 else min(row.end, video.num_frames)
+            if first >= last:
+                reason = f"the row begins at frame {row.start}, but there are {video.num_frames}"
+                return Failure(number, row.path, reason)
+            stride = row.stride or data.stride
+            if data.target_fps > 0:
+                ticks = _ticks(video, first, last, data.target_fps)
+                indices = ticks[draw(len(ticks), stride)]
+            else:
+                indices = first + draw(last - first, stride)
+            wanted, places = np.unique(indices, return_inverse=True)
+            parts = _shrunk(video, wanted, shrink, short_side_at_most)
+            return Pictures(parts, torch.from_numpy(places), video.picture_size)
+    except UNREADABLE as error:
+        return Failure(number, row.path, why_unreadable(error))
+
+
+def _shrunk(
+    video: VideoFile | FrameFolder,
+    wanted: np.ndarray,
+    shrink: Callable[[Tensor], list[Tensor]],
+    bound: int | None,
+) -> list[list[Tensor]]:
+    """By part and frame: few small pictures are shrunk together, large ones each as it comes.
+
+    A large picture is shrunk while the processor's cache still holds it, and never lies in memory beside all
+    the others.
+    """
+
+    def keep(picture: UInt8[np.ndarray, "H W C"]) -> np.ndarray | list[Tensor]:
+        together = len(wanted) * picture.nbytes <= TOGETHER_BYTES
+        return picture if together else shrink(_channels_first(picture[None]))
+
+    kept = video.collect(wanted, keep, bound, at_most=True)
+    pictures = [each for each in kept if isinstance(each, np.ndarray)]
+    if pictures:
+        return [list(part.split(1)) for part in shrink(_channels_first(np.stack(pictures)))]
+    return [list(part) for part in zip(*kept, strict=True)]
+
+
+def _channels_first(pictures: UInt8[np.ndarray, "N H W C"]) -> UInt8[Tensor, "N C H W"]:
+    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2)
+
+
+def _ticks(video: VideoFile | FrameFolder, first: int, last: int, target_fps: float) -> sampling.Ticks:
+    """Frames on show at each tick of `target_fps` within a stretch; by timestamps where the rate varies."""
+    if video.constant_rate and video.fps <= 0:
+        raise DecodeError(
+            video.name, "says no frame rate, so its frames cannot be taken by time; set data.target_fps 0"
+        )
+    if video.constant_rate:
+        return first + sampling.by_time(last - first, video.fps, target_fps)
+    return first + sampling.by_timestamps(video.timestamps()[first:last], target_fps)
