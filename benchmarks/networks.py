@@ -24,8 +24,8 @@ from videomae2.engine.optim import build_optimizer
 from videomae2.geometry import TokenGrid
 from videomae2.heads.classify import build_classifier
 from videomae2.losses import soft_cross_entropy
+from videomae2.models import cpu
 from videomae2.models.build import build_autoencoder
-from videomae2.models.inference import for_inference
 from videomae2.recipes.pretrain import Pretraining
 from videomae2.labels import Unlabelled
 from videomae2.records import Batch
@@ -169,15 +169,15 @@ def _ours(work: Work) -> tuple[nn.Module, Callable[[], Tensor]]:
     frames, rows = _frames(work.batch), torch.arange(work.batch)
     if work.task == "pretrain":
         assert work.mask is not None
-        network = build_autoencoder(settings)
+        network = cpu.apply(build_autoencoder(settings))
         task = Pretraining(network, work.mask, TargetSettings())
         batch = Batch(frames, rows, torch.zeros_like(rows), Unlabelled(work.batch))
         if work.compiled:
             network.compile()
         return network, lambda: task.step(network, batch, 0).loss
-    classifier = build_classifier(settings, CLASSES).eval()
+    classifier = cpu.apply(build_classifier(settings, CLASSES)).eval()
     if work.task == "inference":
-        for_inference(classifier, work.precision)
+        cpu.for_inference(classifier, work.precision)
     if work.compiled:
         classifier.compile()
     if work.task == "inference":

@@ -11,16 +11,15 @@ from torch import Tensor, nn
 
 from videomae2.architecture import architecture_of
 from videomae2.chance import torch_generator
-from videomae2.cost.memory import APART_FROM, EXPLICIT_UP_TO, Execution, inference_memory, training_memory
+from videomae2.cost.memory import Execution, inference_memory, training_memory
 from videomae2.errors import UserError
 from videomae2.geometry import TokenGrid
 from videomae2.heads.classify import build_classifier
 from videomae2.losses import masked_mse, soft_cross_entropy
 from videomae2.mask_counts import TokenCounts, count_tokens
 from videomae2.masking import draw_split
-from videomae2.models import attention_bf16, layers
+from videomae2.models import cpu
 from videomae2.models.build import build_autoencoder
-from videomae2.models.inference import for_inference
 from videomae2.settings import MaskSettings, ModelSettings
 from videomae2.targets import reconstruction_targets
 
@@ -53,8 +52,15 @@ def clips(grid: TokenGrid) -> Tensor:
     return torch.randint(0, 256, grid.clip_shape(CLIPS), dtype=torch.uint8, generator=torch_generator(1))
 
 
-def pretraining(settings: ModelSettings, mask: MaskSettings) -> tuple[nn.Module, Callable[[], Tensor]]:
-    model = build_autoencoder(settings).train()
+PATHS = {"cpu": cpu.apply, "cuda": cpu.remove}
+"""What runs on a device: plain layers keep the same wherever they run."""
+each_device = pytest.mark.parametrize("device", PATHS)
+
+
+def pretraining(
+    settings: ModelSettings, mask: MaskSettings, device: str
+) -> tuple[nn.Module, Callable[[], Tensor]]:
+    model = PATHS[device](build_autoencoder(settings).train())
     grid = model.encoder.config.grid
     frames = clips(grid)
 
@@ -66,8 +72,8 @@ def pretraining(settings: ModelSettings, mask: MaskSettings) -> tuple[nn.Module,
     return model, loss
 
 
-def finetuning(settings: ModelSettings) -> tuple[nn.Module, Callable[[], Tensor]]:
-    model = build_classifier(settings, CLASSES).train()
+def finetuning(settings: ModelSettings, device: str) -> tuple[nn.Module, Callable[[], Tensor]]:
+    model = PATHS[device](build_classifier(settings, CLASSES).train())
     frames = clips(model.encoder.config.grid)
     return model, lambda: soft_cross_entropy(model(frames), torch.full((CLIPS, CLASSES), 1 / CLASSES))
 
@@ -110,42 +116,49 @@ def peak_bytes(model: nn.Module, loss: Callable[[], Tensor], precision: str) -> 
     return int(alive.peak)
 
 
+@each_device
 @each_execution
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
 def test_pretraining_keeps_what_is_counted(
-    mask: MaskSettings, precision: str, checkpointing: bool, mlps: bool
+    mask: MaskSettings, precision: str, checkpointing: bool, mlps: bool, device: str
 ) -> None:
     settings = replace(SMALL, activation_checkpointing=checkpointing, mlp_checkpointing=mlps)
     network = architecture_of(settings, decoder=True)
     found = training_memory(
         network,
         count_tokens(network.grid, mask),
-        Execution(CLIPS, precision, checkpointing, "cpu", mlp_checkpointing=mlps),
+        Execution(CLIPS, precision, checkpointing, device, mlp_checkpointing=mlps),
     )
-    measured = kept_bytes(*pretraining(settings, mask), precision)
+    measured = kept_bytes(*pretraining(settings, mask, device), precision)
     assert found.activations + found.weight_copies == measured
 
 
+@each_device
 @each_execution
 @pytest.mark.parametrize("size", [96, 192], ids=["288 tokens", "1152 tokens, fused attention"])
-def test_finetuning_keeps_what_is_counted(size: int, precision: str, checkpointing: bool, mlps: bool) -> None:
+def test_finetuning_keeps_what_is_counted(
+    size: int, precision: str, checkpointing: bool, mlps: bool, device: str
+) -> None:
     settings = replace(
         SMALL, activation_checkpointing=checkpointing, mlp_checkpointing=mlps, drop_path=0.1, size=size
     )
     network = architecture_of(settings, num_classes=CLASSES)
     counts = TokenCounts(network.grid.num_tokens, 0, 0)
     found = training_memory(
-        network, counts, Execution(CLIPS, precision, checkpointing, "cpu", mlp_checkpointing=mlps)
+        network, counts, Execution(CLIPS, precision, checkpointing, device, mlp_checkpointing=mlps)
     )
     # Drop path keeps a number for each clip and branch.
     assert found.activations + found.weight_copies == pytest.approx(
-        kept_bytes(*finetuning(settings), precision), rel=1e-4
+        kept_bytes(*finetuning(settings, device), precision), rel=1e-4
     )
 
 
+@each_device
 @each_execution
 @pytest.mark.parametrize("task", ["dual", "encoder only", "finetune"])
-def test_the_peak_of_a_step_is_foreseen(task: str, precision: str, checkpointing: bool, mlps: bool) -> None:
+def test_the_peak_of_a_step_is_foreseen(
+    task: str, precision: str, checkpointing: bool, mlps: bool, device: str
+) -> None:
     settings = ModelSettings(
         name="vit_ti16",
         size=96,
@@ -154,43 +167,33 @@ def test_the_peak_of_a_step_is_foreseen(task: str, precision: str, checkpointing
         mlp_checkpointing=mlps,
     )
     if task == "finetune":
-        network, work = architecture_of(settings, num_classes=CLASSES), finetuning(settings)
+        network, work = architecture_of(settings, num_classes=CLASSES), finetuning(settings, device)
         counts = TokenCounts(network.grid.num_tokens, 0, 0)
     else:
-        network, work = architecture_of(settings, decoder=True), pretraining(settings, MASKS[task])
+        network, work = architecture_of(settings, decoder=True), pretraining(settings, MASKS[task], device)
         counts = count_tokens(network.grid, MASKS[task])
     found = training_memory(
-        network, counts, Execution(CLIPS, precision, checkpointing, "cpu", mlp_checkpointing=mlps)
+        network, counts, Execution(CLIPS, precision, checkpointing, device, mlp_checkpointing=mlps)
     )
     assert found.peak - found.clips == pytest.approx(peak_bytes(*work, precision), rel=0.1)
 
 
 @pytest.mark.parametrize("size", [96, 160])  # below and above APART_FROM
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_peak_of_a_forward_is_foreseen(precision: str, size: int) -> None:
+@each_device
+def test_the_peak_of_a_forward_is_foreseen(precision: str, size: int, device: str) -> None:
     settings = ModelSettings(name="vit_ti16", size=size, native_size=size)
-    model, network = (
-        for_inference(build_classifier(settings, CLASSES), precision),
-        architecture_of(settings, num_classes=CLASSES),
-    )
+    network = architecture_of(settings, num_classes=CLASSES)
+    model = PATHS[device](cpu.for_inference(build_classifier(settings, CLASSES), precision))
     frames = clips(network.grid)
-    with (
-        LiveBytes() as alive,
-        torch.no_grad(),
-        torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"),
-    ):
+    with LiveBytes() as alive, torch.no_grad():
         alive.add_module(model)
         model(frames)
     found = inference_memory(
-        network, TokenCounts(network.grid.num_tokens, 0, 0), Execution(CLIPS, precision, device="cpu")
+        network, TokenCounts(network.grid.num_tokens, 0, 0), Execution(CLIPS, precision, device=device)
     )
     assert found.peak - found.clips == pytest.approx(alive.peak, rel=0.15)
     assert found.gradients == found.optimizer == found.activations == 0
-
-
-def test_attention_is_written_out_where_the_layers_do() -> None:
-    assert attention_bf16.WRITTEN_OUT_UP_TO == EXPLICIT_UP_TO
-    assert layers.APART_FROM == APART_FROM
 
 
 def test_sharding_spreads_the_state_and_gathers_two_blocks() -> None:

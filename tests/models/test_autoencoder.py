@@ -7,6 +7,7 @@ import torch
 
 from videomae2.architecture import token_grid
 from videomae2.losses import masked_mse
+from videomae2.models.build import build_autoencoder
 from videomae2.settings import MaskSettings
 from videomae2.targets import reconstruction_targets
 
@@ -81,10 +82,15 @@ def test_it_learns_to_reconstruct_one_batch(changes):
 
 
 def test_the_decoder_can_run_in_float32_under_autocast():
-    model, split, clip = tiny.network(), tiny.split(), tiny.frames()
-    with torch.autocast("cpu", torch.bfloat16):
-        half = model(clip, split)
-        model.decoder_fp32 = True
-        full = model(clip, split)
+    split, clip, predictions = tiny.split(), tiny.frames(), []
+    for decoder_fp32 in (False, True):
+        model = build_autoencoder(tiny.settings(), decoder_fp32=decoder_fp32)
+        with torch.autocast("cpu", torch.bfloat16):
+            predictions.append(model(clip, split))
+    half, full = predictions
     assert half.dtype == torch.bfloat16 and full.dtype == torch.float32
     torch.testing.assert_close(half.float(), full, rtol=0.1, atol=0.1)
+    with torch.autocast("cpu", torch.bfloat16):
+        encoded = model.encoder(clip, split.visible)
+    alone = model.decoder(model.encoder_to_decoder(encoded.float()), model.mask_token, split)
+    assert torch.equal(full, alone), "the encoder alone is in bf16"

@@ -2,11 +2,12 @@
 for.
 """
 
+import pytest
 import torch
 from torch.nn import functional as F
 
 from videomae2.architecture import IMAGENET_MEAN, IMAGENET_STD, encoder_config
-from videomae2.models.tokenizer import Tokenizer
+from videomae2.models.tokenizer import CubeEmbedding, Tokenizer
 
 from .. import tiny
 
@@ -41,3 +42,28 @@ def test_pixels_of_other_tokens_are_never_read():
 
 def test_mean_and_std_are_in_no_checkpoint():
     assert set(Tokenizer(encoder_config(tiny.settings())).state_dict()) == {"proj.weight", "proj.bias"}
+
+
+def test_the_embedding_is_called_with_one_cube_a_row():
+    tokenizer, clip, seen = Tokenizer(encoder_config(tiny.settings())), tiny.frames(), []
+    tokenizer.proj.register_forward_hook(lambda module, given, out: seen.extend((given[0].shape, out.shape)))
+    tokenizer(clip, torch.tensor([[3, 60, 7], [0, 1, 63]]))
+    assert seen == [(6, 3, 2, 8, 8), (6, 48, 1, 1, 1)]
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 2, 4, 4), (2, 3, 4, 8, 12), (3, 2, 4, 4)], ids=str)
+def test_the_embedding_is_a_convolution_for_inputs_of_any_shape(shape):
+    torch.manual_seed(0)
+    embedding, plain = CubeEmbedding(3, 6, (2, 4, 4), (2, 4, 4)), torch.nn.Conv3d(3, 6, (2, 4, 4), (2, 4, 4))
+    plain.load_state_dict(embedding.state_dict())
+    x, grads = torch.randn(shape), []
+    torch.testing.assert_close(embedding(x), plain(x))
+    for module in (embedding, plain):
+        grads.append(torch.autograd.grad(module(x).square().sum(), [module.weight, module.bias]))
+    torch.testing.assert_close(*grads)
+
+
+def test_the_embedding_refuses_what_a_convolution_refuses():
+    embedding = CubeEmbedding(3, 6, (2, 4, 4), (2, 4, 4))
+    with pytest.raises(RuntimeError, match="channels"):
+        embedding(torch.randn(5, 4, 2, 4, 4))

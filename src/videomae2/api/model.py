@@ -23,8 +23,8 @@ from videomae2.masking import draw_split
 from videomae2.metrics.accuracy import ranking
 from videomae2.models.autoencoder import Autoencoder
 from videomae2.models.build import build_autoencoder
+from videomae2.models.cpu import for_inference
 from videomae2.models.encoder import Encoder
-from videomae2.models.inference import for_inference
 from videomae2.recipes.trained import Trained, read_trained
 from videomae2.settings import MaskSettings, ModelSettings
 from videomae2.targets import cubes, denormalize, paste, reconstruction_targets

@@ -109,9 +109,9 @@ def _block_macs(config: TransformerConfig, tokens: int, queries: int | None = No
     """One block in which `queries` of the tokens (None: all) attend to all, pass the MLP and are returned."""
     width = config.width
     queries = tokens if queries is None else queries
-    key_value = 2 * tokens * width**2
+    query_key_value = 3 * tokens * width**2  # one linear layer, of all tokens whoever attends
     attention = 2 * queries * tokens * width  # query times key, weights times value
-    return key_value + attention + queries * (2 * width**2 + 2 * width * config.mlp_width)
+    return query_key_value + attention + queries * (width**2 + 2 * width * config.mlp_width)
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,11 @@ class Execution:
         """Over how many processes parameters, gradients and optimizer state are spread."""
         return self.processes if self.shard == "full" else 1
 
+    @property
+    def lean(self) -> bool:
+        """Whether blocks save only what no elementwise pass can recompute (`models/cpu/recompute.py`)."""
+        return self.device == "cpu"
+
     def writes_scores(self, keys: int) -> bool:
         """Whether training attention saves its matrix of scores for backward."""
         return self.device == "cpu" and self.precision == "bf16" and keys <= EXPLICIT_UP_TO
@@ -101,8 +106,8 @@ class Stage(NamedTuple):
     parameters: int
     """How many, not bytes."""
     wide: int = 0
-    """Of the hidden values of its MLP after GELU, and of those made again: a CPU keeps their place
-    (`models/scratch.py`).
+    """Of the hidden values of its MLP after GELU, and of those recomputed: a CPU keeps their place
+    (`models/cpu/scratch.py`).
     """
 
 
@@ -149,13 +154,20 @@ def inference_memory(
     linear = _linear_parameters(architecture)
     parameters = -(-(_FLOAT * (total - linear) + size * linear) // execution.share)
     communication = _communication(architecture, total, execution) if execution.shard == "full" else 0
-    # A CPU keeps a place for queries, keys and values of long fp32 attention (`layers.attend`).
-    apart = execution.device == "cpu" and size == _FLOAT and counts.visible >= APART_FROM
-    standing = 3 * tokens * size * width if apart else 0
-    attention = tokens * (_FLOAT * width + 5 * size * width)
-    mlp = tokens * ((2 * _FLOAT + size) * width + size * architecture.encoder.mlp_width)
-    embedding = tokens * (_FLOAT + size) * architecture.grid.cube_values
-    working = max(standing + attention, standing + mlp, embedding)
+    mlp_width, values = architecture.encoder.mlp_width, architecture.grid.cube_values
+    if execution.lean:
+        # A CPU keeps a place for queries, keys and values of long fp32 attention (`models/cpu/attention.py`).
+        apart = size == _FLOAT and counts.visible >= APART_FROM
+        standing = 3 * tokens * size * width if apart else 0
+        attention = standing + tokens * (_FLOAT * width + 5 * size * width)
+        mlp = standing + tokens * ((2 * _FLOAT + size) * width + size * mlp_width)
+        embedding = tokens * (_FLOAT + size) * values
+    else:
+        # The residual stream, its norm, and what a linear layer gives before and after its bias, or GELU.
+        attention = tokens * (2 * _FLOAT + 6 * size) * width
+        mlp = tokens * (2 * _FLOAT * width + 2 * size * mlp_width)
+        embedding = tokens * (2 * _FLOAT + 1) * values  # raw cubes, and each step of normalising them
+    working = max(attention, mlp, embedding)
     clips, buffers = _clips(architecture, execution, clip_bytes), _FLOAT * architecture.fixed_position_values
     peak = parameters + communication + buffers + clips + working
     return Memory(parameters, 0, 0, communication, buffers, clips, 0, 0, working, peak)
@@ -237,7 +249,7 @@ def _block(tower: TransformerConfig, tokens: int, queries: int | None, execution
     """One block; with `queries`, only so many of its tokens attend, pass the MLP and are returned."""
     kept, copies = (
         execution.clips * _kept_by_block(tower, tokens, queries, execution),
-        _copies(tower.block_matrices, execution),
+        _copies(_matrices_kept(tower, execution), execution),
     )
     asking = tokens if queries is None else queries
     size = execution.product_bytes
@@ -256,24 +268,33 @@ def _block(tower: TransformerConfig, tokens: int, queries: int | None, execution
     return Stage(entering, 0, kept - entering + copies + working, tower.block_parameters, wide)
 
 
+def _matrices_kept(tower: TransformerConfig, execution: Execution) -> int:
+    """Entries of one block's matrices whose copies its graph keeps: a checkpointed MLP casts its own anew."""
+    recast = execution.mlp_checkpointing and not execution.lean
+    return tower.block_matrices - (2 * tower.width * tower.mlp_width if recast else 0)
+
+
 def _kept_by_block(tower: TransformerConfig, tokens: int, queries: int | None, execution: Execution) -> int:
     """Bytes of one clip that one block saves for backward."""
     size, width = execution.product_bytes, tower.width
     asking = tokens if queries is None else queries
-    entering = tokens * _FLOAT * width
-    # Taking some tokens keeps their index and, for a norm of their own, a copy.
-    taken = 0 if queries is None else asking * (_INDEX + _FLOAT * width)
-    query_key_value = size * width * (asking + 2 * tokens)
-    between = asking * _FLOAT * width
-    hidden = 0 if execution.mlp_checkpointing else asking * size * tower.mlp_width
-    return (
-        entering
-        + taken
-        + query_key_value
-        + asking * _kept_of_attention(tower, tokens, execution)
-        + between
-        + hidden
-    )
+    stream = (tokens + asking) * _FLOAT * width  # the inputs of both norms
+    attention = asking * _kept_of_attention(tower, tokens, execution)
+    if execution.lean:
+        # Taking some tokens keeps their index and, for a norm of their own, a copy.
+        taken = 0 if queries is None else asking * (_INDEX + _FLOAT * width)
+        query_key_value = size * width * (asking + 2 * tokens)
+        hidden = 0 if execution.mlp_checkpointing else asking * size * tower.mlp_width
+        return stream + taken + query_key_value + attention + hidden
+    # Queries of all tokens lie beside their keys and values; those of some tokens are a copy.
+    taken = 0 if queries is None else asking * (_INDEX + size * width)
+    query_key_value = size * width * 3 * tokens
+    normed = (tokens + asking) * (_NORM + size * width)
+    if execution.mlp_checkpointing:
+        hidden = asking * (_FLOAT - size) * width  # the MLP's input is kept as it came, before it is cast
+    else:
+        hidden = 2 * asking * size * tower.mlp_width
+    return stream + normed + taken + query_key_value + attention + hidden
 
 
 def _kept_of_attention(tower: TransformerConfig, keys: int, execution: Execution) -> int:

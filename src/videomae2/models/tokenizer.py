@@ -6,16 +6,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from videomae2.architecture import EncoderConfig
-from videomae2.cubes import Frames, gather_cubes
-from videomae2.models.modes import product_dtype
+from videomae2.cubes import Frames, gather_cubes, unit_range
+
+
+class CubeEmbedding(nn.Conv3d):
+    """The 3-D convolution that released checkpoints store, weight [D, C, t, p, p], stride as large as its
+    kernel.
+
+    Over inputs of one kernel's size it is a single matmul, where torch's convolution, on CPUs and GPUs alike,
+    takes several times as long.
+    """
+
+    def forward(self, input: Float[Tensor, "*M C T H W"]) -> Float[Tensor, "*M D t h w"]:
+        """As nn.Conv3d; inputs of one kernel's size give [M, D, 1, 1, 1]."""
+        if input.shape[1:] != self.weight.shape[1:]:
+            return super().forward(input)
+        return F.linear(input.flatten(1), self.weight.flatten(1), self.bias)[..., None, None, None]
 
 
 class Tokenizer(nn.Module):
-    """The cube embedding. It owns mean and deviation, so that no user of the network can forget or confuse
-    them.
-
-    `proj` holds the weight [D, C, t, p, p] of the 3-D convolution that released checkpoints store; as its
-    stride is its size, it is one matrix product over the gathered cubes.
+    """The cube embedding. It owns mean and standard deviation, so that no user of the network can forget or
+    confuse them.
     """
 
     mean: Tensor
@@ -25,7 +36,7 @@ class Tokenizer(nn.Module):
         super().__init__()
         self.config = config
         cube = (config.grid.tubelet, config.grid.patch, config.grid.patch)
-        self.proj = nn.Conv3d(config.grid.channels, config.width, cube, cube)
+        self.proj = CubeEmbedding(config.grid.channels, config.width, cube, cube)
         self.register_buffer("mean", torch.empty(config.grid.channels, 1, 1, 1), persistent=False)
         self.register_buffer("std", torch.empty(config.grid.channels, 1, 1, 1), persistent=False)
         self.reset_buffers()
@@ -36,18 +47,9 @@ class Tokenizer(nn.Module):
             for channel, value in enumerate(values):
                 buffer[channel] = value
 
-    def forward(self, frames: Frames, tokens: Int[Tensor, "B V"] | None = None) -> Float[Tensor, "B M D"]:
+    def forward(self, frames: Frames, tokens: Int[Tensor, "B M"] | None = None) -> Float[Tensor, "B M D"]:
         """Embeddings of `tokens` (None: all) of a clip, uint8 or float in [0, 1]."""
-        cubes = gather_cubes(frames, self.config.grid, tokens).flatten(2)
-        weight, bias = self._raw_weights(white=255 if cubes.dtype == torch.uint8 else 1)
-        return F.linear(cubes.to(product_dtype(weight)), weight.flatten(1), bias)
-
-    def _raw_weights(self, white: int) -> tuple[Float[Tensor, "D C t p q"], Float[Tensor, "D"]]:
-        """Weights for pixels as they come, 0 to `white`: (x / white - mean) / std is folded into them.
-
-        No pass over the pixels is spent on it, and whole numbers up to 255 are exact in bf16, where
-        normalised ones are not.
-        """
-        scaled = self.proj.weight / self.std
-        assert self.proj.bias is not None
-        return scaled / white, self.proj.bias - (scaled * self.mean).sum((1, 2, 3, 4))
+        cubes = gather_cubes(frames, self.config.grid, tokens)
+        pixels = (unit_range(cubes) - self.mean) / self.std
+        embedded = self.proj(pixels.flatten(0, 1))
+        return embedded.flatten(1).unflatten(0, cubes.shape[:2])

@@ -19,7 +19,7 @@ from videomae2.errors import UserError
 from videomae2.heads.classify import Classifier, gather_scores, score_views
 from videomae2.limits import check_limits
 from videomae2.metrics.accuracy import Accuracy, ClassScore, ViewScores, ranking
-from videomae2.models.inference import for_inference
+from videomae2.models.cpu import for_inference
 from videomae2.recipes.feed import EvaluationFeed, evaluation_feed
 from videomae2.recipes.trained import read_classifier
 from videomae2.records import Failure

@@ -20,6 +20,7 @@ from videomae2.engine.task import Job, Metric
 from videomae2.errors import UserError
 from videomae2.heads.classify import build_classifier
 from videomae2.limits import check_limits
+from videomae2.models import cpu
 from videomae2.models.build import build_autoencoder, build_encoder
 from videomae2.recipes.feed import TrainingFeed, training_feed
 from videomae2.recipes.finetune import prepare_finetuning
@@ -134,6 +135,7 @@ def run_task(settings: Any, wrap: Callable[[nn.Module], nn.Module] | None = None
         folder=folder,
         best=row.best,
         evaluates=bool(settings.data.val),
+        kernels=cpu.apply,
         wrap=wrap,
         about=prepared.about.as_json(),
         finish=prepared.about.writer(folder.path),

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from videomae2.models.cpu.recompute import NormHeads, NormMlp
+from videomae2.models.cpu.scratch import Scratch
 from videomae2.models.layers import LayerNorm
-from videomae2.models.lean import norm_heads, norm_linear, norm_mlp
+
+SCRATCH = Scratch()
 
 
 def parts() -> nn.ModuleDict:
@@ -29,37 +32,37 @@ def plain_mlp(x: Tensor, made: nn.ModuleDict) -> Tensor:
     return made["second"](F.gelu(made["first"](made["norm"](x))))
 
 
-def lean_linear(x: Tensor, made: nn.ModuleDict) -> Tensor:
-    return norm_linear(x, made["norm"], made["first"].weight, made["first"].bias)
-
-
 def plain_heads(x: Tensor, made: nn.ModuleDict) -> Tensor:
     return torch.stack(plain_linear(x, made).unflatten(2, (2, 5, 2)).permute(2, 0, 3, 1, 4).unbind(0))
 
 
+def norm_heads(x: Tensor, made: nn.ModuleDict) -> tuple[Tensor, ...]:
+    norm, first = made["norm"], made["first"]
+    return NormHeads.apply(x, norm.weight, norm.bias, norm.eps, first.weight, first.bias, "qv", 5, SCRATCH)
+
+
 def lean_heads(x: Tensor, made: nn.ModuleDict) -> Tensor:
-    return torch.stack(
-        norm_heads(x, made["norm"], made["first"].weight, made["first"].bias, parts="qv", num_heads=5)
-    )
+    return torch.stack(norm_heads(x, made))
 
 
-def lean_mlp(x: Tensor, made: nn.ModuleDict) -> Tensor:
-    return norm_mlp(x, made["norm"], made["first"], made["second"])
+def lean_mlp(x: Tensor, made: nn.ModuleDict, recompute: bool = False) -> Tensor:
+    norm, first, second = made["norm"], made["first"], made["second"]
+    parameters = first.weight, first.bias, second.weight, second.bias
+    return NormMlp.apply(x, norm.weight, norm.bias, norm.eps, *parameters, recompute, SCRATCH)
 
 
 def recomputed_mlp(x: Tensor, made: nn.ModuleDict) -> Tensor:
-    return norm_mlp(x, made["norm"], made["first"], made["second"], recompute=True)
+    return lean_mlp(x, made, recompute=True)
 
 
 each_kind = pytest.mark.parametrize(
     ("lean", "plain"),
     [
-        (lean_linear, plain_linear),
         (lean_heads, plain_heads),
         (lean_mlp, plain_mlp),
         (recomputed_mlp, plain_mlp),
     ],
-    ids=["linear", "heads", "mlp", "mlp recomputed"],
+    ids=["heads", "mlp", "mlp recomputed"],
 )
 Function = Callable[[Tensor, nn.ModuleDict], Tensor]
 
@@ -113,11 +116,11 @@ def test_frozen_parameters_get_no_gradient_and_the_others_theirs(
     torch.testing.assert_close(our_grads, their_grads)
 
 
-def test_what_a_pass_makes_again_is_not_kept() -> None:
+def test_what_a_pass_recomputes_is_not_saved() -> None:
     made, x = parts(), torch.randn(2, 5, 12, requires_grad=True)
 
     def kept(function: Function) -> int:
-        """Numbers that autograd keeps beside parameters and x itself."""
+        """Values that autograd saves beside parameters and x itself."""
         known = {tensor.data_ptr() for tensor in [*made.parameters(), x]}
         saved: dict[int, int] = {}
 
@@ -131,35 +134,15 @@ def test_what_a_pass_makes_again_is_not_kept() -> None:
         return sum(saved.values())
 
     tokens, statistics = 10, 2
-    assert kept(lean_linear) == 0
+    assert kept(lambda x, made: norm_heads(x, made)[0]) == 0
     assert kept(lean_mlp) == tokens * 20
     assert kept(recomputed_mlp) == 0
     assert kept(plain_mlp) == tokens * (statistics + 12 + 20 + 20)
 
 
-def test_without_gradients_the_modules_themselves_run() -> None:
-    """Whoever swaps a layer for a quantised one, or watches it with a hook, finds it called."""
-    made, seen = parts(), []
-    made["first"].register_forward_hook(lambda *_: seen.append("first"))
-    with torch.no_grad():
-        lean_mlp(torch.randn(1, 2, 12), made)
-    assert seen == ["first"]
-
-
-@pytest.mark.parametrize("autocast", [False, True], ids=["fp32", "bf16"])
-def test_an_mlp_without_gradients_is_the_plain_one(autocast: bool) -> None:
-    made, x = parts(), torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        ours, theirs = lean_mlp(x, made), plain_mlp(x, made)
-    assert ours.dtype == theirs.dtype
-    torch.testing.assert_close(ours, theirs, rtol=0.02 if autocast else 0, atol=0.02 if autocast else 0)
-
-
 def test_heads_lie_apart_in_training_and_a_part_that_nobody_used_has_no_gradient_of_its_own() -> None:
     made, x = parts(), torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(1))
-    first, second = norm_heads(
-        x, made["norm"], made["first"].weight, made["first"].bias, parts="qv", num_heads=5
-    )
+    first, second = norm_heads(x, made)
     assert first.shape == second.shape == (2, 5, 5, 2)
     assert first.transpose(1, 2).is_contiguous(), "what attention returns lies as queries do"
     assert second.is_contiguous()

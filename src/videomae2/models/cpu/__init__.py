@@ -1,0 +1,67 @@
+"""What makes a CPU fast, behind one seam: `apply` puts it into a network of plain layers, `remove` takes it
+out again.
+
+Blocks and tokenizers get another class, and with it another `forward` of the same values; parameters, names
+in checkpoints, hooks and copies are untouched. At each call such a module looks whether it is used as it was
+written (`seam.py`), and otherwise runs the plain forward. Nothing it returns is written to again. Gradients
+that were computed here have no derivative of their own: second derivatives need `remove`.
+"""
+
+from typing import TypeVar, cast
+
+import torch
+from torch import nn
+
+from videomae2.models.cpu.block import CpuBlock
+from videomae2.models.cpu.embedding import Bf16CubeEmbedding, CpuTokenizer
+from videomae2.models.cpu.linear import Bf16Linear
+from videomae2.models.cpu.scratch import Scratch
+from videomae2.models.layers import Block
+from videomae2.models.tokenizer import CubeEmbedding, Tokenizer
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def apply(network: M) -> M:
+    """The network itself, faster on a CPU and unchanged elsewhere; again on the same network it changes
+    nothing.
+
+    To be called before a network is wrapped or compiled. Modules that are not exactly ours are left alone.
+    """
+    scratch = Scratch()
+    for module in network.modules():
+        if type(module) is Block:
+            module.__class__ = CpuBlock
+            cast(CpuBlock, module).scratch = scratch  # one for all: blocks run one after the other
+        elif type(module) is Tokenizer:
+            module.__class__ = CpuTokenizer
+    return network
+
+
+def remove(network: M) -> M:
+    """The network itself, with the plain layers that it was built of."""
+    for module in network.modules():
+        if type(module) is CpuBlock:
+            del module.scratch
+            module.__class__ = Block  # type: ignore[assignment]
+        elif type(module) is CpuTokenizer:
+            module.__class__ = Tokenizer  # type: ignore[assignment]
+    return network
+
+
+def for_inference(network: M, precision: str) -> M:
+    """The network itself in evaluation mode, fast on a CPU, for forwards in `precision`, "fp32" or "bf16".
+
+    For "bf16" its linear layers keep their weights in bf16, and each computes what it does under bf16
+    autocast, whether or not one is open: to the bit the same, without the casts of all weights at every
+    forward, a tenth of the time of one clip on a CPU. Such a network cannot be trained any further.
+    """
+    apply(network.eval())
+    if precision == "bf16":
+        for module in network.modules():
+            if type(module) is nn.Linear:
+                module.__class__ = Bf16Linear
+                module.to(torch.bfloat16)
+            elif type(module) is CubeEmbedding:
+                module.__class__ = Bf16CubeEmbedding
+    return network
