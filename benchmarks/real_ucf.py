@@ -22,7 +22,7 @@ from videomae2.data.tables.manifest import Manifest, read_manifest
 from videomae2.data.video.decode import open_video
 from videomae2.engine.log import read_lines
 from videomae2.recipes.evaluate import run_evaluation
-from videomae2.recipes.tasks import run_task
+from videomae2.recipes.train import run_task
 from videomae2.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
 
 PAGES = Path(__file__).parents[1] / "experiments" / "small"

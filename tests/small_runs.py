@@ -7,7 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from videomae2.recipes.tasks import run_task
+from videomae2.recipes.train import run_task
 from videomae2.settings import (
     DataSettings,
     FinetuneSettings,

@@ -12,7 +12,8 @@ from videomae2.engine import checkpoint
 from videomae2.engine.loop import train
 from videomae2.engine.run import Result, RunFolder
 from videomae2.engine.schedule import Plan, make_plan
-from videomae2.engine.task import Job, Metric
+from videomae2.engine.run import Metric
+from videomae2.engine.task import Job
 from videomae2.labels import Unlabelled
 from videomae2.records import Batch, Failure, StepOutput
 from videomae2.settings import OptimSettings, PretrainSettings, RunSettings

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from videomae2.engine.log import read_lines
-from videomae2.recipes.tasks import run_task
+from videomae2.recipes.train import run_task
 
 from ..engine.toys import same_tensors, without_time
 from ..small_runs import finetune_settings, pretrain_settings, write_classes

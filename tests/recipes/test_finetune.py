@@ -13,7 +13,7 @@ from videomae2.errors import UserError
 from videomae2.heads.classify import build_classifier
 from videomae2.labels import Classes
 from videomae2.recipes.finetune import Finetuning
-from videomae2.recipes.tasks import run_task
+from videomae2.recipes.train import run_task
 from videomae2.recipes.weights import load_classifier
 from videomae2.records import Batch
 from videomae2.weights import read_checkpoint, save_safetensors

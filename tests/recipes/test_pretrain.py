@@ -16,7 +16,7 @@ from videomae2.losses import masked_mse
 from videomae2.masking import draw_split
 from videomae2.models.build import build_autoencoder
 from videomae2.recipes.pretrain import Pretraining
-from videomae2.recipes.tasks import run_task
+from videomae2.recipes.train import run_task
 from videomae2.records import Batch, StepOutput
 from videomae2.settings import MaskSettings, TargetSettings
 from videomae2.targets import reconstruction_targets

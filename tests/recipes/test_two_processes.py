@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from videomae2.engine import checkpoint, parallel
 from videomae2.engine.log import read_lines
-from videomae2.recipes.tasks import run_task
+from videomae2.recipes.train import run_task
 from videomae2.settings import FinetuneSettings, PretrainSettings
 
 from ..engine.toys import all_tensors, without_time

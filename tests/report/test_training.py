@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from videomae2.config import to_toml
-from videomae2.engine.task import Metric
+from videomae2.engine.run import Metric
 from videomae2.errors import UserError
 from videomae2.recipes.tasks import TASKS, TaskRow
 from videomae2.report.page import Note, Table

@@ -27,8 +27,8 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from videomae2.engine import parallel
 from videomae2.engine.index import SafeReader
-from videomae2.files import write_atomically
 from videomae2.errors import UserError
+from videomae2.files import write_atomically
 
 STATE = "state.json"
 _PREFIX = "step-"

@@ -11,8 +11,8 @@ from typing import Any
 
 from videomae2.engine.progress import new_bar
 from videomae2.engine.run import RunFolder
-from videomae2.files import write_atomically
 from videomae2.errors import UserError
+from videomae2.files import write_atomically
 from videomae2.records import Failure
 
 PLAIN_LINE_SECONDS = 30.0

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from videomae2 import config
-from videomae2.engine import parallel
 from videomae2.errors import UserError
 from videomae2.files import write_atomically
 
@@ -72,16 +71,6 @@ class RunFolder:
             folder.write_config()
             folder.checkpoints.mkdir(exist_ok=True)
         return folder
-
-    @classmethod
-    def shared(cls, out: str | Path, settings: Any) -> "RunFolder":
-        """As `create_or_resume` in every process of a group: the main one makes and locks the folder.
-
-        What is wrong with it is raised in all of them.
-        """
-        made: list[RunFolder] = []
-        parallel.on_main(lambda: made.append(cls.create_or_resume(out, settings)))
-        return made[0] if made else cls(Path(out), settings)
 
     def write_config(self, derived: str = "") -> None:
         """Write the page that replays the run; `derived`, such as a plan's description, goes on top as
@@ -160,7 +149,15 @@ def _readable(path: Path) -> Iterator[None]:
         ) from error
 
 
-# ---- how a run ended
+# ---- how a run is judged, and how it ended
+
+
+@dataclass(frozen=True)
+class Metric:
+    """The number of an evaluation by which checkpoints are compared, and which way is better."""
+
+    name: str
+    higher_is_better: bool = True
 
 
 @dataclass(frozen=True)

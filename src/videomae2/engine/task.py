@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from videomae2.engine.run import RunFolder
+from videomae2.engine.run import Metric, RunFolder
 from videomae2.engine.schedule import Plan
 from videomae2.records import Batch, StepOutput
 from videomae2.settings import OptimSettings, RunSettings
@@ -36,14 +36,6 @@ class Task(Protocol):
     def evaluate(self, network: nn.Module) -> dict[str, float]:
         """Judge a network in evaluation mode, without gradients; the same numbers on every process."""
         ...
-
-
-@dataclass(frozen=True)
-class Metric:
-    """The number of an evaluation by which checkpoints are compared, and which way is better."""
-
-    name: str
-    higher_is_better: bool = True
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from torch import Tensor
 from videomae2.engine import parallel
 from videomae2.engine.device import autocast, choose_device, keep_freed_memory, precision_note
 from videomae2.engine.progress import row_progress, say
-from videomae2.files import write_atomically
 from videomae2.errors import UserError
+from videomae2.files import write_atomically
 from videomae2.heads.classify import Classifier, gather_scores, score_views
 from videomae2.limits import check_limits
 from videomae2.metrics.accuracy import Accuracy, ClassScore, ViewScores, ranking

@@ -1,11 +1,13 @@
 """Supervised training of a classifier; also post-pre-training on a labelled mix (paper 3.3)."""
 
 from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
 from videomae2 import chance
 from videomae2.data.augment.mixing import mixup_cutmix, soft_targets
+from videomae2.data.clips import read_class
 from videomae2.engine.progress import say
 from videomae2.errors import UserError
 from videomae2.heads.classify import Classifier, build_classifier, gather_scores, score_views
@@ -13,7 +15,8 @@ from videomae2.labels import Classes
 from videomae2.losses import soft_cross_entropy
 from videomae2.metrics.accuracy import ViewScores
 from videomae2.recipes.feed import EvaluationFeed, TrainingFeed, held_out_feed
-from videomae2.recipes.weights import About, Prepared, load_classifier, sampling_of
+from videomae2.recipes.recipe import Prepared, Recipe
+from videomae2.recipes.weights import About, load_classifier, sampling_of
 from videomae2.records import Batch, Failure, StepOutput
 from videomae2.settings import FinetuneSettings
 
@@ -118,3 +121,6 @@ def classes_of(feed: TrainingFeed, num_classes: int) -> tuple[int, tuple[str, ..
     total = num_classes or found
     names = tuple(manifest.class_names)
     return total, names if len(names) == total else ()
+
+
+RECIPE = Recipe(prepare_finetuning, read_target=read_class)

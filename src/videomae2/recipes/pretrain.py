@@ -17,7 +17,8 @@ from videomae2.masking import count_tokens, draw_split
 from videomae2.models.autoencoder import Autoencoder
 from videomae2.models.build import build_autoencoder
 from videomae2.recipes.feed import EvaluationFeed, TrainingFeed, held_out_feed
-from videomae2.recipes.weights import About, Prepared, load_pretraining, sampling_of
+from videomae2.recipes.recipe import Prepared, Recipe
+from videomae2.recipes.weights import About, load_pretraining, sampling_of
 from videomae2.records import Batch, StepOutput
 from videomae2.settings import MaskSettings, PretrainSettings, TargetSettings
 from videomae2.targets import reconstruction_targets
@@ -96,3 +97,6 @@ def prepare_pretraining(settings: PretrainSettings, feed: TrainingFeed) -> Prepa
         "target": asdict(settings.target),
     }
     return Prepared(task, About("pretrain", settings.model, extra=extra), notes)
+
+
+RECIPE = Recipe(prepare_pretraining, frames="pretrain")

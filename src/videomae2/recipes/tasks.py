@@ -1,84 +1,55 @@
-"""Every training task, one row each; and the one way in which all of them run.
+"""Every training task, one row each; the command line, the Python API, reports and weights read it.
 
-To add a task: write its settings (`settings.py`), its task object and what prepares it (a file beside
-`pretrain.py`), and add a row. The command line, the Python API, reports and weights read the table.
+To add a task: write its settings (`settings.py`), a file with its recipe beside `pretrain.py`, and a row here.
+No torch in this file: a task's recipe is imported when the task runs, so that `--help` is instant.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-from torch import nn
+from typing import Any
 
 from videomae2 import config
-from videomae2.data.clips import TargetReader, no_target, read_class
-from videomae2.engine.loop import train
-from videomae2.engine.progress import say
-from videomae2.engine.run import RunFolder
-from videomae2.engine.task import Job, Metric
+from videomae2.engine.run import Metric
 from videomae2.errors import UserError
-from videomae2.heads.classify import build_classifier
-from videomae2.limits import check_limits
-from videomae2.models import cpu
-from videomae2.models.build import build_autoencoder, build_encoder
-from videomae2.recipes.feed import TrainingFeed, training_feed
-from videomae2.recipes.finetune import prepare_finetuning
-from videomae2.recipes.pretrain import prepare_pretraining
-from videomae2.recipes.weights import Prepared
-from videomae2.settings import FinetuneSettings, ModelSettings, PretrainSettings
-from videomae2.weights import Checkpoint
+from videomae2.settings import FinetuneSettings, PretrainSettings
 
 
 @dataclass(frozen=True)
 class TaskRow:
     """What the package must know of a task.
 
-    title: what reports call it. settings: a frozen dataclass with at least the sections model, data, optim
-    and run. prepare: from settings and training data to a task with initial weights. best: the number of its
-    evaluation by which the best checkpoint is chosen. kind: what its weights are (a key of `NETWORKS`).
-    frames: how training frames are sampled, as in pre-training or as in fine-tuning (released). read_target:
-    what a row of the training manifest is labelled with, the `target` of its batches.
+    title: what reports call it. summary: what it does, for `--help`. settings: a frozen dataclass with at
+    least the sections model, data, optim and run. recipe: "module:name" of its `Recipe`, or the recipe itself.
+    kind: what its weights are (a key of `NETWORKS` in `train.py`). best: the number of its evaluation by which
+    the best checkpoint is chosen.
     """
 
     title: str
+    summary: str
     settings: type[Any]
-    prepare: Callable[[Any, TrainingFeed], Prepared]
-    best: Metric
+    recipe: Any
     kind: str
-    frames: Literal["pretrain", "finetune"]
-    read_target: TargetReader = no_target
+    best: Metric
 
 
 TASKS: dict[str, TaskRow] = {
     "pretrain": TaskRow(
         title="Pre-training",
+        summary="Pre-train on unlabelled video with dual masking.",
         settings=PretrainSettings,
-        prepare=prepare_pretraining,
-        best=Metric("loss", higher_is_better=False),
+        recipe="videomae2.recipes.pretrain:RECIPE",
         kind="pretrain",
-        frames="pretrain",
+        best=Metric("loss", higher_is_better=False),
     ),
     "finetune": TaskRow(
         title="Fine-tuning",
+        summary="Train a classifier from pre-trained weights (or from scratch); also post-pre-training.",
         settings=FinetuneSettings,
-        prepare=prepare_finetuning,
-        best=Metric("top1"),
+        recipe="videomae2.recipes.finetune:RECIPE",
         kind="classifier",
-        frames="finetune",
-        read_target=read_class,
+        best=Metric("top1"),
     ),
 }
-
-
-NETWORKS: dict[str, Callable[[ModelSettings, Checkpoint], nn.Module]] = {
-    "pretrain": lambda settings, checkpoint: build_autoencoder(settings),
-    "classifier": lambda settings, checkpoint: build_classifier(settings, checkpoint.num_classes or 0),
-    "encoder": lambda settings, checkpoint: build_encoder(
-        settings, final_norm="encoder.norm.weight" in checkpoint.state
-    ),
-}
-"""Which network each kind of weights fills."""
 
 
 def task_of(settings: Any) -> str:
@@ -91,9 +62,7 @@ def task_of(settings: Any) -> str:
 
 
 def run_settings(folder: str | Path) -> Any:
-    """The settings that a run's config.toml replays. UserError: no run there, or one of no task in the
-    table.
-    """
+    """The settings that a run's config.toml replays; UserError where there is no run of a task of the table."""
     page = Path(folder) / "config.toml"
     if not page.is_file():
         raise UserError(
@@ -107,38 +76,3 @@ def run_settings(folder: str | Path) -> Any:
     raise UserError(
         f"{page} does not say which kind of run it is (its first line names one of {', '.join(kinds)})"
     )
-
-
-def run_task(settings: Any, wrap: Callable[[nn.Module], nn.Module] | None = None) -> Path:
-    """Train to the end of the plan, resuming where an earlier start left off; the run's folder comes back.
-
-    The folder ends with `model.safetensors` (averaged weights where an average was kept), which says what its
-    user must know. UserError for anything in the settings, the data or the initial weights that cannot work,
-    before the folder is touched. `wrap` spreads the network over processes in another way than DDP.
-    """
-    name = task_of(settings)
-    row = TASKS[name]
-    check_limits(settings)
-    sections = (settings.data, settings.model, settings.optim, settings.run)
-    feed = training_feed(*sections, row.frames, row.read_target)
-    plan = feed.plan()
-    prepared = row.prepare(settings, feed)
-    folder = RunFolder.shared(settings.run.out, settings)
-    for note in prepared.notes:
-        say(note)
-    job = Job(
-        name=name,
-        batches=feed,
-        plan=plan,
-        optim=settings.optim,
-        run=settings.run,
-        folder=folder,
-        best=row.best,
-        evaluates=bool(settings.data.val),
-        kernels=cpu.apply,
-        wrap=wrap,
-        about=prepared.about.as_json(),
-        finish=prepared.about.writer(folder.path),
-    )
-    train(prepared.task, job)
-    return folder.path

@@ -11,7 +11,7 @@ from torch import nn
 
 from videomae2.errors import UserError
 from videomae2.heads.classify import Classifier
-from videomae2.recipes.tasks import NETWORKS
+from videomae2.recipes.train import NETWORKS
 from videomae2.recipes.weights import read_weights
 from videomae2.settings import ModelSettings
 from videomae2.weights import Checkpoint, LoadReport, load_into

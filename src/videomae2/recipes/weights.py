@@ -12,7 +12,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from videomae2.engine import checkpoint as checkpoints
-from videomae2.engine.task import Task
 from videomae2.errors import UserError
 from videomae2.settings import DataSettings, ModelSettings
 from videomae2.weights import Checkpoint, LoadReport, load_into, read_checkpoint, save_safetensors, slice_head
@@ -61,17 +60,6 @@ class About:
                 )
 
         return write
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A task whose network has its initial weights, what those weights must carry, and what to say of
-    them.
-    """
-
-    task: Task
-    about: About
-    notes: tuple[str, ...] = ()
 
 
 def sampling_of(data: DataSettings) -> dict[str, Any]:

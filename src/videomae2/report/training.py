@@ -12,7 +12,7 @@ from typing import Any
 
 from videomae2 import config
 from videomae2.engine.log import read_lines
-from videomae2.engine.task import Metric
+from videomae2.engine.run import Metric
 from videomae2.recipes.tasks import TASKS, run_settings, task_of
 from videomae2.report.curves import LogLine, curve_blocks, parted
 from videomae2.report.measures import AVERAGED, measure

@@ -1,0 +1,86 @@
+"""The one way in which every training task runs: data, task, folder, engine, weights."""
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from videomae2.engine import parallel
+from videomae2.engine.loop import train
+from videomae2.engine.progress import say
+from videomae2.engine.run import RunFolder
+from videomae2.engine.task import Job
+from videomae2.heads.classify import build_classifier
+from videomae2.limits import check_limits
+from videomae2.models import cpu
+from videomae2.models.build import build_autoencoder, build_encoder
+from videomae2.recipes.feed import training_feed
+from videomae2.recipes.recipe import Recipe
+from videomae2.recipes.tasks import TASKS, task_of
+from videomae2.settings import ModelSettings
+from videomae2.weights import Checkpoint
+
+NETWORKS: dict[str, Callable[[ModelSettings, Checkpoint], nn.Module]] = {
+    "pretrain": lambda settings, checkpoint: build_autoencoder(settings),
+    "classifier": lambda settings, checkpoint: build_classifier(settings, checkpoint.num_classes or 0),
+    "encoder": lambda settings, checkpoint: build_encoder(
+        settings, final_norm="encoder.norm.weight" in checkpoint.state
+    ),
+}
+"""Which network each kind of weights fills."""
+
+
+def run_task(settings: Any, wrap: Callable[[nn.Module], nn.Module] | None = None) -> Path:
+    """Train to the end of the plan, resuming where an earlier start left off; the run's folder comes back.
+
+    The folder ends with `model.safetensors` (averaged weights where an average was kept), which says what its
+    user must know. UserError for anything in the settings, the data or the initial weights that cannot work,
+    before the folder is touched. `wrap` spreads the network over processes in another way than DDP.
+    """
+    name = task_of(settings)
+    row, recipe = TASKS[name], recipe_of(name)
+    check_limits(settings)
+    sections = (settings.data, settings.model, settings.optim, settings.run)
+    feed = training_feed(*sections, recipe.frames, recipe.read_target)
+    plan = feed.plan()
+    prepared = recipe.prepare(settings, feed)
+    folder = _shared_folder(settings)
+    for note in prepared.notes:
+        say(note)
+    job = Job(
+        name=name,
+        batches=feed,
+        plan=plan,
+        optim=settings.optim,
+        run=settings.run,
+        folder=folder,
+        best=row.best,
+        evaluates=bool(settings.data.val),
+        kernels=cpu.apply,
+        wrap=wrap,
+        about=prepared.about.as_json(),
+        finish=prepared.about.writer(folder.path),
+    )
+    train(prepared.task, job)
+    return folder.path
+
+
+def recipe_of(name: str) -> Recipe:
+    """The recipe of a task of the table, imported where the row only names it."""
+    recipe = TASKS[name].recipe
+    if isinstance(recipe, str):
+        module, _, attribute = recipe.partition(":")
+        recipe = getattr(import_module(module), attribute)
+    return recipe
+
+
+def _shared_folder(settings: Any) -> RunFolder:
+    """The run's folder in every process of a group: the main one makes and locks it.
+
+    What is wrong with it is raised in all of them.
+    """
+    made: list[RunFolder] = []
+    parallel.on_main(lambda: made.append(RunFolder.create_or_resume(settings.run.out, settings)))
+    return made[0] if made else RunFolder(Path(settings.run.out), settings)
