@@ -174,6 +174,15 @@ def test_bf16_answers_almost_as_fp32(runs: SmallRuns, clip: Path) -> None:
     assert drawn[1] == pytest.approx(drawn[0], rel=0.02)
 
 
+def test_a_bf16_module_computes_the_same_with_and_without_autocast(runs: SmallRuns, clip: Path) -> None:
+    model = load(str(runs.finetuned), device="cpu", precision="bf16")
+    frames = views_of(clip, model.settings, model.data)
+    with torch.no_grad():
+        bare = model.module(frames)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(model.module(frames), bare)
+
+
 def test_a_precision_that_there_is_not_is_refused(runs: SmallRuns) -> None:
     with pytest.raises(UserError, match="expected precision fp32 or bf16, got 'fp16'"):
         load(str(runs.finetuned), precision="fp16")

@@ -7,7 +7,7 @@ import pytest
 
 from videomae2.cli import main as cli
 from videomae2.engine.log import read_lines
-from videomae2.quickstart import plan
+from videomae2.quickstart import plan, story
 
 ARMS = {"pretrained", "scratch", "shuffled", "pretrained, tested shuffled"}
 
@@ -47,6 +47,8 @@ def test_it_leaves_a_report_a_summary_and_every_run(
         "Reconstruction of",
         "Confusion matrix",
         "Per class",
+        "The network starts from random weights.",
+        "So shuffled frames are worth 25 % at most",  # four of eight classes share an axis
     ):
         assert said in page
     assert page.count("data:image/png;base64,") >= 7
@@ -72,6 +74,14 @@ def test_the_three_sets_share_no_video_and_hold_every_class(tmp_path: Path) -> N
     for manifest in (sets["labelled"], sets["held_out"]):
         assert set(manifest.labels().tolist()) == set(range(8))
         assert tuple(manifest.class_names) == plan.SPRITES.classes
+
+
+def test_pretraining_starts_from_random_weights_as_the_report_says(tmp_path: Path) -> None:
+    assert plan.pretraining(tmp_path / "m.csv", tmp_path / "a", 0).init == ""
+
+
+def test_every_arm_has_its_words() -> None:
+    assert set(story.ARMS) == ARMS
 
 
 def test_the_arms_differ_in_their_start_and_their_frame_order_alone(tmp_path: Path) -> None:

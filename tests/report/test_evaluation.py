@@ -4,7 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from videomae2.api.jobs import evaluate
-from videomae2.report.evaluation import evaluation_blocks, write_evaluation_report
+from videomae2.metrics.accuracy import ClassScore
+from videomae2.report.evaluation import class_table, evaluation_blocks, write_evaluation_report
 from videomae2.report.page import Table
 from videomae2.settings import EvaluateSettings
 
@@ -27,5 +28,14 @@ def test_an_evaluation_report_shows_tables_and_failures(runs: SmallRuns, tmp_pat
     for expected in ("Confusion matrix", "Per class", failed, "none.mp4", left):
         assert expected in html
     assert html == write_evaluation_report(evaluation, tmp_path / "again").read_text(encoding="utf-8")
-    tables = [block for block in evaluation_blocks(evaluation, folded=True) if isinstance(block, Table)]
-    assert [table.title for table in tables if table.folded] == ["Per class"]
+    assert not any(block.folded for block in evaluation_blocks(evaluation) if isinstance(block, Table))
+    assert class_table(evaluation.classes, evaluation.class_names, folded=True).folded
+
+
+def test_classes_without_videos_have_no_accuracy() -> None:
+    classes = [ClassScore(0, 4, 1, 3, 4), ClassScore(1, 0, 0, 0, 0), ClassScore(2, 2, 0, 1, None)]
+    assert class_table(classes, ["a", "b", "c"]).rows == [
+        ["a", "4", "1", "3", "75.0 %", "100.0 %"],
+        ["b", "0", "0", "0", "n/a", "n/a"],
+        ["c", "2", "0", "1", "50.0 %", "n/a"],
+    ]

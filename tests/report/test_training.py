@@ -118,13 +118,17 @@ def test_key_numbers_say_where_a_run_stands() -> None:
 
 
 @pytest.mark.parametrize(("best", "expected"), [(LOSS, ("1", "0.25")), (Metric("loss"), ("2", "0.75"))])
-def test_the_best_number_is_the_first_of_either_weights(best: Metric, expected: tuple[str, str]) -> None:
+def test_the_best_number_of_either_weights_is_shown_if_it_is_not_the_last(
+    best: Metric, expected: tuple[str, str]
+) -> None:
     lines: list[dict[str, Any]] = [
         {"step": 1, "evaluation": {"loss": 0.5, "ema_loss": 0.25}},
         {"step": 2, "evaluation": {"loss": 0.25, "ema_loss": 0.75}},
+        {"step": 3, "evaluation": {"loss": 0.5, "ema_loss": 0.5}},
     ]
     step, value = expected
     assert key_numbers(lines, best).items[-1] == (f"best loss, step {step}", value)
+    assert "best" not in str(key_numbers(lines[:1], best).items)
 
 
 def test_the_last_evaluation_is_a_table_where_it_has_several_numbers() -> None:

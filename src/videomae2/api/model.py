@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from videomae2 import chance, visualize
 from videomae2.api.reconstruction import Reconstruction
 from videomae2.api.views import Video, trained_sampling, views_of
-from videomae2.engine.device import autocast, choose_device
+from videomae2.engine.device import choose_device
 from videomae2.errors import UserError
 from videomae2.geometry import TokenGrid
 from videomae2.heads.classify import Classifier, build_classifier
@@ -51,8 +51,8 @@ class Model:
 
     `module` is the network itself (in evaluation mode), `settings` its `ModelSettings`, `class_names` one
     name for each class (numbers where the weights name none; empty without a head), `report` what became of
-    every tensor. With `precision` "bf16" the methods run under bf16 autocast, and whoever calls `module`
-    must do so too.
+    every tensor. With `precision` "bf16" linear layers hold bf16 weights and compute as under autocast;
+    whoever calls `module` needs none.
     """
 
     def __init__(self, trained: Trained[Any], precision: str = "fp32") -> None:
@@ -135,8 +135,7 @@ class Model:
         grid, normalize = self.grid, self.normalize
         sample = torch.tensor([chance.key(seed, "reconstruction mask")], device=self.device)
         split = draw_split(grid, self._mask(mask_ratio), sample)
-        with autocast(self.device, self.precision):
-            prediction = autoencoder(frames, split).float()
+        prediction = autoencoder(frames, split).float()
         error = masked_mse(prediction, reconstruction_targets(frames, grid, split.targets, normalize))
         pixels = denormalize(prediction, cubes(frames, grid, split.targets), grid, normalize)
         rebuilt = paste(pixels, split.targets, grid, frames.float() / 255)
@@ -146,11 +145,8 @@ class Model:
 
     def _forward(self, network: Callable[[Tensor], Tensor], views: Tensor) -> Tensor:
         """What a network makes of some views, a few at a time: fp32, on the CPU."""
-        with autocast(self.device, self.precision):
-            parts = [
-                network(part.to(self.device)).float().cpu() for part in torch.split(views, VIEWS_AT_ONCE)
-            ]
-        return torch.cat(parts)
+        parts = torch.split(views, VIEWS_AT_ONCE)
+        return torch.cat([network(part.to(self.device)).float().cpu() for part in parts])
 
     def _pooled(self, frames: Tensor) -> Float[Tensor, "B D"]:
         """What a head reads, or would read: the mean over tokens where no head says otherwise."""
@@ -198,7 +194,7 @@ def load(
 
     `weights` is a run's folder, a `.safetensors`, a released `.pth`, a `transformers` folder or a hub name.
     `device` is auto, cpu or cuda; `use_ema` takes a run's averaged weights where it has them; `precision` is
-    fp32, or bf16 for autocast, about three times as fast where the processor has bf16 arithmetic. `changes`
+    fp32, or bf16, about three times as fast where the processor has bf16 arithmetic. `changes`
     are settings of the model: num_frames=32 or size=288 interpolate its positions; name="vit_b16" says what a
     foreign file does not. UserError with what to try.
     """

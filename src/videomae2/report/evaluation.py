@@ -9,6 +9,8 @@ from videomae2.report import charts
 from videomae2.report.measures import percent
 from videomae2.report.page import Block, Figure, Numbers, Page, Table, count, write_page
 
+SHOWN_CLASSES = 30
+"""Tables of more classes are folded: the page goes on below them."""
 MOST_CONFUSED = 10
 """Pairs of classes listed as most often confused."""
 
@@ -19,15 +21,15 @@ def write_evaluation_report(evaluation: Evaluation, out: str | Path) -> Path:
     return write_page(Page("Evaluation", subtitle, evaluation_blocks(evaluation)), Path(out) / "report.html")
 
 
-def evaluation_blocks(evaluation: Evaluation, folded: bool = False) -> list[Block]:
-    """The blocks of an evaluation's report, for pages that show several."""
+def evaluation_blocks(evaluation: Evaluation) -> list[Block]:
+    """Key numbers, the confusion matrix, tables by class and by confusion, and the videos that failed."""
     names = evaluation.class_names
     matrix = charts.confusion_matrix(evaluation.confusion, names)
     caption = "Each row is a true class; colours are shares of the row, numbers are videos."
     blocks: list[Block] = [
         _numbers(evaluation),
         Figure("Confusion matrix", matrix, caption),
-        class_table(evaluation.classes, names, folded or len(names) > 30),
+        class_table(evaluation.classes, names, folded=len(names) > SHOWN_CLASSES),
     ]
     confused = _confused(evaluation)
     if confused:
@@ -41,7 +43,7 @@ def evaluation_blocks(evaluation: Evaluation, folded: bool = False) -> list[Bloc
 
 
 def class_table(classes: Sequence[ClassScore], names: Sequence[str], folded: bool = False) -> Table:
-    """One line for each class."""
+    """One line for each class, in the order of the class numbers."""
     rows = [
         [
             names[each.label],

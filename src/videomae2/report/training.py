@@ -64,7 +64,7 @@ def key_numbers(lines: Sequence[LogLine], best: Metric) -> Numbers:
 
 
 def _judged(evaluations: Sequence[LogLine], best: Metric) -> list[tuple[str, str]]:
-    """The last value of the number that matters, of either weights, and where it was best."""
+    """The last value of the number that matters, of either weights, and the best one if that is older."""
     row, keys = measure(best.name), (best.name, AVERAGED + best.name)
     found = [
         (line["evaluation"][key], line["step"])
@@ -77,9 +77,9 @@ def _judged(evaluations: Sequence[LogLine], best: Metric) -> list[tuple[str, str
     last = evaluations[-1]["evaluation"]
     names = (f"validation {row.name}", f"{row.name}, averaged weights")
     items = [(name, row.written(last[key])) for name, key in zip(names, keys, strict=True) if key in last]
-    if len(evaluations) > 1:
-        # As the engine keeps the best checkpoint: the first of equals.
-        value, step = (max if best.higher_is_better else min)(found, key=lambda each: each[0])
+    # The first of equals, as the engine chooses the checkpoint that it keeps.
+    value, step = (max if best.higher_is_better else min)(found, key=lambda each: each[0])
+    if step != evaluations[-1]["step"]:
         items.append((f"best {row.name}, step {step:,}", row.written(value)))
     return items
 
