@@ -60,7 +60,9 @@ def never(*_: Any) -> Any:
 @pytest.fixture
 def reversed_row(monkeypatch: pytest.MonkeyPatch) -> None:
     """A row of the table, as whoever adds a task writes it."""
-    row = TaskRow("Was it reversed?", ReversedSettings, never, Metric("accuracy"), "classifier", "finetune")
+    row = TaskRow(
+        "Was it reversed?", "Tell the order.", ReversedSettings, never, "classifier", Metric("accuracy")
+    )
     monkeypatch.setitem(TASKS, "reversed", row)
 
 
