@@ -168,7 +168,7 @@ def test_missing_things_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no video file"):
         read_manifest(tmp_path)
     pq.write_table(pa.table({"file": ["a.mp4"]}), tmp_path / "a.parquet")
-    with pytest.raises(UserError, match=r"has no column named path \(its columns: file\)"):
+    with pytest.raises(UserError, match="expected a column named path, got columns file"):
         read_manifest(tmp_path / "a.parquet")
 
 

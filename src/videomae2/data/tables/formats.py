@@ -204,7 +204,9 @@ def conform(table: pa.Table, where: str) -> pa.Table:
     """Known columns in the types they are read as; nothing is copied where they already are."""
     if "path" not in table.column_names:
         got = ", ".join(table.column_names) or "none"
-        raise UserError(f"{where}: expected a column path among {', '.join(ROW_COLUMNS)}, got columns {got}")
+        raise UserError(
+            f"{where}: expected a column named path, got columns {got}; known are {', '.join(ROW_COLUMNS)}"
+        )
     for position, name in enumerate(table.column_names):
         if name not in ROW_COLUMNS:
             continue
