@@ -47,7 +47,7 @@ class Target(Record):
                 joined[name] = torch.cat(values)
         return cls(**joined)
 
-    def placed(self: T, placement: Placement) -> T:
+    def placed(self: T, placement: Placement) -> T:  # noqa: ARG002 - kinds with a place use it
         """The target of one clip as seen through its placement: the same, unless the kind has a place."""
         return self
 

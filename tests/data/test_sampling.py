@@ -1,6 +1,6 @@
-"""Which frames a clip takes: ranges, short videos, one view, and time. Equality with the released code is in
-tests/parity.
-"""
+"""Which frames a clip takes: ranges, short videos, one view, time; tests/parity compares with released."""
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -84,7 +84,7 @@ def test_by_timestamps_agrees_with_by_time_and_follows_pauses() -> None:
 
 
 def test_nonsense_is_refused_in_words() -> None:
-    for wrong, words in [
+    refused: list[tuple[Callable[[], object], str]] = [
         (lambda: sampling.dense_val(0), "0 frames"),
         (lambda: sampling.dense_val(10, 16, 0), "at least 1"),
         (lambda: sampling.dense_test_views(10, clips=0), "at least 1"),
@@ -93,6 +93,7 @@ def test_nonsense_is_refused_in_words() -> None:
         (lambda: sampling.by_time(10, 0.0, 12.0), "frame rate above 0 to sample by time, got 0.0"),
         (lambda: sampling.by_time(10, 30.0, 0.0), "positive target_fps"),
         (lambda: sampling.crop_offsets(10, 20, 0), "at least 1 crop of a view, got 0"),
-    ]:
+    ]
+    for wrong, words in refused:
         with pytest.raises(UserError, match=words):
             wrong()

@@ -120,7 +120,7 @@ def run_task(settings: Any, wrap: Callable[[nn.Module], nn.Module] | None = None
     row = TASKS[name]
     check_limits(settings)
     sections = (settings.data, settings.model, settings.optim, settings.run)
-    feed = training_feed(*sections, row.frames, row.read_target)
+    feed = training_feed(*sections, row.frames, read_target=row.read_target)
     plan = feed.plan()
     prepared = row.prepare(settings, feed)
     folder = RunFolder.shared(settings.run.out, settings)

@@ -98,9 +98,9 @@ class RandAugment:
             values[match[1]] = float(match[2])
         if head != "rand" or values["m"] > MAX_LEVEL or values["n"] < 1 or values["n"] % 1:
             raise UserError(
-                "expected rand_augment like rand-mM-nN-mstdS-incI with M from 0 to 10, N whole operations, S the "
-                f"standard deviation of M, I 0 or 1, got {text!r}; try rand-m7-n4-mstd0.5-inc1, or an empty text "
-                "for none"
+                "expected rand_augment like rand-mM-nN-mstdS-incI with M from 0 to 10, N whole operations, S "
+                f"the standard deviation of M, I 0 or 1, got {text!r}; try rand-m7-n4-mstd0.5-inc1, or an "
+                "empty text for none"
             )
         return cls(values["m"], int(values["n"]), values["mstd"], bool(values["inc"]))
 

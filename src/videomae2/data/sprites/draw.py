@@ -45,7 +45,7 @@ def write_sprites(
     settings: SpriteSettings | None = None,
     workers: int = 2,
     first: int = 0,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Path:
     """Write videos `first` to `first + num_videos` of a set into `out`; the path of the manifest comes back.
 

@@ -1,4 +1,4 @@
-"""Draws sprite videos in memory: pictures that move by class before a dimmed photograph, with boxes and times.
+"""Draws sprite videos in memory: pictures that move by class before a dimmed photograph.
 
 Every action is a set of rates. Position lives on a torus (what leaves on one side enters on the other) and
 starts anywhere; size and turn start anywhere too. So position, size and turn have the same uniform
@@ -212,7 +212,7 @@ def _script(
 
 
 def _paint(frames: Tensor, art: Tensor, path: Track) -> tuple[Tensor, Tensor]:
-    """Frames with the sprite before them, and its alpha [T, H, W]; what leaves on one side enters opposite."""
+    """Frames with the sprite before them, and its alpha [T, H, W]; what leaves one side enters opposite."""
     count, side = frames.shape[0], frames.shape[-1]
     centre = (torch.arange(side, dtype=torch.float32) + 0.5) / side
     x, y, size, turn = (

@@ -30,7 +30,7 @@ CLASSES = b"class_names"
 
 @dataclass(frozen=True)
 class Listing:
-    """A table of rows, the folder its relative paths start from, its classes, and the file it is mapped from."""
+    """A table of rows, where its relative paths start from, its classes, and the file it is mapped from."""
 
     table: pa.Table
     folder: str
@@ -181,7 +181,7 @@ def _must_be_text(path: Path) -> None:
     with path.open("rb") as file:
         if b"\0" in file.read(4096):
             raise UserError(
-                f"{path} is neither a video by its name nor a text; give a .csv, .arrow, .parquet or list file"
+                f"{path} is neither a video by its name nor a text; try a .csv, .arrow, .parquet or list file"
             )
 
 
@@ -235,7 +235,8 @@ def one_piece(column: pa.ChunkedArray) -> pa.Array:
 
 def stored_names(table: pa.Table) -> list[str]:
     """The names of classes that the table carries."""
-    return json.loads((table.schema.metadata or {}).get(CLASSES, b"[]"))
+    names: list[str] = json.loads((table.schema.metadata or {}).get(CLASSES, b"[]"))
+    return names
 
 
 def one_line(error: Exception) -> str:

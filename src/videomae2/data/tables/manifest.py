@@ -72,7 +72,7 @@ class Manifest:
         self.num_classes = num_classes if num_classes else counted
 
     def __len__(self) -> int:
-        return self.table.num_rows
+        return int(self.table.num_rows)
 
     def __repr__(self) -> str:
         return f"Manifest({self.where}: {len(self)} rows, {self.num_classes} classes)"
@@ -101,8 +101,8 @@ class Manifest:
         missing = np.flatnonzero(self.labels() < 0)
         if len(missing):
             raise UserError(
-                f"{len(missing)} of {len(self)} rows have no label (first: {self.row(int(missing[0])).path}), "
-                f"but {purpose} needs one for each; add a label column or class folders"
+                f"{len(missing)} of {len(self)} rows have no label (first: {self.row(int(missing[0])).path})"
+                f", but {purpose} needs one for each; add a label column or class folders"
             )
 
     def subset(self, rows: Any) -> "Manifest":

@@ -50,7 +50,8 @@ class FrameIndex:
 
     def stamp(self, packet: Any) -> int | None:
         """The time by which a key packet is found again after a seek."""
-        return packet.dts if self.known_by == "container" else packet.pts
+        time: int | None = packet.dts if self.known_by == "container" else packet.pts
+        return time
 
 
 def remembered(key: tuple[str | int, ...] | None) -> FrameIndex | None:

@@ -146,7 +146,7 @@ class FrameStream:
 
     def _decode(self, packet: Any) -> list[Any]:
         try:
-            frames = self.stream.codec_context.decode(packet)
+            frames: list[Any] = self.stream.codec_context.decode(packet)
         except av.error.EOFError:  # flushed a second time: it holds nothing more
             return []
         except av.error.FFmpegError as error:
