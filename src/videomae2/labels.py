@@ -175,6 +175,8 @@ class Boxes(Ragged):
 
     def placed(self, placement: Placement) -> "Boxes":
         """The boxes of one clip in its pixels, cut off at its edges; those outside are dropped."""
+        if len(self) != 1:
+            raise UserError(f"expected the boxes of one clip to place, got those of {len(self)} clips")
         xyxy, survives = placement.to_clip(self.xyxy)
         kept = (None if part is None else part[survives] for part in (self.labels, self.scores))
         return Boxes.one(xyxy[survives], *kept)

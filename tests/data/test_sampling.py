@@ -61,6 +61,26 @@ def test_one_view_is_the_middle_one() -> None:
     assert sampling.crop_offsets(224, 298, crops=1).tolist() == [37]
 
 
+@pytest.mark.parametrize("num_frames", [5, 70, 301])
+def test_samplers_are_the_functions_with_a_length(num_frames: int) -> None:
+    window, dense, segments = sampling.RandomWindow(8), sampling.Dense(8), sampling.Segments(8)
+    samplers: list[tuple[sampling.Sampler, np.ndarray]] = [
+        (window, sampling.pretrain_indices(num_frames, 8, 4, generator=generator(3))),
+        (dense, sampling.dense_train(num_frames, 8, 4, generator=generator(3))),
+        (segments, sampling.segments_train(num_frames, 8, generator=generator(3))),
+    ]
+    for drawn, expected in samplers:
+        np.testing.assert_array_equal(drawn(num_frames, 4, generator(3)), expected)
+    for views, expected in [
+        (dense.views(num_frames, 4, 1), sampling.dense_val(num_frames, 8, 4)[None]),
+        (dense.views(num_frames, 4, 3), sampling.dense_test_views(num_frames, 8, 4, 3)),
+        (segments.views(num_frames, 4, 1), sampling.segments_val(num_frames, 8)[None]),
+        (segments.views(num_frames, 4, 2), sampling.segments_test_views(num_frames, 8, 2)),
+    ]:
+        np.testing.assert_array_equal(views, expected)
+    assert set(sampling.SAMPLERS) == {"dense", "segments"}
+
+
 def test_short_videos_repeat_the_last_frame_reached() -> None:
     assert sampling.pretrain_indices(10, start=0).tolist() == [0, 4] + [8] * 14
     assert sampling.pretrain_indices(1, 4, 4, generator=generator()).tolist() == [0, 0, 0, 0]
