@@ -44,7 +44,7 @@ class Target(Record):
             elif any(value is None for value in values):
                 raise UserError(f"expected {name} for all clips of a batch or for none, got it for some")
             else:
-                joined[name] = torch.cat(values)
+                joined[name] = torch.cat(values)  # every part has the axis of clips already
         return cls(**joined)
 
     def placed(self: T, placement: Placement) -> T:  # noqa: ARG002 - kinds with a place use it
@@ -130,7 +130,8 @@ class Ragged(Target):
     """Base of the kinds with a varying number of things a clip: the things of all clips in one row, in order.
 
     `counts` [B] says how many belong to each clip, `labels` int64 [A] the class of each thing or float
-    [A, K] several classes of each, `scores` float [A] how sure a prediction is.
+    [A, K] several classes of each, `scores` float [A] how sure a prediction is. Not padded: pooling over
+    boxes gathers by `clip`, and a loss over things needs no mask of what is padding.
     """
 
     counts: Int[Tensor, "B"]

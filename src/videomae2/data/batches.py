@@ -212,8 +212,10 @@ def _collate_training(items: list[list[Clip] | list[Failure]]) -> _Parcel:
         broken += [failure for clip in read for failure in clip.failures]
         clips += read
         failures += broken
+        # Every row that was tried counts: the broken ones and the one that took their place.
         asked += len(broken) + bool(read)
         stuck |= not read
+    # A row that broke twice in a batch is named once in its record; the share above counts it twice.
     unique = tuple({failure.row: failure for failure in failures}.values())
     return _Parcel(None if stuck else _batch(clips, unique), asked, tuple(failures))
 

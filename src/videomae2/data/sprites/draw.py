@@ -69,6 +69,7 @@ def write_sprites(
     _replace(out / "boxes.json", json.dumps({row["path"]: row["objects"] for row in rows}))
     _replace(out / "segments.json", json.dumps(_activitynet(rows, settings)))
     _replace(out / "classes.json", json.dumps(settings.classes))
+    # Last, so that a folder with a manifest holds a whole set.
     _replace(out / "manifest.csv", _table(rows))
     return out / "manifest.csv"
 

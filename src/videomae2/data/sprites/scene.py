@@ -205,6 +205,7 @@ def _script(
     while len(labels) < count:
         step = int(chance.integers(1, classes)) if classes > 1 else 0
         labels.append((labels[-1] + step) % classes)
+    # Each action gets two frames, the fewest that show a motion, and a random share of the rest.
     spare = settings.num_frames - 2 * count
     shares = np.floor(np.cumsum(chance.dirichlet(np.full(count, 4.0))) * spare).astype(int)
     shares[-1] = spare
@@ -218,6 +219,7 @@ def _paint(frames: Tensor, art: Tensor, path: Track) -> tuple[Tensor, Tensor]:
     x, y, size, turn = (
         torch.from_numpy(np.asarray(v, np.float32)) for v in (path.x, path.y, path.size, path.turn)
     )
+    # The shortest way round the torus, in which a sprite half out on the right is half in on the left.
     dx = torch.remainder(centre[None] - x[:, None] + 0.5, 1.0) - 0.5
     dy = torch.remainder(centre[None] - y[:, None] + 0.5, 1.0) - 0.5
     dx, dy = (dx * 2 / size[:, None])[:, None, :], (dy * 2 / size[:, None])[:, :, None]

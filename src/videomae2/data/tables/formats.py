@@ -67,6 +67,7 @@ def read(path: Path, class_names: list[str] | None, list_format: ListFormat, pat
             )
         table, mapped = _csv(path) if named else read_list(path, list_format, pattern), ""
     table, names = _number_labels(table, class_names, str(path))
+    # Workers map the file again by its path, which would lose labels or names that were given here.
     return Listing(
         table, str(path.parent), names, mapped if names is None or names == stored_names(table) else ""
     )
@@ -104,6 +105,7 @@ def _parquet(path: Path) -> pa.Table:
 def _csv(path: Path) -> pa.Table:
     import pyarrow.csv
 
+    # The label's type is left to be found: it may be a number or a name.
     numbers = {name: pa.int64() for name in INTEGERS if name != "label"}
     options = pyarrow.csv.ConvertOptions(
         column_types={"path": pa.string(), "source": pa.string(), "pattern": pa.string(), **numbers},

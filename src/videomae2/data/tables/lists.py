@@ -99,6 +99,7 @@ def _split_lines(path: Path) -> tuple[list[int], list[str], np.ndarray]:
                 continue
             if count < 0:
                 separator, count = _layout(text, f"{path}, line {place}")
+            # From the right: a path may hold spaces, numbers do not.
             name, *cells = text.rsplit(separator, count) if count else (text,)
             try:
                 after = [int(cell) for cell in cells]

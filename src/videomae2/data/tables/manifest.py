@@ -63,6 +63,7 @@ class Manifest:
         mapped_from: str = "",
         where: str = "the manifest",
     ) -> None:
+        # One chunk a column, so that a cell is found by its row number alone.
         self.table, self.root, self.where = conform(table, where).combine_chunks(), root, where
         self.class_names = list(class_names) if class_names else stored_names(table)
         self._mapped_from = mapped_from
@@ -114,6 +115,7 @@ class Manifest:
 
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in self.__dict__.items() if name not in ("_numbers", "_texts")}
+        # A worker maps the file itself: the pages are shared, and a million rows need not be sent.
         if self._mapped_from:
             state["table"] = None
         return state

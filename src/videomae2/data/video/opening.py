@@ -44,6 +44,7 @@ def open_container(source: VideoSource, name: str) -> tuple[Any, Any]:
     """PyAV's container, and the file behind a URL that must be closed with it, if any. DecodeError."""
     file = None
     try:
+        # A tag in a strange encoding must not make a video unreadable: hence metadata_errors.
         if not isinstance(source, str | Path):
             source.seek(0)
             return av.open(source, metadata_errors="replace"), None
