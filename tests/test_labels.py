@@ -53,6 +53,8 @@ def test_only_boxes_follow_a_placement() -> None:
     assert boxes.xyxy.tolist() == [[1, 2, 5, 8]] and boxes.counts.tolist() == [1]
     assert boxes.labels is not None and boxes.labels.tolist() == [[1, 0]]
     assert boxes.scores is not None and len(boxes.scores) == 1
+    with pytest.raises(UserError, match="expected the boxes of one clip to place, got those of 2 clips"):
+        Boxes.stack([boxes, boxes]).placed(halved)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -44,10 +44,10 @@ class Target(Record):
             elif any(value is None for value in values):
                 raise UserError(f"expected {name} for all clips of a batch or for none, got it for some")
             else:
-                joined[name] = torch.cat(values)
+                joined[name] = torch.cat(values)  # every part has the axis of clips already
         return cls(**joined)
 
-    def placed(self: T, placement: Placement) -> T:
+    def placed(self: T, placement: Placement) -> T:  # noqa: ARG002 - kinds with a place use it
         """The target of one clip as seen through its placement: the same, unless the kind has a place."""
         return self
 
@@ -130,7 +130,8 @@ class Ragged(Target):
     """Base of the kinds with a varying number of things a clip: the things of all clips in one row, in order.
 
     `counts` [B] says how many belong to each clip, `labels` int64 [A] the class of each thing or float
-    [A, K] several classes of each, `scores` float [A] how sure a prediction is.
+    [A, K] several classes of each, `scores` float [A] how sure a prediction is. Not padded: pooling over
+    boxes gathers by `clip`, and a loss over things needs no mask of what is padding.
     """
 
     counts: Int[Tensor, "B"]
@@ -175,6 +176,8 @@ class Boxes(Ragged):
 
     def placed(self, placement: Placement) -> "Boxes":
         """The boxes of one clip in its pixels, cut off at its edges; those outside are dropped."""
+        if len(self) != 1:
+            raise UserError(f"expected the boxes of one clip to place, got those of {len(self)} clips")
         xyxy, survives = placement.to_clip(self.xyxy)
         kept = (None if part is None else part[survives] for part in (self.labels, self.scores))
         return Boxes.one(xyxy[survives], *kept)

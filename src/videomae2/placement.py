@@ -85,12 +85,14 @@ class Placement:
     ) -> tuple[Float[Tensor, "A 4"], Bool[Tensor, "A"]]:
         """Boxes (x0, y0, x1, y1) in source pixels -> clip pixels, cut off at its edges; and which survive.
 
-        A box survives whose part inside the clip is at least `min_size` pixels of the clip wide and high.
+        A box survives whose part inside the clip is at least `min_size` pixels of the clip wide and high:
+        less than a pixel shows nothing of what the label says.
         """
         x, y = boxes[:, 0::2], boxes[:, 1::2]
         x, y = (x - self.left) * (self.size[1] / self.width), (y - self.top) * (self.size[0] / self.height)
         if self.flipped:
-            x = self.size[1] - x.flip(-1)  # the right edge becomes the left one
+            # The right edge becomes the left one, so the two also change places.
+            x = self.size[1] - x.flip(-1)
         return _clipped(x, y, self.size, min_size)
 
     def to_source(

@@ -43,6 +43,7 @@ class Clip(Record):
 
     def __post_init__(self) -> None:
         check_tensor("a clip", self.frames, "uint8", "T C H W")
+        # A batch stacks the targets of its clips: one that counts as two would move all labels after it.
         if not isinstance(self.target, Target) or len(self.target) != 1:
             raise UserError(f"expected the target of one clip, got {show(self.target)}")
         size = tuple(self.frames.shape[-2:])
@@ -75,6 +76,7 @@ class Batch(Record, Generic[T_co]):
             check_indices(name, getattr(self, name), "B", B=size)
         if not isinstance(self.target, Target) or len(self.target) != size:
             raise UserError(f"expected a target of {size} clips, got {show(self.target)}")
+        # Frames at hand have no source, so a batch may know no placement; some without others is a fault.
         if len(self.placements) not in (0, size):
             raise UserError(f"expected a placement for each of {size} clips, got {len(self.placements)}")
 
@@ -103,6 +105,7 @@ class TokenSplit(Record):
             raise UserError(
                 "the encoder would see no token at all; lower the encoder mask ratio or enlarge the grid"
             )
+        # `scored` are positions in `decoded`, each at most once; values are not read: they may be on a GPU.
         if self.scored.shape[1] > self.decoded.shape[1]:
             raise UserError(
                 f"expected at most {self.decoded.shape[1]} scored predictions, as many as are decoded, "
@@ -127,6 +130,7 @@ class StepOutput(Record):
     metrics: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        # `backward` needs one number, and only the task knows whether its mean is over clips or over tokens.
         if not isinstance(self.loss, Tensor) or self.loss.ndim != 0 or not self.loss.is_floating_point():
             raise UserError(
                 f"expected a step's loss as one number, float [], got {show(self.loss)}; take its mean"

@@ -44,7 +44,9 @@ def write_numbered() -> Callable[..., Path]:
         **options: str,
     ) -> Path:
         with av.open(str(path), "w", options={"movflags": movflags} if movflags else {}) as container:
-            stream = container.add_stream(codec, rate=rate, options=options)
+            stream: Any = container.add_stream(
+                codec, rate=rate, options=options
+            )  # of which kind, PyAV cannot say
             stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
             stream.codec_context.gop_size = gop
             stream.codec_context.time_base = Fraction(1, rate)

@@ -1,12 +1,11 @@
-"""The loader: every batch is a function of its number, whatever the workers and processes; failures are
-counted.
-"""
+"""The loader: every batch is a function of its number, for any workers and processes; failures count."""
 
 import itertools
 import logging
 import os
 import signal
 import time
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,15 +20,13 @@ from videomae2.data.batches import (
     training_batches,
 )
 from videomae2.errors import RowError, UserError
-from videomae2.labels import Classes
+from videomae2.labels import Classes, Target
 from videomae2.records import Batch, Clip, Failure
 
 
 @dataclass
 class Numbers:
-    """Clips that spell out where they came from; rows in `broken` fail and are replaced by the next readable
-    row.
-    """
+    """Clips that say where they came from; rows in `broken` fail, and the next readable row replaces them."""
 
     num_rows: int = 10
     broken: tuple[int, ...] = ()
@@ -53,7 +50,7 @@ class Numbers:
 class Training(Numbers):
     def __getitem__(self, place: tuple[int, int]) -> list[Clip] | list[Failure]:
         epoch, asked = place
-        failures = []
+        failures: list[Failure] = []
         for row in itertools.islice(
             itertools.cycle(range(self.num_rows)), asked, asked + min(10, self.num_rows)
         ):
@@ -74,17 +71,21 @@ class Dying(Training):
         return []
 
 
-def take(batches, count: int) -> list[Batch]:
+def take(batches: Generator[Batch[Target], None, None], count: int) -> list[Batch[Target]]:
     taken = list(itertools.islice(batches, count))
     batches.close()
     return taken
 
 
-def same(first: Batch, second: Batch) -> bool:
-    tensors = all(
-        torch.equal(getattr(first, n), getattr(second, n)) for n in ("frames", "row", "view")
-    ) and torch.equal(first.target.index, second.target.index)
-    return tensors and first.epoch == second.epoch and first.failures == second.failures
+def labels_of(batch: Batch[Target]) -> list[int]:
+    assert isinstance(batch.target, Classes)
+    return batch.target.index.tolist()
+
+
+def same(first: Batch[Target], second: Batch[Target]) -> bool:
+    tensors = all(torch.equal(getattr(first, n), getattr(second, n)) for n in ("frames", "row", "view"))
+    others = [(batch.epoch, batch.failures, labels_of(batch)) for batch in (first, second)]
+    return tensors and others[0] == others[1]
 
 
 def test_an_epoch_is_a_permutation_that_changes_with_seed_and_epoch() -> None:
@@ -106,7 +107,7 @@ def test_batches_cover_each_epoch_without_its_last_partial_batch() -> None:
     assert first.view.tolist() == [0, 1] * 3 and first.row[0::2].tolist() == first.row[1::2].tolist(), (
         "views side by side"
     )
-    assert first.target.index.tolist() == [row % 3 for row in first.row.tolist()]
+    assert labels_of(first) == [row % 3 for row in first.row.tolist()]
     assert first.frames[:, 0, 0, 0, 0].tolist() == (first.row * 10 + first.view).tolist()
 
 
@@ -207,12 +208,19 @@ def test_evaluation_of_broken_rows_alone_gives_empty_batches() -> None:
     assert [failure.row for batch in batches for failure in batch.failures] == [0, 1, 2]
 
 
+def numpy_numbers() -> np.ndarray:
+    """The state of NumPy's global generator."""
+    state = np.random.get_state()  # noqa: NPY002
+    assert isinstance(state, tuple)
+    return np.array(state[1])
+
+
 def test_no_global_generator_is_touched() -> None:
-    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    torch_state, numpy_state = torch.get_rng_state(), numpy_numbers()
     for workers in (0, 1):
         take(training_batches(Training(), batch_size=2, seed=0, workers=workers), 2)
     assert torch.equal(torch_state, torch.get_rng_state())
-    assert np.array_equal(numpy_state, np.random.get_state()[1])  # noqa: NPY002
+    assert np.array_equal(numpy_state, numpy_numbers())
 
 
 def test_closing_the_iterator_ends_its_workers() -> None:
@@ -231,6 +239,7 @@ def test_workers_outlive_a_stop_meant_for_the_whole_group() -> None:
     batches = training_batches(Training(), batch_size=2, seed=0, workers=1)
     next(batches)
     for child in torch.multiprocessing.active_children():
+        assert child.pid is not None
         os.kill(child.pid, signal.SIGTERM)
         os.kill(child.pid, signal.SIGINT)
     assert len(take(batches, 5)) == 5

@@ -7,6 +7,7 @@ import itertools
 import pickle
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -21,10 +22,11 @@ from videomae2.data.augment import crops as transforms
 from videomae2.data.batches import evaluation_batches, training_batches
 from videomae2.data.clips import EvaluationClips, TrainingClips, read_class
 from videomae2.data.sampling import SAMPLERS, RandomWindow, Segments
-from videomae2.data.tables.manifest import Manifest, read_manifest
+from videomae2.data.tables.manifest import Manifest, Row, read_manifest
+from videomae2.data.video.decode import VideoFile
 from videomae2.errors import RowError, UserError
 from videomae2.labels import Boxes, Classes, Unlabelled
-from videomae2.records import Clip, Failure
+from videomae2.records import Batch, Clip, Failure
 from videomae2.settings import DataSettings, FinetuneSettings
 
 PLAIN = DataSettings(
@@ -35,9 +37,7 @@ NUM_FRAMES, BASE, STEP = 60, 20, 3
 
 
 def write_video(path: Path, num_frames: int = NUM_FRAMES, fps: int = 30, texture: bool = False) -> None:
-    """An MP4 whose frame n is BASE + STEP * n bright; `texture` adds a pattern that every crop and
-    augmentation shows.
-    """
+    """An MP4 whose frame n is BASE + STEP * n bright; `texture` is a pattern that every change shows."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=fps, options={"crf": "4", "g": "12"})
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
@@ -66,6 +66,14 @@ def evaluated(
     return EvaluationClips(rows, data, 32, SAMPLERS[data.sampling](frames), views, read_class)
 
 
+def read(clips: TrainingClips | EvaluationClips, place: Any) -> list[Clip]:
+    """The views at a place, which must be readable."""
+    made = clips[place]
+    assert isinstance(made, list)
+    assert all(isinstance(clip, Clip) for clip in made)
+    return [clip for clip in made if isinstance(clip, Clip)]
+
+
 def label_of(clip: Clip) -> int:
     assert isinstance(clip.target, Classes)
     return int(clip.target.index)
@@ -77,7 +85,11 @@ def frame_numbers(clip: Clip) -> list[int]:
     assert (means - BASE - STEP * numbers).abs().max() < 1.2, (
         "a frame's brightness must be one of the video's"
     )
-    return numbers.int().tolist()
+    return [int(number) for number in numbers]
+
+
+def steps(numbers: list[int]) -> list[int]:
+    return [later - earlier for earlier, later in itertools.pairwise(numbers)]
 
 
 @pytest.fixture(scope="module")
@@ -102,14 +114,14 @@ def test_pretraining_views_show_the_same_window(folder: Path) -> None:
     clips = pretrained(manifest(folder, "a.mp4,0", "b.mp4,1"), PLAIN, 8, seed=3)
     starts = set()
     for epoch in range(12):
-        views = clips[(epoch, 1)]
+        views = read(clips, (epoch, 1))
         assert [(c.row, c.view, c.target, c.failures) for c in views] == [
             (1, 0, Unlabelled(), ()),
             (1, 1, Unlabelled(), ()),
         ]
         assert all(c.frames.shape == (8, 3, 32, 32) and c.frames.is_contiguous() for c in views)
         first, second = map(frame_numbers, views)
-        assert first == second and np.diff(first).tolist() == [2] * 7
+        assert first == second and steps(first) == [2] * 7
         starts.add(first[0])
     assert len(starts) > 6 and min(starts) >= 0 and max(starts) <= NUM_FRAMES - 16
 
@@ -120,7 +132,7 @@ def test_the_same_place_is_the_same_clip_and_another_epoch_or_seed_is_not(folder
     one, two, other = (finetuned(rows, data, seed=seed) for seed in (0, 0, 1))
 
     def frames(clips: TrainingClips, epoch: int) -> torch.Tensor:
-        return torch.stack([clip.frames for clip in clips[(epoch, 0)]])
+        return torch.stack([clip.frames for clip in read(clips, (epoch, 0))])
 
     assert torch.equal(frames(one, 0), frames(two, 0))
     assert not torch.equal(frames(one, 0), frames(one, 1)) and not torch.equal(
@@ -131,37 +143,39 @@ def test_the_same_place_is_the_same_clip_and_another_epoch_or_seed_is_not(folder
 
 
 def test_one_opening_serves_all_views(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened, read = [], []
+    opened: list[str] = []
+    counts: list[int] = []
     original = rows_module.open_row
 
-    def counting(row):
+    def counting(row: Row) -> Any:
         opened.append(row.path)
         video = original(row)
         plain = video.collect
-        monkeypatch.setattr(
-            video,
-            "collect",
-            lambda wanted, *more, **named: read.append(len(wanted)) or plain(wanted, *more, **named),
-        )
+
+        def collect(wanted: Any, *more: Any, **named: Any) -> Any:
+            counts.append(len(wanted))
+            return plain(wanted, *more, **named)
+
+        monkeypatch.setattr(video, "collect", collect)
         return video
 
     monkeypatch.setattr(rows_module, "open_row", counting)
     rows = manifest(folder, "a.mp4,0")
-    pretrained(rows, replace(PLAIN, repeated_views=4), 8)[(0, 0)]
-    assert len(opened) == 1 and read == [8]
-    views = evaluated(rows, PLAIN, 8, (5, 3))[0]
-    assert len(views) == 15 and len(opened) == 2 and len(read) == 2
-    assert read[1] == len(np.unique(sampling.dense_test_views(NUM_FRAMES, 8, 2, 5))), "each frame once"
+    read(pretrained(rows, replace(PLAIN, repeated_views=4), 8), (0, 0))
+    assert len(opened) == 1 and counts == [8]
+    views = read(evaluated(rows, PLAIN, 8, (5, 3)), 0)
+    assert len(views) == 15 and len(opened) == 2 and len(counts) == 2
+    assert counts[1] == len(np.unique(sampling.dense_test_views(NUM_FRAMES, 8, 2, 5))), "each frame once"
 
 
 def test_stride_of_a_row_start_and_end(folder: Path) -> None:
     rows = manifest(folder, "a.mp4,10,30,4", "a.mp4,0,-1,0", "a.mp4,70,-1,0", header="path,start,end,stride")
     clips = pretrained(rows, replace(PLAIN, repeated_views=1, max_broken=1.0), 4)
     for epoch in range(6):
-        numbers = frame_numbers(clips[(epoch, 0)][0])
-        assert np.diff(numbers).tolist() == [4] * 3 and numbers[0] >= 10 and numbers[-1] < 30
-        assert np.diff(frame_numbers(clips[(epoch, 1)][0])).tolist() == [2] * 3
-    failure = clips[(0, 2)][0].failures[0]
+        numbers = frame_numbers(read(clips, (epoch, 0))[0])
+        assert steps(numbers) == [4] * 3 and numbers[0] >= 10 and numbers[-1] < 30
+        assert steps(frame_numbers(read(clips, (epoch, 1))[0])) == [2] * 3
+    failure = read(clips, (0, 2))[0].failures[0]
     assert failure.row == 2 and "70" in failure.reason and "60" in failure.reason
 
 
@@ -176,60 +190,58 @@ def test_folders_of_pictures_are_counted_as_their_names_are(folder: Path) -> Non
         folder, "pictures,11,21,img_{:05}.png", "pictures,0,-1,img_{:05}.png", header="path,start,end,pattern"
     )
     whole = evaluated(rows, replace(PLAIN, stride=1), 10, (1, 1))
-    assert frame_numbers(whole[0][0]) == list(range(10, 20)), "pictures 11 to 20"
-    spread = frame_numbers(evaluated(rows, replace(PLAIN, stride=1), 30, (1, 1))[1][0])
+    assert frame_numbers(read(whole, 0)[0]) == list(range(10, 20)), "pictures 11 to 20"
+    spread = frame_numbers(read(evaluated(rows, replace(PLAIN, stride=1), 30, (1, 1)), 1)[0])
     assert spread == list(range(30)), "a row without start and end is all of them"
 
 
 def test_finetuning_and_segments_sample_as_released(folder: Path) -> None:
     rows = manifest(folder, "a.mp4,0", "short.mp4,0")
     dense = finetuned(rows)
-    shown = frame_numbers(dense[(0, 0)][0])
+    shown = frame_numbers(read(dense, (0, 0))[0])
     assert shown[-1] - shown[0] == 15, "eight frames spread over a window of 16"
     parts = finetuned(rows, replace(PLAIN, sampling="segments"), 6)
     for epoch in range(5):
-        assert [number // 10 for number in frame_numbers(parts[(epoch, 0)][0])] == list(range(6))
-    assert set(frame_numbers(dense[(0, 1)][0])) <= {0, 1, 2}, "a video shorter than a clip repeats frames"
-    assert len(frame_numbers(evaluated(rows, PLAIN, 8, (2, 1))[1][1])) == 8
+        assert [number // 10 for number in frame_numbers(read(parts, (epoch, 0))[0])] == list(range(6))
+    assert set(frame_numbers(read(dense, (0, 1))[0])) <= {0, 1, 2}, (
+        "a video shorter than a clip repeats frames"
+    )
+    assert len(frame_numbers(read(evaluated(rows, PLAIN, 8, (2, 1)), 1)[1])) == 8
 
 
 def test_target_fps_samples_by_time(folder: Path) -> None:
     slow = pretrained(manifest(folder, "a.mp4,0"), replace(PLAIN, target_fps=10.0, stride=1), 6)
-    assert np.diff(frame_numbers(slow[(0, 0)][0])).tolist() == [3] * 5
+    assert steps(frame_numbers(read(slow, (0, 0))[0])) == [3] * 5
 
 
 def test_shuffled_is_the_same_frames_in_another_order(folder: Path) -> None:
     rows = manifest(folder, "a.mp4,0", "b.mp4,0")
-    plain, control = (
-        pretrained(rows, replace(PLAIN, frame_order=order), 8, seed=5) for order in ("as_filmed", "shuffled")
-    )
+    orders: tuple[Literal["as_filmed", "shuffled"], ...] = ("as_filmed", "shuffled")
+    settings = [replace(PLAIN, frame_order=order) for order in orders]
+    plain, control = (pretrained(rows, data, 8, seed=5) for data in settings)
     for view in range(2):
-        filmed, mixed = frame_numbers(plain[(0, 0)][view]), frame_numbers(control[(0, 0)][view])
+        filmed, mixed = frame_numbers(read(plain, (0, 0))[view]), frame_numbers(read(control, (0, 0))[view])
         assert sorted(mixed) == filmed and mixed != filmed
-        assert mixed == frame_numbers(control[(0, 0)][view])
-    assert frame_numbers(control[(0, 0)][0]) != frame_numbers(control[(0, 0)][1])
-    filmed, mixed = (
-        evaluated(rows, replace(PLAIN, frame_order=o), 8, (2, 3))[0] for o in ("as_filmed", "shuffled")
-    )
-    orders = [frame_numbers(clip) for clip in mixed]
-    assert all(
-        sorted(order) == frame_numbers(clip) != order for order, clip in zip(orders, filmed, strict=True)
-    )
-    assert orders[0] == orders[1] == orders[2] != orders[3]
+        assert mixed == frame_numbers(read(control, (0, 0))[view])
+    assert frame_numbers(read(control, (0, 0))[0]) != frame_numbers(read(control, (0, 0))[1])
+    views, other = (read(evaluated(rows, data, 8, (2, 3)), 0) for data in settings)
+    mixes = [frame_numbers(clip) for clip in other]
+    assert all(sorted(mix) == frame_numbers(clip) != mix for mix, clip in zip(mixes, views, strict=True))
+    assert mixes[0] == mixes[1] == mixes[2] != mixes[3]
 
 
 def test_test_views_are_clip_major_and_show_the_released_frames(folder: Path) -> None:
     rows = manifest(folder, "c.mp4,4", "a.mp4,1")
-    views = evaluated(rows, PLAIN, 8, (3, 2))[0]
+    views = read(evaluated(rows, PLAIN, 8, (3, 2)), 0)
     assert [view.view for view in views] == list(range(6)) and {label_of(view) for view in views} == {4}
     expected = sampling.dense_test_views(NUM_FRAMES, 8, 2, 3)
     for view in views:
         assert frame_numbers(view) == expected[view.view // 2].tolist()
-    single = evaluated(rows, PLAIN, 8, (1, 1))[1]
+    single = read(evaluated(rows, PLAIN, 8, (1, 1)), 1)
     assert len(single) == 1 and frame_numbers(single[0]) == sampling.dense_val(NUM_FRAMES, 8, 2).tolist()
-    sparse = evaluated(rows, replace(PLAIN, sampling="segments"), 8, (2, 1))[0]
+    sparse = read(evaluated(rows, replace(PLAIN, sampling="segments"), 8, (2, 1)), 0)
     assert [frame_numbers(view) for view in sparse] == sampling.segments_test_views(NUM_FRAMES, 8, 2).tolist()
-    default = evaluated(rows, PLAIN, 8)[0]
+    default = read(evaluated(rows, PLAIN, 8), 0)
     assert len(default) == PLAIN.test_clips * PLAIN.test_crops
 
 
@@ -238,7 +250,7 @@ def test_a_broken_row_is_replaced_as_the_seed_says_and_named_once(folder: Path) 
     clips = finetuned(rows)
     replacements = set()
     for epoch in range(12):
-        first, second = clips[(epoch, 1)]
+        first, second = read(clips, (epoch, 1))
         assert first.row == second.row and first.row in (0, 2, 4) and label_of(first) == first.row
         assert (
             first.failures[0].row == 1
@@ -247,7 +259,7 @@ def test_a_broken_row_is_replaced_as_the_seed_says_and_named_once(folder: Path) 
         )
         assert "\n" not in first.failures[0].reason and first.failures[0].reason
         assert len({failure.row for failure in first.failures}) == len(first.failures)
-        assert [f.row for f in first.failures] == [f.row for f in clips[(epoch, 1)][0].failures]
+        assert [f.row for f in first.failures] == [f.row for f in read(clips, (epoch, 1))[0].failures]
         replacements.add(first.row)
     assert replacements == {0, 2, 4}
 
@@ -281,7 +293,7 @@ def test_batches_from_files_are_bit_equal_for_any_number_of_workers(folder: Path
         else replace(data, crop="multi_scale", rand_augment="", erasing=0.0, flip=False)
     )
 
-    def batches(workers: int, start: int = 0) -> list:
+    def batches(workers: int, start: int = 0) -> list[Batch[Any]]:
         clips = (pretrained if kind == "pretrain" else finetuned)(rows, data, seed=2)
         iterator = training_batches(clips, batch_size=3, seed=2, workers=workers, start_batch=start)
         taken = list(itertools.islice(iterator, 5 - start))
@@ -313,7 +325,7 @@ def test_only_what_rand_augment_looks_at_comes_smaller_from_the_decoder(
     monkeypatch.setattr(transforms.TrainingView, "shrink", watched)
     monkeypatch.setattr(transforms, "STORED_SHORT_SIDE", 40)
     data = replace(FinetuneSettings().data, stride=2, rand_augment=policy)
-    clip = finetuned(manifest(folder, "x.mp4,0"), data)[(0, 0)][0]
+    clip = read(finetuned(manifest(folder, "x.mp4,0"), data), (0, 0))[0]
     assert set(seen) == {shape}
     assert clip.frames.shape == (8, 3, 32, 32)
 
@@ -322,13 +334,13 @@ def test_a_dataset_travels_to_a_process_that_does_not_fork(folder: Path) -> None
     rows = manifest(folder, "x.mp4,0", "y.mp4,1")
     training = finetuned(rows, replace(FinetuneSettings().data, stride=2))
     travelled = pickle.loads(pickle.dumps(training))
-    assert torch.equal(training[(1, 1)][0].frames, travelled[(1, 1)][0].frames)
+    assert torch.equal(read(training, (1, 1))[0].frames, read(travelled, (1, 1))[0].frames)
 
 
 def test_impossible_settings_are_refused(folder: Path) -> None:
     unlabelled = manifest(folder, "a.mp4", "b.mp4", header="path")
-    assert pretrained(unlabelled)[(0, 0)][0].target == Unlabelled()
-    assert label_of(finetuned(unlabelled)[(0, 0)][0]) == -1
+    assert read(pretrained(unlabelled), (0, 0))[0].target == Unlabelled()
+    assert label_of(read(finetuned(unlabelled), (0, 0))[0]) == -1
     with pytest.raises(UserError, match="got repeated_views 0"):
         pretrained(unlabelled, replace(PLAIN, repeated_views=0), 8)
     with pytest.raises(UserError, match="1 test clip and 1 test crop, got 0 and 3"):
@@ -344,7 +356,7 @@ def test_what_a_strange_file_provokes_is_its_own_failure(
     def provoke(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(rows_module.VideoFile, "collect", provoke)
+    monkeypatch.setattr(VideoFile, "collect", provoke)
     found = evaluated(read_manifest(folder / "a.mp4"), PLAIN, 4, (1, 1))[0]
     assert isinstance(found, Failure)
     assert type(error).__name__ in found.reason and "\n" not in found.reason
@@ -370,7 +382,7 @@ def test_a_fault_of_ours_is_not_taken_for_a_broken_video(
         next(evaluation_batches(views, batch_size=1, workers=workers))
 
 
-def read_boxes(rows: Manifest, row: int) -> Boxes:
+def read_boxes(_: Manifest, row: int) -> Boxes:
     """One box on the left half of the 64 x 48 pictures and one in a corner, with the row as their label."""
     xyxy = torch.tensor([[0.0, 0.0, 32.0, 48.0], [62.0, 46.0, 64.0, 48.0]])
     return Boxes.one(xyxy, torch.tensor([row, row]))
@@ -398,9 +410,9 @@ def test_targets_follow_the_views_into_the_batch(folder: Path) -> None:
 
 
 def test_a_wrong_target_is_a_fault_of_the_program(folder: Path) -> None:
-    def two(rows: Manifest, row: int) -> Classes:
+    def two(*_: object) -> Classes:
         return Classes(torch.tensor([0, 1]))
 
     clips = TrainingClips(manifest(folder, "a.mp4,0"), PLAIN, 32, RandomWindow(8), two)
     with pytest.raises(UserError, match=r"expected the target of one clip, got Classes\(index=int64\[2\]\)"):
-        clips[(0, 0)]
+        read(clips, (0, 0))

@@ -1,7 +1,8 @@
-"""From manifest rows to pictures: folders of frames read like a video, and numbers count from a row's start."""
+"""From manifest rows to pictures: folders of frames read like a video; numbers count from a row's start."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,13 +23,15 @@ def read_row(row: Row, indices: Sequence[int]) -> torch.Tensor:
 
 
 def test_a_row_counts_from_its_own_start(
-    tmp_path: Path, write_numbered: Callable, numbers_of: Callable
+    tmp_path: Path, write_numbered: Callable[..., Path], numbers_of: Callable[[Any], list[int]]
 ) -> None:
     path = write_numbered(tmp_path / "v.mp4")
     assert numbers_of(read_row(Row(str(path), start=20, end=40), [0, 5])) == [20, 25]
 
 
-def test_a_folder_of_frames_reads_like_a_video(tmp_path: Path, numbers_of: Callable) -> None:
+def test_a_folder_of_frames_reads_like_a_video(
+    tmp_path: Path, numbers_of: Callable[[Any], list[int]]
+) -> None:
     _write_frames(tmp_path / "one", range(1, 31))
     with open_row(Row(str(tmp_path / "one"), pattern="img_{:05}.png")) as frames:
         assert frames.num_frames == 30
@@ -68,7 +71,7 @@ def test_each_wanted_frame_is_made_once_and_the_source_size_is_said(
     together: bool,
     tmp_path: Path,
     write_numbered: Callable[..., Path],
-    numbers_of: Callable[[torch.Tensor], list[int]],
+    numbers_of: Callable[[Any], list[int]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if not together:
@@ -98,5 +101,5 @@ def test_a_row_that_begins_after_its_video_is_a_failure(
     write_numbered(tmp_path / "v.mp4")
     (tmp_path / "list.csv").write_text("path,start\nv.mp4,60\n")
     manifest = read_manifest(tmp_path / "list.csv")
-    read = read_pictures(manifest, 0, DataSettings(), lambda count, stride: np.arange(1), lambda each: [each])
+    read = read_pictures(manifest, 0, DataSettings(), lambda *_: np.arange(1), lambda each: [each])
     assert isinstance(read, Failure) and read.reason == "the row begins at frame 60, but there are 60"

@@ -1,6 +1,6 @@
-"""Which frames a clip takes: ranges, short videos, one view, and time. Equality with the released code is in
-tests/parity.
-"""
+"""Which frames a clip takes: ranges, short videos, one view, time; tests/parity compares with released."""
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -61,6 +61,26 @@ def test_one_view_is_the_middle_one() -> None:
     assert sampling.crop_offsets(224, 298, crops=1).tolist() == [37]
 
 
+@pytest.mark.parametrize("num_frames", [5, 70, 301])
+def test_samplers_are_the_functions_with_a_length(num_frames: int) -> None:
+    window, dense, segments = sampling.RandomWindow(8), sampling.Dense(8), sampling.Segments(8)
+    samplers: list[tuple[sampling.Sampler, np.ndarray]] = [
+        (window, sampling.pretrain_indices(num_frames, 8, 4, generator=generator(3))),
+        (dense, sampling.dense_train(num_frames, 8, 4, generator=generator(3))),
+        (segments, sampling.segments_train(num_frames, 8, generator=generator(3))),
+    ]
+    for drawn, expected in samplers:
+        np.testing.assert_array_equal(drawn(num_frames, 4, generator(3)), expected)
+    for views, expected in [
+        (dense.views(num_frames, 4, 1), sampling.dense_val(num_frames, 8, 4)[None]),
+        (dense.views(num_frames, 4, 3), sampling.dense_test_views(num_frames, 8, 4, 3)),
+        (segments.views(num_frames, 4, 1), sampling.segments_val(num_frames, 8)[None]),
+        (segments.views(num_frames, 4, 2), sampling.segments_test_views(num_frames, 8, 2)),
+    ]:
+        np.testing.assert_array_equal(views, expected)
+    assert set(sampling.SAMPLERS) == {"dense", "segments"}
+
+
 def test_short_videos_repeat_the_last_frame_reached() -> None:
     assert sampling.pretrain_indices(10, start=0).tolist() == [0, 4] + [8] * 14
     assert sampling.pretrain_indices(1, 4, 4, generator=generator()).tolist() == [0, 0, 0, 0]
@@ -84,7 +104,7 @@ def test_by_timestamps_agrees_with_by_time_and_follows_pauses() -> None:
 
 
 def test_nonsense_is_refused_in_words() -> None:
-    for wrong, words in [
+    refused: list[tuple[Callable[[], object], str]] = [
         (lambda: sampling.dense_val(0), "0 frames"),
         (lambda: sampling.dense_val(10, 16, 0), "at least 1"),
         (lambda: sampling.dense_test_views(10, clips=0), "at least 1"),
@@ -93,6 +113,7 @@ def test_nonsense_is_refused_in_words() -> None:
         (lambda: sampling.by_time(10, 0.0, 12.0), "frame rate above 0 to sample by time, got 0.0"),
         (lambda: sampling.by_time(10, 30.0, 0.0), "positive target_fps"),
         (lambda: sampling.crop_offsets(10, 20, 0), "at least 1 crop of a view, got 0"),
-    ]:
+    ]
+    for wrong, words in refused:
         with pytest.raises(UserError, match=words):
             wrong()

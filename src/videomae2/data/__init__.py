@@ -1,3 +1,1 @@
-"""From video files to batches: manifests, decoding, sampling, transforms, loading; and the sprites that need
-no download.
-"""
+"""From video files to batches: manifests, decoding, sampling, transforms, loading; and drawn sprites."""

@@ -5,7 +5,7 @@ The batch's number and the seed decide what is in it; the number of workers and 
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -104,7 +104,7 @@ def training_batches(
     rank: int = 0,
     world_size: int = 1,
     pin: bool = False,
-) -> Iterator[Batch[Target]]:
+) -> Generator[Batch[Target], None, None]:
     """Training batches without end, from batch `start_batch` of this process on.
 
     `batch_size` counts videos of one process; a batch has views x batch_size clips, the views of a video side
@@ -135,7 +135,7 @@ def evaluation_batches(
     rank: int = 0,
     world_size: int = 1,
     pin: bool = False,
-) -> Iterator[Batch[Target]]:
+) -> Generator[Batch[Target], None, None]:
     """Every row once, in order: process `rank` reads each `world_size`-th row; none is padded or read twice.
 
     `batch_size` counts videos; all views of a video stay together, clip-major. A row that could not be read
@@ -189,8 +189,8 @@ class _BrokenShare:
             named = "; ".join(f"row {f.row}, {f.path}: {f.reason}" for f in self.first.values())
             raise UserError(
                 f"{self.broken} of {self.asked} videos asked for could not be read "
-                f"({self.broken / self.asked:.0%}), and max_broken is {self.most:.0%}; first failures: {named}; "
-                "mend or remove them (videomae2 data check names all), or raise data.max_broken"
+                f"({self.broken / self.asked:.0%}), and max_broken is {self.most:.0%}; first failures: "
+                f"{named}; mend or remove them (videomae2 data check names all), or raise data.max_broken"
             )
 
     def _too_many(self) -> bool:
@@ -212,8 +212,10 @@ def _collate_training(items: list[list[Clip] | list[Failure]]) -> _Parcel:
         broken += [failure for clip in read for failure in clip.failures]
         clips += read
         failures += broken
+        # Every row that was tried counts: the broken ones and the one that took their place.
         asked += len(broken) + bool(read)
         stuck |= not read
+    # A row that broke twice in a batch is named once in its record; the share above counts it twice.
     unique = tuple({failure.row: failure for failure in failures}.values())
     return _Parcel(None if stuck else _batch(clips, unique), asked, tuple(failures))
 

@@ -107,6 +107,7 @@ class FrameFolder:
 
     def _end(self, start: int) -> int:
         """One more than the last number there is, supposing no gaps."""
+        # Doubled until too far, then halved: thirty looks at the disk for a thousand million pictures.
         step = 1
         while self._exists(start + step):
             step *= 2
@@ -167,6 +168,7 @@ def read_pictures(
                 indices = ticks[draw(len(ticks), stride)]
             else:
                 indices = first + draw(last - first, stride)
+            # Short videos and several test clips show frames twice; each is decoded and shrunk once.
             wanted, places = np.unique(indices, return_inverse=True)
             parts = _shrunk(video, wanted, shrink, short_side_at_most)
             return Pictures(parts, torch.from_numpy(places), video.picture_size)

@@ -25,7 +25,7 @@ Sampler = Callable[[int, int, np.random.Generator], Indices]
 
 @runtime_checkable
 class ViewSampler(Protocol):
-    """What an evaluation's views are taken by: `length` frames in each of a number of clips, nothing drawn."""
+    """What an evaluation's views are taken by: `length` frames in each of several clips, nothing drawn."""
 
     @property
     def length(self) -> int:
@@ -69,11 +69,11 @@ class Segments:
 
     length: int
 
-    def __call__(self, num_frames: int, stride: int, rng: np.random.Generator) -> Indices:
+    def __call__(self, num_frames: int, stride: int, rng: np.random.Generator) -> Indices:  # noqa: ARG002
         """One random frame from each of `length` equal parts; the stride plays no part."""
         return segments_train(num_frames, self.length, generator=rng)
 
-    def views(self, num_frames: int, stride: int, clips: int) -> Views:
+    def views(self, num_frames: int, stride: int, clips: int) -> Views:  # noqa: ARG002
         """One clip holds the middle frames (released validation), several are the released test views."""
         if clips == 1:
             return segments_val(num_frames, self.length)[None]
@@ -92,11 +92,11 @@ def pretrain_indices(
     generator: np.random.Generator | None = None,
     start: int | None = None,
 ) -> Indices:
-    """A window of `length` frames, `stride` apart, from `start` or a uniform random start (paper 4.1;
-    released).
+    """A window of `length` frames, `stride` apart, from `start` or a uniform random start.
 
-    A video shorter than the window starts at 0 and repeats the last frame reached. As released, a step is
-    taken only if it ends before the video's very last frame, so a short video never shows that one.
+    Paper 4.1, and released. A video shorter than the window starts at 0 and repeats the last frame reached.
+    As released, a step is taken only if it ends before the video's very last frame, so a short video never
+    shows that one.
     """
     _check(num_frames, length, stride)
     if start is None:
@@ -189,8 +189,9 @@ def by_time(num_frames: int, frames_per_second: float, target_fps: float) -> Tic
         )
     # A millionth of slack: 300 frames at 29.97 a second end at a tick up to rounding, and must not gain one.
     count = max(int(np.ceil(num_frames / frames_per_second * target_fps - 1e-6)), 1)
-    shown = np.floor(np.arange(count) * (frames_per_second / target_fps) + 1e-6).astype(np.int64)
-    return np.minimum(shown, num_frames - 1)
+    shown = np.floor(np.arange(count) * (frames_per_second / target_fps) + 1e-6)
+    ticks: Ticks = np.minimum(shown, num_frames - 1).astype(np.int64)
+    return ticks
 
 
 def by_timestamps(seconds: Float[np.ndarray, "N"], target_fps: float) -> Ticks:
@@ -237,7 +238,8 @@ def _short_window(num_frames: int, length: int, stride: int) -> Indices:
 
 
 def _fractional(num_frames: int, length: int, within: Float[np.ndarray, "T"]) -> Indices:
-    return ((np.arange(length) + within) * (num_frames / length)).astype(np.int64)
+    indices: Indices = ((np.arange(length) + within) * (num_frames / length)).astype(np.int64)
+    return indices
 
 
 def _uniform(generator: np.random.Generator | None, count: int) -> int:

@@ -4,7 +4,7 @@ import math
 import signal
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -51,6 +51,7 @@ class GuardedCollate(Generic[T]):
     collate: Callable[[list[Any]], T]
 
     def __call__(self, items: list[Any]) -> T | Fault:
+        """The batch of these items, or the first fault."""
         return next((item for item in items if isinstance(item, Fault)), None) or self.collate(items)
 
 
@@ -68,7 +69,7 @@ def prepare_worker(_: int) -> None:
 
 def collated(
     dataset: Any, places: Iterable[list[Any]], collate: Callable[[list[Any]], T], workers: int, pin: bool
-) -> Iterator[T]:
+) -> Generator[T, None, None]:
     """What `collate` makes of the items at each list of places, in order; made by `workers` processes.
 
     Closing the iterator ends the workers. UserError or RowError as the dataset raised it, and UserError where
@@ -99,8 +100,8 @@ def collated(
                 if "DataLoader worker" not in str(error):
                     raise
                 raise UserError(
-                    "a loader process died, most often for want of memory (or of /dev/shm in a container); try "
-                    f"fewer --data.workers or a smaller batch ({str(error).splitlines()[0]})"
+                    "a loader process died, most often for want of memory (or of /dev/shm in a container); "
+                    f"try fewer --data.workers or a smaller batch ({str(error).splitlines()[0]})"
                 ) from error
             if isinstance(made, Fault):
                 raise made.kind(made.message) from RuntimeError(made.trace)
@@ -119,4 +120,6 @@ def batch_memory(shape: tuple[int, ...]) -> Tensor | None:
     if get_worker_info() is None:
         return None
     storage = torch.UntypedStorage._new_shared(math.prod(shape))
-    return torch.empty(0, dtype=torch.uint8).set_(storage, 0, shape)  # type: ignore[call-overload]
+    memory = torch.empty(0, dtype=torch.uint8)
+    memory.set_(storage, 0, shape)  # type: ignore[call-overload]
+    return memory

@@ -9,7 +9,7 @@ import torch
 from videomae2.architecture import token_grid
 from videomae2.data.batches import batches_per_epoch, evaluation_batches, training_batches
 from videomae2.data.clips import EvaluationClips, TargetReader, TrainingClips, no_target
-from videomae2.data.sampling import SAMPLERS, RandomWindow
+from videomae2.data.sampling import SAMPLERS, RandomWindow, Sampler
 from videomae2.data.tables.manifest import Manifest, read_listed
 from videomae2.engine import parallel
 from videomae2.engine.device import choose_device
@@ -107,6 +107,7 @@ def training_feed(
     optim: OptimSettings,
     run: RunSettings,
     frames: Literal["pretrain", "finetune"],
+    *,
     read_target: TargetReader = no_target,
 ) -> TrainingFeed:
     """The feed of a run's training manifest.
@@ -122,7 +123,7 @@ def training_feed(
     token_grid(model)
     choose_device(run.device)
     manifest = read_listed(data.train, data)
-    sampler = SAMPLERS[data.sampling](model.num_frames)
+    sampler: Sampler = SAMPLERS[data.sampling](model.num_frames)
     if frames == "pretrain" and data.sampling == "dense":
         sampler = RandomWindow(model.num_frames)
     clips = TrainingClips(manifest, data, model.size, sampler, read_target, run.seed)

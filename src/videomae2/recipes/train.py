@@ -43,7 +43,7 @@ def run_task(settings: Any, wrap: Callable[[nn.Module], nn.Module] | None = None
     row, recipe = TASKS[name], recipe_of(name)
     check_limits(settings)
     sections = (settings.data, settings.model, settings.optim, settings.run)
-    feed = training_feed(*sections, recipe.frames, recipe.read_target)
+    feed = training_feed(*sections, recipe.frames, read_target=recipe.read_target)
     plan = feed.plan()
     prepared = recipe.prepare(settings, feed)
     folder = _shared_folder(settings)

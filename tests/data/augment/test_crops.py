@@ -14,7 +14,9 @@ import torch.nn.functional as F
 
 from videomae2 import chance
 from videomae2.data.augment import crops as t
+from videomae2.data.augment.rand_augment import RandAugment
 from videomae2.errors import UserError
+from videomae2.placement import Box
 from videomae2.settings import DataSettings, FinetuneSettings, PretrainSettings
 
 
@@ -99,11 +101,11 @@ def test_random_resized_boxes_keep_to_their_ranges() -> None:
     assert (wide.height, wide.width, wide.left) == (10, 13, 193), (
         "no try fits: the middle, at the widest shape"
     )
-    assert t.random_resized_box(1, 1, (0.08, 1.0), generator) == t.Box(0, 0, 1, 1)
+    assert t.random_resized_box(1, 1, (0.08, 1.0), generator) == Box(0, 0, 1, 1)
 
 
 def test_only_the_box_is_resized_and_it_matches_float_arithmetic() -> None:
-    frames, box = noise(4, 3, 60, 80), t.Box(7, 11, 40, 33)
+    frames, box = noise(4, 3, 60, 80), Box(7, 11, 40, 33)
     ours = t.crop_and_resize(frames, box, 24)
     cut = frames[:, :, 7:47, 11:44].float()
     exact = F.interpolate(cut, size=(24, 24), mode="bilinear", antialias=True)
@@ -112,7 +114,7 @@ def test_only_the_box_is_resized_and_it_matches_float_arithmetic() -> None:
     touched = frames.clone()
     touched[:, :, :7], touched[:, :, 47:], touched[..., :11], touched[..., 44:] = 0, 0, 0, 0
     assert torch.equal(t.crop_and_resize(touched, box, 24), ours)
-    assert torch.equal(t.crop_and_resize(frames, t.Box(5, 6, 24, 24), 24), frames[:, :, 5:29, 6:30]), (
+    assert torch.equal(t.crop_and_resize(frames, Box(5, 6, 24, 24), 24), frames[:, :, 5:29, 6:30]), (
         "no resize, same pixels"
     )
 
@@ -180,7 +182,7 @@ def test_a_box_follows_the_pixels_through_every_crop(
     crop: Literal["multi_scale", "random_resized", "center"], policy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(t, "STORED_SHORT_SIDE", 150)  # so that RandAugment's pictures are scaled first
-    monkeypatch.setattr(t.RandAugment, "draw", lambda *_: [])
+    monkeypatch.setattr(RandAugment, "draw", lambda *_: [])
     data = DataSettings(crop=crop, crop_scale=(0.3, 1.0), rand_augment=policy, erasing=0.0)
     transform, inside = t.TrainingTransform(data, 112), 0
     box = (100, 60, 220, 150)

@@ -1,6 +1,6 @@
-"""RandAugment: Pillow's numbers, the same operation on every frame, and a notation that is understood or
-refused.
-"""
+"""RandAugment: Pillow's numbers, the same operation on every frame, a notation understood or refused."""
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -15,9 +15,7 @@ from videomae2.placement import Box
 
 @pytest.fixture
 def clip() -> torch.Tensor:
-    """Smooth colour with noise and a narrow range in one channel, so that every operation changes
-    something.
-    """
+    """Smooth colour with noise and a narrow range in one channel: every operation changes something."""
     rng = np.random.default_rng(0)
     ramp = (
         np.linspace(20, 230, 40)[None, :, None]
@@ -28,17 +26,17 @@ def clip() -> torch.Tensor:
     return torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous()
 
 
-def pillow(clip: torch.Tensor, function) -> torch.Tensor:
+def pillow(clip: torch.Tensor, function: Callable[[Image.Image], Image.Image]) -> torch.Tensor:
     frames = [np.asarray(function(Image.fromarray(frame.permute(1, 2, 0).numpy()))) for frame in clip]
     return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
 
 
-EXACT = {
+EXACT: dict[str, tuple[float, Callable[[Image.Image, float], Image.Image]]] = {
     "AutoContrast": (0.0, lambda image, _: ImageOps.autocontrast(image)),
     "Equalize": (0.0, lambda image, _: ImageOps.equalize(image)),
     "Invert": (0.0, lambda image, _: ImageOps.invert(image)),
     "Posterize": (3.0, lambda image, bits: ImageOps.posterize(image, int(bits))),
-    "Solarize": (90.0, ImageOps.solarize),
+    "Solarize": (90.0, lambda image, threshold: ImageOps.solarize(image, int(threshold))),
     "Color": (1.7, lambda image, factor: ImageEnhance.Color(image).enhance(factor)),
     "Contrast": (0.35, lambda image, factor: ImageEnhance.Contrast(image).enhance(factor)),
     "Brightness": (1.6, lambda image, factor: ImageEnhance.Brightness(image).enhance(factor)),
@@ -61,7 +59,7 @@ def test_pixel_operations_are_pillows(clip: torch.Tensor, name: str) -> None:
     assert not torch.equal(ours, clip)
 
 
-MOVES = {
+MOVES: dict[str, tuple[float, Callable[[Image.Image, float], Image.Image]]] = {
     "Rotate": (
         25.0,
         lambda image, degrees: image.rotate(degrees, Image.Resampling.BICUBIC, fillcolor=(128,) * 3),

@@ -1,10 +1,10 @@
-"""Sprite videos: the same for any workers, told apart only by motion, with boxes and segments that fit the
-pixels.
-"""
+"""Sprite videos: the same for any workers, told apart only by motion, boxes and segments fit the pixels."""
 
 import csv
 import itertools
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,30 +13,30 @@ import torch
 from videomae2.chance import numpy_generator
 from videomae2.data.sprites.art import COLOUR_PHOTOGRAPHS, GREY_PHOTOGRAPHS, cutout, digit_scans, photographs
 from videomae2.data.sprites.draw import write_sprites
-from videomae2.data.sprites.scene import ACTIONS, EIGHT_ACTIONS, SpriteSettings, draw_video, track
+from videomae2.data.sprites.scene import ACTIONS, EIGHT_ACTIONS, SpriteSettings, Track, draw_video, track
 from videomae2.errors import UserError
 
 SMALL = SpriteSettings(size=32, num_frames=8)
 
 
-def walk(action, seed, frames=16, beat=16.0):
+def walk(action: str, seed: int, frames: int = 16, beat: float = 16.0) -> Track:
     return track([action], [frames], numpy_generator(seed), sizes=(0.4, 0.8), beat=beat)
 
 
-def test_every_picture_ships_with_the_packages():
+def test_every_picture_ships_with_the_packages() -> None:
     assert len(photographs()) == len(COLOUR_PHOTOGRAPHS + GREY_PHOTOGRAPHS) == 16
     assert all(photo.dtype == np.uint8 and photo.shape[2] == 3 and photo.std() > 5 for photo in photographs())
     assert digit_scans().shape == (1797, 8, 8)
 
 
-def test_a_cutout_stays_inside_the_unit_circle():
+def test_a_cutout_stays_inside_the_unit_circle() -> None:
     art = cutout(numpy_generator(3), 40)
     axis = (np.arange(40) + 0.5) / 20 - 1
     outside = np.hypot(axis[None], axis[:, None]) > 1
     assert art.shape == (4, 40, 40) and art[3][outside].max() == 0 and art[3].max() == 1
 
 
-def test_a_video_follows_from_seed_and_number_alone():
+def test_a_video_follows_from_seed_and_number_alone() -> None:
     torch.manual_seed(0)
     one = draw_video(SMALL, 7, 5)
     torch.manual_seed(1)
@@ -57,7 +57,7 @@ def test_a_video_follows_from_seed_and_number_alone():
         ("anticlockwise", "turn", -1),
     ],
 )
-def test_an_action_moves_the_way_its_name_says(action, quantity, sign):
+def test_an_action_moves_the_way_its_name_says(action: str, quantity: str, sign: int) -> None:
     path = walk(action, 1)
     period = 2 * np.pi if quantity == "turn" else 1.0
     steps = (np.diff(getattr(path, quantity)) + period / 2) % period - period / 2
@@ -67,13 +67,13 @@ def test_an_action_moves_the_way_its_name_says(action, quantity, sign):
 
 
 @pytest.mark.parametrize(("action", "sign"), [("towards", 1), ("away", -1)])
-def test_zooming_goes_one_way_but_for_one_return(action, sign):
+def test_zooming_goes_one_way_but_for_one_return(action: str, sign: int) -> None:
     growth = sign * np.diff(np.log(walk(action, 1).size))
     assert (growth > 0).sum() >= 14
     assert np.allclose(growth[growth > 0], np.log(2) / 16)
 
 
-def test_orbits_turn_as_a_clock_seen_on_the_screen():
+def test_orbits_turn_as_a_clock_seen_on_the_screen() -> None:
     path = walk("orbit_clockwise", 2)
     dx, dy = ((np.diff(v) + 0.5) % 1 - 0.5 for v in (path.x, path.y))
     assert (dx[:-1] * dy[1:] - dy[:-1] * dx[1:] > 0).all()  # y points down: clockwise is positive
@@ -81,7 +81,7 @@ def test_orbits_turn_as_a_clock_seen_on_the_screen():
 
 @pytest.mark.parametrize("action", sorted(ACTIONS))
 @pytest.mark.parametrize("frame", [0, 9])
-def test_one_frame_says_nothing_about_the_action(action, frame):
+def test_one_frame_says_nothing_about_the_action(action: str, frame: int) -> None:
     paths = [walk(action, seed) for seed in range(1500)]
     shares = {
         "x": [p.x[frame] for p in paths],
@@ -96,7 +96,7 @@ def test_one_frame_says_nothing_about_the_action(action, frame):
         )  # Kolmogorov-Smirnov, p = 0.005
 
 
-def test_boxes_hold_the_sprite_and_stay_in_the_frame():
+def test_boxes_hold_the_sprite_and_stay_in_the_frame() -> None:
     settings = SpriteSettings(size=64, num_frames=8, contrast=0.0)
     for number in range(8):
         video = draw_video(settings, 1, number)
@@ -107,7 +107,7 @@ def test_boxes_hold_the_sprite_and_stay_in_the_frame():
         assert changed.any()
 
 
-def test_several_objects_and_actions_fill_the_whole_video():
+def test_several_objects_and_actions_fill_the_whole_video() -> None:
     settings = SpriteSettings(size=32, num_frames=40, objects=2, actions=3)
     video = draw_video(settings, 1, 4)
     assert len(video.sprites) == 2 and video.label == video.sprites[-1].segments[0][0] == 4
@@ -119,7 +119,7 @@ def test_several_objects_and_actions_fill_the_whole_video():
         assert all(one != other for one, other in itertools.pairwise(labels))
 
 
-def test_files_are_the_same_for_any_number_of_workers(tmp_path):
+def test_files_are_the_same_for_any_number_of_workers(tmp_path: Path) -> None:
     manifests = [
         write_sprites(tmp_path / str(workers), num_videos=9, seed=3, settings=SMALL, workers=workers)
         for workers in (1, 3)
@@ -133,10 +133,10 @@ def test_files_are_the_same_for_any_number_of_workers(tmp_path):
         assert (manifests[0].parent / name).read_bytes() == (manifests[1].parent / name).read_bytes()
 
 
-def test_manifest_boxes_and_segments_agree_with_the_videos(tmp_path):
+def test_manifest_boxes_and_segments_agree_with_the_videos(tmp_path: Path) -> None:
     av = pytest.importorskip("av")
     manifest = write_sprites(tmp_path / "set", num_videos=10, seed=3, settings=SMALL)
-    rows = list(csv.DictReader(manifest.open()))
+    rows = list(csv.DictReader(manifest.read_text().splitlines()))
     assert [int(row["label"]) for row in rows] == [number % 8 for number in range(10)]
     assert all(row["class"] == EIGHT_ACTIONS[int(row["label"])] for row in rows)
     boxes = json.loads((tmp_path / "set" / "boxes.json").read_text())
@@ -165,12 +165,12 @@ def test_manifest_boxes_and_segments_agree_with_the_videos(tmp_path):
         ({"objects": 0}, "at least 1 of each"),
     ],
 )
-def test_impossible_settings_are_refused(change, says):
+def test_impossible_settings_are_refused(change: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=says.replace("(", r"\(")):
         SpriteSettings(**{"num_frames": 16, **change})
 
 
-def test_a_folder_that_holds_a_set_is_not_written_over(tmp_path):
+def test_a_folder_that_holds_a_set_is_not_written_over(tmp_path: Path) -> None:
     write_sprites(tmp_path, num_videos=1, seed=0, settings=SMALL)
     with pytest.raises(UserError, match="already holds a manifest"):
         write_sprites(tmp_path, num_videos=1, seed=0, settings=SMALL)

@@ -10,13 +10,13 @@ from videomae2.data.tables.inspect import check, show
 from videomae2.errors import UserError
 
 
-def checked(path: Path, **options: int) -> tuple[int, list[str]]:
+def checked(path: Path, workers: int = 2) -> tuple[int, list[str]]:
     lines: list[str] = []
-    return check(path, write=lines.append, **options), lines
+    return check(path, workers=workers, write=lines.append), lines
 
 
 @pytest.fixture
-def folder(tmp_path: Path, write_numbered: Callable) -> Path:
+def folder(tmp_path: Path, write_numbered: Callable[..., Path]) -> Path:
     for name in ("a.mp4", "b.mkv", "c.avi"):
         write_numbered(tmp_path / name, num_frames=20, codec="mpeg4" if name == "c.avi" else "libx264")
     return tmp_path
@@ -82,7 +82,7 @@ def test_show_says_what_a_list_is_read_as(folder: Path) -> None:
         show(folder / "nothing.csv")
 
 
-def test_check_of_the_real_videos(shared_data: Path, capfd: pytest.CaptureFixture) -> None:
+def test_check_of_the_real_videos(shared_data: Path, capfd: pytest.CaptureFixture[str]) -> None:
     code, lines = checked(shared_data / "test_videos")
     assert code == 1 and lines[-1] == "56 files, 55 readable, 1 broken"
     assert len(lines) == 2 and "decord_corrupted.mp4: corrupt after frame" in lines[0]

@@ -2,6 +2,7 @@
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,8 @@ def rows(manifest: Manifest) -> list[Row]:
 
 
 def test_csv_with_a_header(tmp_path: Path) -> None:
-    text = 'Path, label ,start,end,source,stride,pattern,weight\n"with space/a,b.mp4",2,,,k400,,,0.5\n/abs/c.mp4,0,10,20,,2,,1\n'
+    header = "Path, label ,start,end,source,stride,pattern,weight"
+    text = f'{header}\n"with space/a,b.mp4",2,,,k400,,,0.5\n/abs/c.mp4,0,10,20,,2,,1\n'
     manifest = read_manifest(write(tmp_path, "clips.csv", text))
     first, second = rows(manifest)
     assert first == Row(f"{tmp_path}/with space/a,b.mp4", label=2, source="k400")
@@ -76,7 +78,7 @@ def test_folder_of_videos_and_a_single_video(tmp_path: Path) -> None:
 
 
 def test_released_lists(tmp_path: Path) -> None:
-    def read(text: str, **options: str) -> list[Row]:
+    def read(text: str, **options: Any) -> list[Row]:
         manifest = read_manifest(write(tmp_path, "list.txt", text), root="/r", **options)
         return rows(manifest)
 
@@ -168,7 +170,7 @@ def test_missing_things_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no video file"):
         read_manifest(tmp_path)
     pq.write_table(pa.table({"file": ["a.mp4"]}), tmp_path / "a.parquet")
-    with pytest.raises(UserError, match=r"has no column named path \(its columns: file\)"):
+    with pytest.raises(UserError, match="expected a column named path, got columns file"):
         read_manifest(tmp_path / "a.parquet")
 
 

@@ -1,4 +1,4 @@
-"""Frame-exact reading: by number, upright, from any container, at the price of a seek; one line when it fails."""
+"""Frame-exact reading: by number, upright, from any container, at the price of a seek, or one clear line."""
 
 import json
 import pickle
@@ -46,7 +46,7 @@ WRITTEN: dict[str, dict[str, Any]] = {
 }
 
 
-def read_frames(path: Path, indices: Sequence[int]) -> torch.Tensor:
+def read_frames(path: Path | str, indices: Sequence[int]) -> torch.Tensor:
     """Frames read by an opening of their own."""
     with open_video(path) as video:
         return video.read(indices)
@@ -54,7 +54,7 @@ def read_frames(path: Path, indices: Sequence[int]) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_any_frame_alone_is_the_frame_among_all(
-    name: str, tmp_path: Path, write_numbered: Callable, numbers_of: Callable
+    name: str, tmp_path: Path, write_numbered: Callable[..., Path], numbers_of: Callable[[Any], list[int]]
 ) -> None:
     path = write_numbered(tmp_path / name, **WRITTEN[name])
     with open_video(path) as video:
@@ -76,7 +76,9 @@ def test_any_frame_alone_is_the_frame_among_all(
                 )
 
 
-def test_an_edit_list_hides_frames(tmp_path: Path, write_numbered: Callable, numbers_of: Callable) -> None:
+def test_an_edit_list_hides_frames(
+    tmp_path: Path, write_numbered: Callable[..., Path], numbers_of: Callable[[Any], list[int]]
+) -> None:
     path = write_numbered(tmp_path / "trimmed.mp4", times=list(range(-10, 50)), bf="2")
     with open_video(path) as video:
         assert video.num_frames == 50
@@ -84,7 +86,7 @@ def test_an_edit_list_hides_frames(tmp_path: Path, write_numbered: Callable, num
 
 
 def test_frames_come_in_the_order_asked_for_and_repeat(
-    tmp_path: Path, write_numbered: Callable, numbers_of: Callable
+    tmp_path: Path, write_numbered: Callable[..., Path], numbers_of: Callable[[Any], list[int]]
 ) -> None:
     path = write_numbered(tmp_path / "v.mp4")
     frames = read_frames(path, [30, 2, 2, 59, 30])
@@ -93,7 +95,7 @@ def test_frames_come_in_the_order_asked_for_and_repeat(
 
 
 def test_a_clip_from_the_middle_of_a_long_video_costs_a_seek(
-    tmp_path: Path, write_numbered: Callable, numbers_of: Callable
+    tmp_path: Path, write_numbered: Callable[..., Path], numbers_of: Callable[[Any], list[int]]
 ) -> None:
     path = write_numbered(
         tmp_path / "long.mp4", num_frames=20_000, gop=250, preset="ultrafast", bf="2", size=(32, 24)
@@ -110,7 +112,7 @@ def test_a_clip_from_the_middle_of_a_long_video_costs_a_seek(
 
 
 def test_frames_that_nothing_refers_to_are_skipped_on_the_way(
-    tmp_path: Path, write_numbered: Callable, numbers_of: Callable
+    tmp_path: Path, write_numbered: Callable[..., Path], numbers_of: Callable[[Any], list[int]]
 ) -> None:
     options = {"x264-params": "b-adapt=0:scenecut=0:b-pyramid=none", "bf": "3"}
     path = write_numbered(tmp_path / "v.mp4", num_frames=240, gop=240, **options)
@@ -120,7 +122,7 @@ def test_frames_that_nothing_refers_to_are_skipped_on_the_way(
 
 
 def test_frames_between_the_wanted_ones_are_spared(
-    tmp_path: Path, write_numbered: Callable, numbers_of: Callable
+    tmp_path: Path, write_numbered: Callable[..., Path], numbers_of: Callable[[Any], list[int]]
 ) -> None:
     options = {"x264-params": "b-adapt=0:scenecut=0:b-pyramid=none", "bf": "3"}
     path = write_numbered(tmp_path / "v.mp4", num_frames=120, gop=120, **options)
@@ -130,7 +132,10 @@ def test_frames_between_the_wanted_ones_are_spared(
 
 
 def test_a_frame_that_the_decoder_does_not_show_leaves_the_one_before(
-    tmp_path: Path, write_numbered: Callable, numbers_of: Callable, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    write_numbered: Callable[..., Path],
+    numbers_of: Callable[[Any], list[int]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     options = {"x264-params": "b-adapt=0:scenecut=0:b-pyramid=none", "bf": "3"}
     path = write_numbered(tmp_path / "v.mp4", num_frames=60, gop=60, **options)
@@ -146,7 +151,7 @@ def test_a_frame_that_the_decoder_does_not_show_leaves_the_one_before(
 
 
 def test_a_short_video_that_must_be_counted_is_decoded_once(
-    tmp_path: Path, write_numbered: Callable, numbers_of: Callable
+    tmp_path: Path, write_numbered: Callable[..., Path], numbers_of: Callable[[Any], list[int]]
 ) -> None:
     path = write_numbered(tmp_path / "mpeg4.avi", codec="mpeg4", bf="2")
     with open_video(path) as video:
@@ -157,7 +162,7 @@ def test_a_short_video_that_must_be_counted_is_decoded_once(
         assert video.frames_decoded < 15
 
 
-def test_pictures_are_kept_one_by_one(tmp_path: Path, write_numbered: Callable) -> None:
+def test_pictures_are_kept_one_by_one(tmp_path: Path, write_numbered: Callable[..., Path]) -> None:
     path = write_numbered(tmp_path / "v.mp4", bf="3")
     with open_video(path) as video:
         kept = video.collect(
@@ -166,13 +171,13 @@ def test_pictures_are_kept_one_by_one(tmp_path: Path, write_numbered: Callable) 
     assert torch.equal(torch.stack(kept), read_frames(path, [5, 9, 40]))
 
 
-def test_two_threads_read_the_same(tmp_path: Path, write_numbered: Callable) -> None:
+def test_two_threads_read_the_same(tmp_path: Path, write_numbered: Callable[..., Path]) -> None:
     path = write_numbered(tmp_path / "v.mp4", bf="3")
     with open_video(path, threads=2) as video:
         assert torch.equal(video.read([7, 33, 59]), read_frames(path, [7, 33, 59]))
 
 
-def test_an_open_file_and_a_url_read_the_same(tmp_path: Path, write_numbered: Callable) -> None:
+def test_an_open_file_and_a_url_read_the_same(tmp_path: Path, write_numbered: Callable[..., Path]) -> None:
     path = write_numbered(tmp_path / "v.mp4")
     expected = read_frames(path, [3, 40])
     with path.open("rb") as file, open_video(file) as video:
@@ -182,7 +187,7 @@ def test_an_open_file_and_a_url_read_the_same(tmp_path: Path, write_numbered: Ca
 
 
 def test_short_side_scales_and_keeps_the_shape(
-    tmp_path: Path, write_numbered: Callable, numbers_of: Callable
+    tmp_path: Path, write_numbered: Callable[..., Path], numbers_of: Callable[[Any], list[int]]
 ) -> None:
     path = write_numbered(tmp_path / "v.mp4", size=(128, 96))
     with open_video(path) as video:
@@ -197,7 +202,7 @@ def test_short_side_scales_and_keeps_the_shape(
 
 @pytest.mark.parametrize(("bound", "shape"), [(48, (48, 64, 3)), (96, (96, 128, 3)), (100, (96, 128, 3))])
 def test_only_larger_pictures_are_scaled_to_a_bound(
-    bound: int, shape: tuple[int, ...], tmp_path: Path, write_numbered: Callable
+    bound: int, shape: tuple[int, ...], tmp_path: Path, write_numbered: Callable[..., Path]
 ) -> None:
     path = write_numbered(tmp_path / "v.mp4", size=(128, 96))
     with open_video(path) as video:
@@ -208,7 +213,7 @@ def test_only_larger_pictures_are_scaled_to_a_bound(
 
 @pytest.mark.parametrize(("rotation", "turns"), [(90, 1), (180, 2), (270, 3)])
 def test_pictures_are_turned_upright(
-    rotation: int, turns: int, tmp_path: Path, write_numbered: Callable
+    rotation: int, turns: int, tmp_path: Path, write_numbered: Callable[..., Path]
 ) -> None:
     stored = read_frames(write_numbered(tmp_path / "stored.mp4", num_frames=3), [0, 2])
     path = write_numbered(tmp_path / "turned.mp4", num_frames=3, rotation=rotation)
@@ -235,7 +240,7 @@ def test_colours_follow_the_matrix_and_range_of_the_file(shared_data: Path) -> N
     assert np.abs(found - expected.clip(0, 255))[:, 100:-100, 100:-100].mean() < 1.5
 
 
-def test_timestamps_of_a_variable_rate(tmp_path: Path, write_numbered: Callable) -> None:
+def test_timestamps_of_a_variable_rate(tmp_path: Path, write_numbered: Callable[..., Path]) -> None:
     path = write_numbered(tmp_path / "v.mkv", times=UNEVEN)
     with open_video(path) as video:
         assert not video.constant_rate
@@ -244,13 +249,13 @@ def test_timestamps_of_a_variable_rate(tmp_path: Path, write_numbered: Callable)
         assert video.constant_rate and video.fps == pytest.approx(25)
 
 
-def test_probe_says_what_a_video_is(tmp_path: Path, write_numbered: Callable) -> None:
+def test_probe_says_what_a_video_is(tmp_path: Path, write_numbered: Callable[..., Path]) -> None:
     info = probe(write_numbered(tmp_path / "v.mp4", rate=25))
     assert (info.num_frames, info.width, info.height, info.codec) == (60, 64, 48, "h264")
     assert info.fps == pytest.approx(25) and info.duration == pytest.approx(2.4)
 
 
-def test_a_truncated_video_says_where_it_ends(tmp_path: Path, write_numbered: Callable) -> None:
+def test_a_truncated_video_says_where_it_ends(tmp_path: Path, write_numbered: Callable[..., Path]) -> None:
     whole = write_numbered(tmp_path / "whole.mp4", num_frames=240, movflags="faststart", crf="1")
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
@@ -303,7 +308,7 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
         open_video(path)
 
 
-def test_frames_that_are_not_there_are_refused(tmp_path: Path, write_numbered: Callable) -> None:
+def test_frames_that_are_not_there_are_refused(tmp_path: Path, write_numbered: Callable[..., Path]) -> None:
     path = write_numbered(tmp_path / "v.mp4")
     for asked in ([60], [-1], []):
         with pytest.raises(DecodeError, match="expected frames from 0 to 59, got"):
@@ -315,7 +320,7 @@ def test_an_error_travels_between_processes() -> None:
     assert (error.path, error.reason, str(error)) == ("a.mp4", "is broken", "a.mp4: is broken")
 
 
-def test_nothing_is_written_to_standard_error(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+def test_nothing_is_written_to_standard_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "text.mp4").write_bytes(b"hello\n" * 100)
     with pytest.raises(DecodeError):
         open_video(tmp_path / "text.mp4")
@@ -323,7 +328,7 @@ def test_nothing_is_written_to_standard_error(tmp_path: Path, capfd: pytest.Capt
 
 
 def test_every_real_video_decodes_but_the_corrupt_one(
-    shared_data: Path, capfd: pytest.CaptureFixture
+    shared_data: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for path in sorted((shared_data / "test_videos").iterdir()):
         if path.suffix in (".md", ".json", ".txt"):
@@ -363,9 +368,7 @@ def test_real_times_and_frames_match_the_recorded(shared_data: Path) -> None:
 
 @pytest.mark.parametrize("name", ["imageio_cockatoo.mp4", "torchcodec_av1_video.mkv"])
 def test_a_frame_alone_is_the_frame_among_all_in_real_files(name: str, shared_data: Path) -> None:
-    """The first is 4:4:4 by an x264 whose version must be known; in the second, frames must not be left out
-    on the way.
-    """
+    """The first is 4:4:4 by an x264 whose version must be known; in the second, no frame may be left out."""
     path = shared_data / "test_videos" / name
     chosen = [98, 114, 123]
     with av.open(str(path)) as container:

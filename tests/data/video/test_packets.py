@@ -49,11 +49,10 @@ def test_a_fault_ahead_waits_for_the_packets_before_it() -> None:
         yield from (Packet(0), Packet(200), Packet(100))
         raise ValueError("cut off")
 
-    seen = []
+    ahead = numbered(broken(), 0, lambda packet: packet.shown, (ValueError,))
+    assert [next(ahead)[1] for _ in range(3)] == [0, 2, 1]
     with pytest.raises(ValueError, match="cut off"):
-        for _, number in numbered(broken(), 0, lambda packet: packet.shown, (ValueError,)):
-            seen.append(number)
-    assert seen == [0, 2, 1]
+        next(ahead)
 
 
 def test_what_may_be_left_out_depends_on_the_codec() -> None:

@@ -21,8 +21,8 @@ STD = (0.229, 0.224, 0.225)
 class RandomErasing:
     """With `probability`, fill one box, the same in all frames, with fresh noise in each of its pixels.
 
-    Random erasing (Zhong et al. 2020; pixel mode, one box, as released). `area` is the range of the box's share of the picture, `ratio` the range of its height over its width
-    (log-uniform).
+    Random erasing (Zhong et al. 2020; pixel mode, one box, as released). `area` is the range of the box's
+    share of the picture, `ratio` the range of its height over its width (log-uniform).
     """
 
     probability: float
@@ -76,8 +76,9 @@ def soft_targets(labels: Int[Tensor, "B"], num_classes: int, smoothing: float = 
         and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes
     ):
         raise UserError(
-            f"expected labels from 0 to {num_classes - 1} for {num_classes} classes, got {int(labels.min())} to "
-            f"{int(labels.max())}; -1 (no label) cannot be trained on; mend the manifest or set num_classes"
+            f"expected labels from 0 to {num_classes - 1} for {num_classes} classes, got {int(labels.min())} "
+            f"to {int(labels.max())}; -1 (no label) cannot be trained on; mend the manifest or set "
+            "num_classes"
         )
     hits = labels[:, None] == torch.arange(num_classes, device=labels.device)
     return hits.to(torch.float32) * (1 - smoothing) + smoothing / num_classes

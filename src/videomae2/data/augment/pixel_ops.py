@@ -33,10 +33,12 @@ def equalize(frames: Tensor, _: float = 0.0, box: Box | None = None) -> Tensor:
     """Make each frame's channels use all levels about equally often."""
     counts = torch.stack([torch.bincount(plane.reshape(-1), minlength=256) for plane in frames.flatten(0, 1)])
     occupied = counts > 0
+    # Pillow leaves the last occupied level out of the step, so that it lands at 255.
     last = 255 - occupied.flip(-1).int().argmax(-1, keepdim=True)
     step = (counts.sum(-1, keepdim=True) - counts.gather(-1, last)) // 255
     before = counts.cumsum(-1) - counts
     table = ((step // 2 + before) // step.clamp(min=1)).clamp(0, 255)
+    # A plane of one level, or of fewer pixels than levels, is left alone, as Pillow does.
     untouched = (occupied.sum(-1, keepdim=True) <= 1) | (step == 0)
     table = torch.where(untouched, torch.arange(256), table).to(torch.uint8)
     return _look_up(frames if box is None else box.cut(frames), table.reshape(*frames.shape[:2], 256))

@@ -31,6 +31,8 @@ class Operation:
 
     def strength(self, level: float, increasing: bool, rng: np.random.Generator) -> float:
         """The strength at a level; draws the coin where there is one."""
+        # timm's plain strengths of colour operations run from 0.1 to 1.9 and know no coin; its increasing
+        # ones say how far to go from 1.0, to either side.
         away = self.increasing is not None and increasing
         value = self.increasing(level) if self.increasing is not None and increasing else self.plain(level)
         if (self.signed and (away or self.increasing is None)) and rng.random() > 0.5:
@@ -98,9 +100,9 @@ class RandAugment:
             values[match[1]] = float(match[2])
         if head != "rand" or values["m"] > MAX_LEVEL or values["n"] < 1 or values["n"] % 1:
             raise UserError(
-                "expected rand_augment like rand-mM-nN-mstdS-incI with M from 0 to 10, N whole operations, S the "
-                f"standard deviation of M, I 0 or 1, got {text!r}; try rand-m7-n4-mstd0.5-inc1, or an empty text "
-                "for none"
+                "expected rand_augment like rand-mM-nN-mstdS-incI with M from 0 to 10, N whole operations, S "
+                f"the standard deviation of M, I 0 or 1, got {text!r}; try rand-m7-n4-mstd0.5-inc1, or an "
+                "empty text for none"
             )
         return cls(values["m"], int(values["n"]), values["mstd"], bool(values["inc"]))
 
@@ -114,6 +116,7 @@ class RandAugment:
         """Operations and their strengths, in order."""
         names, drawn = list(OPERATIONS), []
         for index in rng.integers(len(names), size=self.num_ops):
+            # As in timm, the level is drawn only where the operation is applied.
             if rng.random() >= self.probability:
                 continue
             level = min(max(rng.normal(self.magnitude, self.std), 0.0), MAX_LEVEL) / MAX_LEVEL

@@ -49,14 +49,14 @@ def digit_scans() -> np.ndarray:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise _missing("scikit-learn") from error
-    return (load_digits().images / 16.0).astype(np.float32)
+    return np.asarray(load_digits().images / 16.0, dtype=np.float32)
 
 
 def background(chance: np.random.Generator, size: int, contrast: float) -> UInt8[np.ndarray, "size size 3"]:
     """A crop of a photograph, its contrast lowered so that objects stand out before it."""
     crop = _crop(chance, size, shortest=0.4)
     mean = crop.mean(axis=(0, 1), keepdims=True)
-    return np.clip(mean + contrast * (crop - mean), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(mean + contrast * (crop - mean), 0, 255), dtype=np.uint8)
 
 
 def cutout(chance: np.random.Generator, side: int) -> Float[np.ndarray, "4 side side"]:
@@ -122,7 +122,7 @@ def _vivid(pixels: np.ndarray, chance: np.random.Generator) -> np.ndarray:
     """The same picture with its range stretched and a random tint, so that flat crops still show texture."""
     low, high = np.percentile(pixels, (2, 98))
     stretched = (pixels - low) / max(high - low, 24.0) * 255.0
-    return np.clip(stretched * chance.uniform(0.55, 1.15, size=3), 0, 255)
+    return np.asarray(np.clip(stretched * chance.uniform(0.55, 1.15, size=3), 0, 255))
 
 
 def _far_colour(colour: np.ndarray, chance: np.random.Generator) -> np.ndarray:

@@ -45,7 +45,7 @@ def write_sprites(
     settings: SpriteSettings | None = None,
     workers: int = 2,
     first: int = 0,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Path:
     """Write videos `first` to `first + num_videos` of a set into `out`; the path of the manifest comes back.
 
@@ -69,6 +69,7 @@ def write_sprites(
     _replace(out / "boxes.json", json.dumps({row["path"]: row["objects"] for row in rows}))
     _replace(out / "segments.json", json.dumps(_activitynet(rows, settings)))
     _replace(out / "classes.json", json.dumps(settings.classes))
+    # Last, so that a folder with a manifest holds a whole set.
     _replace(out / "manifest.csv", _table(rows))
     return out / "manifest.csv"
 

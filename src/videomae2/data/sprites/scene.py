@@ -1,4 +1,4 @@
-"""Draws sprite videos in memory: pictures that move by class before a dimmed photograph, with boxes and times.
+"""Draws sprite videos in memory: pictures that move by class before a dimmed photograph.
 
 Every action is a set of rates. Position lives on a torus (what leaves on one side enters on the other) and
 starts anywhere; size and turn start anywhere too. So position, size and turn have the same uniform
@@ -205,6 +205,7 @@ def _script(
     while len(labels) < count:
         step = int(chance.integers(1, classes)) if classes > 1 else 0
         labels.append((labels[-1] + step) % classes)
+    # Each action gets two frames, the fewest that show a motion, and a random share of the rest.
     spare = settings.num_frames - 2 * count
     shares = np.floor(np.cumsum(chance.dirichlet(np.full(count, 4.0))) * spare).astype(int)
     shares[-1] = spare
@@ -212,12 +213,13 @@ def _script(
 
 
 def _paint(frames: Tensor, art: Tensor, path: Track) -> tuple[Tensor, Tensor]:
-    """Frames with the sprite before them, and its alpha [T, H, W]; what leaves on one side enters opposite."""
+    """Frames with the sprite before them, and its alpha [T, H, W]; what leaves one side enters opposite."""
     count, side = frames.shape[0], frames.shape[-1]
     centre = (torch.arange(side, dtype=torch.float32) + 0.5) / side
     x, y, size, turn = (
         torch.from_numpy(np.asarray(v, np.float32)) for v in (path.x, path.y, path.size, path.turn)
     )
+    # The shortest way round the torus, in which a sprite half out on the right is half in on the left.
     dx = torch.remainder(centre[None] - x[:, None] + 0.5, 1.0) - 0.5
     dy = torch.remainder(centre[None] - y[:, None] + 0.5, 1.0) - 0.5
     dx, dy = (dx * 2 / size[:, None])[:, None, :], (dy * 2 / size[:, None])[:, :, None]

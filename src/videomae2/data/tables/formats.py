@@ -30,7 +30,7 @@ CLASSES = b"class_names"
 
 @dataclass(frozen=True)
 class Listing:
-    """A table of rows, the folder its relative paths start from, its classes, and the file it is mapped from."""
+    """A table of rows, where its relative paths start from, its classes, and the file it is mapped from."""
 
     table: pa.Table
     folder: str
@@ -67,6 +67,7 @@ def read(path: Path, class_names: list[str] | None, list_format: ListFormat, pat
             )
         table, mapped = _csv(path) if named else read_list(path, list_format, pattern), ""
     table, names = _number_labels(table, class_names, str(path))
+    # Workers map the file again by its path, which would lose labels or names that were given here.
     return Listing(
         table, str(path.parent), names, mapped if names is None or names == stored_names(table) else ""
     )
@@ -104,6 +105,7 @@ def _parquet(path: Path) -> pa.Table:
 def _csv(path: Path) -> pa.Table:
     import pyarrow.csv
 
+    # The label's type is left to be found: it may be a number or a name.
     numbers = {name: pa.int64() for name in INTEGERS if name != "label"}
     options = pyarrow.csv.ConvertOptions(
         column_types={"path": pa.string(), "source": pa.string(), "pattern": pa.string(), **numbers},
@@ -181,7 +183,7 @@ def _must_be_text(path: Path) -> None:
     with path.open("rb") as file:
         if b"\0" in file.read(4096):
             raise UserError(
-                f"{path} is neither a video by its name nor a text; give a .csv, .arrow, .parquet or list file"
+                f"{path} is neither a video by its name nor a text; try a .csv, .arrow, .parquet or list file"
             )
 
 
@@ -204,7 +206,9 @@ def conform(table: pa.Table, where: str) -> pa.Table:
     """Known columns in the types they are read as; nothing is copied where they already are."""
     if "path" not in table.column_names:
         got = ", ".join(table.column_names) or "none"
-        raise UserError(f"{where}: expected a column path among {', '.join(ROW_COLUMNS)}, got columns {got}")
+        raise UserError(
+            f"{where}: expected a column named path, got columns {got}; known are {', '.join(ROW_COLUMNS)}"
+        )
     for position, name in enumerate(table.column_names):
         if name not in ROW_COLUMNS:
             continue
@@ -233,7 +237,8 @@ def one_piece(column: pa.ChunkedArray) -> pa.Array:
 
 def stored_names(table: pa.Table) -> list[str]:
     """The names of classes that the table carries."""
-    return json.loads((table.schema.metadata or {}).get(CLASSES, b"[]"))
+    names: list[str] = json.loads((table.schema.metadata or {}).get(CLASSES, b"[]"))
+    return names
 
 
 def one_line(error: Exception) -> str:

@@ -40,7 +40,7 @@ def is_video(path: Path | str) -> bool:
 
 
 def read_list(path: Path, list_format: ListFormat, pattern: str) -> pa.Table:
-    """The rows of a list file; UserError names the line that cannot be read, or says that two readings fit."""
+    """The rows of a list file; UserError for a line that cannot be read, or where two readings fit."""
     places, paths, tails = _split_lines(path)
     if not paths:
         raise UserError(f"{path} is empty; it needs at least one row")
@@ -81,9 +81,9 @@ def _is_pretrain(tails: np.ndarray, list_format: ListFormat, path: Path) -> bool
     if (second == 0).any():
         return False
     raise UserError(
-        f"{path} has two numbers after each path, and they may be `start total` or `total label`; write a CSV "
-        "whose first line is path,start,end or path,label, or say which they are: --data.list_format pretrain "
-        "(start total), video or frames (total label); with data show and data check, --list-format"
+        f"{path} has two numbers after each path, and they may be `start total` or `total label`; write a "
+        "CSV whose first line is path,start,end or path,label, or say which they are: --data.list_format "
+        "pretrain (start total), video or frames (total label); with data show and data check, --list-format"
     )
 
 
@@ -99,6 +99,7 @@ def _split_lines(path: Path) -> tuple[list[int], list[str], np.ndarray]:
                 continue
             if count < 0:
                 separator, count = _layout(text, f"{path}, line {place}")
+            # From the right: a path may hold spaces, numbers do not.
             name, *cells = text.rsplit(separator, count) if count else (text,)
             try:
                 after = [int(cell) for cell in cells]

@@ -63,6 +63,7 @@ class Manifest:
         mapped_from: str = "",
         where: str = "the manifest",
     ) -> None:
+        # One chunk a column, so that a cell is found by its row number alone.
         self.table, self.root, self.where = conform(table, where).combine_chunks(), root, where
         self.class_names = list(class_names) if class_names else stored_names(table)
         self._mapped_from = mapped_from
@@ -72,7 +73,7 @@ class Manifest:
         self.num_classes = num_classes if num_classes else counted
 
     def __len__(self) -> int:
-        return self.table.num_rows
+        return int(self.table.num_rows)
 
     def __repr__(self) -> str:
         return f"Manifest({self.where}: {len(self)} rows, {self.num_classes} classes)"
@@ -101,8 +102,8 @@ class Manifest:
         missing = np.flatnonzero(self.labels() < 0)
         if len(missing):
             raise UserError(
-                f"{len(missing)} of {len(self)} rows have no label (first: {self.row(int(missing[0])).path}), "
-                f"but {purpose} needs one for each; add a label column or class folders"
+                f"{len(missing)} of {len(self)} rows have no label (first: {self.row(int(missing[0])).path})"
+                f", but {purpose} needs one for each; add a label column or class folders"
             )
 
     def subset(self, rows: Any) -> "Manifest":
@@ -114,6 +115,7 @@ class Manifest:
 
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in self.__dict__.items() if name not in ("_numbers", "_texts")}
+        # A worker maps the file itself: the pages are shared, and a million rows need not be sent.
         if self._mapped_from:
             state["table"] = None
         return state

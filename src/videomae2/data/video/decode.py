@@ -175,7 +175,7 @@ class VideoFile:
             shown = [p.pts for p in self._stream.packets() if frame_index.shows(p, self._stream.stream)]
             if None not in shown and len(shown) >= self.num_frames:
                 times = np.sort(np.array(shown, dtype=np.int64))[len(shown) - self.num_frames :]
-                return (times - times[0]) * float(self._stream.stream.time_base)
+                return np.asarray((times - times[0]) * float(self._stream.stream.time_base))
         return np.arange(self.num_frames) / (self.fps or 1.0)
 
     def _first_frame(self) -> Any:

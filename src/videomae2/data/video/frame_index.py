@@ -50,7 +50,8 @@ class FrameIndex:
 
     def stamp(self, packet: Any) -> int | None:
         """The time by which a key packet is found again after a seek."""
-        return packet.dts if self.known_by == "container" else packet.pts
+        time: int | None = packet.dts if self.known_by == "container" else packet.pts
+        return time
 
 
 def remembered(key: tuple[str | int, ...] | None) -> FrameIndex | None:
@@ -96,6 +97,7 @@ def from_container(container: Any, stream: Any) -> FrameIndex | None:
         key_numbers, num_frames = positions, total
     if len(key_times) == 0 or (np.diff(key_times) <= 0).any():
         return None  # times that repeat or go back cannot be sought by
+    # Where intervals vary, FFmpeg's mean rate and its guess of the base rate differ.
     rates = float(stream.average_rate or 0), float(stream.base_rate or 0)
     constant = rates[0] > 0 and abs(rates[1] / rates[0] - 1) < 0.01
     first = int(key_numbers[0])  # what comes before the first key frame cannot be decoded
@@ -160,5 +162,6 @@ def _rate(seconds: np.ndarray, tick: float) -> tuple[bool, float, float]:
         return True, 0.0, 0.0
     interval = float((seconds[-1] - seconds[0]) / (len(seconds) - 1))
     even = seconds[0] + interval * np.arange(len(seconds))
+    # Times are rounded to ticks of the container, which alone moves them by up to one.
     constant = bool(np.abs(seconds - even).max() <= max(1.5 * tick, 0.02 * interval))
     return constant, interval, float(np.diff(seconds).max())

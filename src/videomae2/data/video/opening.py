@@ -44,6 +44,7 @@ def open_container(source: VideoSource, name: str) -> tuple[Any, Any]:
     """PyAV's container, and the file behind a URL that must be closed with it, if any. DecodeError."""
     file = None
     try:
+        # A tag in a strange encoding must not make a video unreadable: hence metadata_errors.
         if not isinstance(source, str | Path):
             source.seek(0)
             return av.open(source, metadata_errors="replace"), None
@@ -93,8 +94,8 @@ def promised_seconds(container: Any, stream: Any) -> float:
 def needs_its_first_packet(packet: Any) -> bool:
     """Whether H.264 is by an old x264, whose faults FFmpeg undoes where it has read the version.
 
-    Only the first packet says the version. Builds before 151 wrote 4:4:4 in a way of their own (the oldest, direct prediction too): after a seek,
-    without that packet, every frame comes out wrong.
+    Only the first packet says the version. Builds before 151 wrote 4:4:4 in a way of their own (the oldest,
+    direct prediction too): after a seek, without that packet, every frame comes out wrong.
     """
     found = re.search(rb"x264 - core (\d+)", bytes(packet))
     return found is not None and int(found[1]) < 151
@@ -121,8 +122,8 @@ def _why_not_open(name: str, error: Exception) -> str:
             return "no such file"
         if path.is_dir():
             return (
-                "is a folder, not a video file; a folder of frames needs a `pattern` in the manifest, such as "
-                "img_{:05}.jpg"
+                "is a folder, not a video file; a folder of frames needs a `pattern` in the manifest, such "
+                "as img_{:05}.jpg"
             )
         if path.stat().st_size == 0:
             return "the file is empty"

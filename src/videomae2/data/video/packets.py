@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 REORDER = 40
-"""No decoder shows a frame further than this from its place in order of decoding (H.264 and HEVC allow 16)."""
+"""No decoder shows a frame further than this from its place of decoding (H.264 and HEVC allow 16)."""
 
 _PLAIN_REFERENCES = ("h264", "mpeg4", "mpeg2video", "mpeg1video")
 """Codecs in which what is marked as no reference is none.

@@ -59,8 +59,8 @@ class FrameStream:
             yield from enumerate(self._kept) if self._kept else self._counted_frames()
             return
         group = self._seek(group)
-        # Frames before the key frame in time belong to the group before, whose references are not decoded.
         self.num_sent = self._num_read = int(self.index.key_numbers[group])
+        # Frames before the key frame in time may refer to the group before, which was not decoded.
         first_time, before = None if group == 0 else self._first.pts, -1
         coming: dict[int, int] = {}  # numbers of frames sent to the decoder and not yet shown, by their times
         shows = partial(frame_index.shows, stream=self.stream)
@@ -146,8 +146,8 @@ class FrameStream:
 
     def _decode(self, packet: Any) -> list[Any]:
         try:
-            frames = self.stream.codec_context.decode(packet)
-        except av.error.EOFError:  # flushed a second time: it holds nothing more
+            frames: list[Any] = self.stream.codec_context.decode(packet)
+        except av.error.EOFError:  # the decoder holds nothing more
             return []
         except av.error.FFmpegError as error:
             raise DecodeError(
