@@ -17,6 +17,7 @@ from videomae2.cost.macs import (
     count_parameters,
     device_hours,
     published_macs,
+    recomputed_macs,
     training_macs,
 )
 from videomae2.errors import UserError
@@ -116,19 +117,17 @@ def test_computed_macs_are_those_torch_counts(mask: MaskSettings, checkpointing:
         torch.autograd.backward(loss)
     total = forward.get_total_flops() + backward.get_total_flops()
     # Recomputation may stop early, after what is needed last: the second MLP layer is not.
-    told = training_macs(network, counts, checkpointing, mlps)
+    told = training_macs(network, counts) + recomputed_macs(network, counts)
     assert total == pytest.approx(2 * 2 * told, rel=0.08 if checkpointing else 0)
 
 
 def test_a_classifier_trains_with_three_times_its_forward() -> None:
-    network = architecture_of(SMALL, num_classes=7)
+    network = architecture_of(replace(SMALL, activation_checkpointing=True), num_classes=7)
     counts = TokenCounts(network.grid.num_tokens, 0, 0)
     forward, embedding = computed_macs(network, counts).total, network.grid.num_tokens * network.embed_matrix
     assert training_macs(network, counts) == 3 * forward - embedding
-    assert (
-        training_macs(network, counts, checkpointing=True)
-        == 4 * forward - 2 * embedding - network.output_matrix
-    )
+    assert recomputed_macs(network, counts) == forward - embedding - network.output_matrix
+    assert recomputed_macs(architecture_of(SMALL, num_classes=7), counts) == 0
 
 
 def test_steps_of_the_papers_pretraining() -> None:

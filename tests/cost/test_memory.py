@@ -127,7 +127,7 @@ def test_pretraining_keeps_what_is_counted(
     found = training_memory(
         network,
         count_tokens(network.grid, mask),
-        Execution(CLIPS, precision, checkpointing, device, mlp_checkpointing=mlps),
+        Execution(CLIPS, precision, device),
     )
     measured = kept_bytes(*pretraining(settings, mask, device), precision)
     assert found.activations + found.weight_copies == measured
@@ -145,7 +145,7 @@ def test_finetuning_keeps_what_is_counted(
     network = architecture_of(settings, num_classes=CLASSES)
     counts = TokenCounts(network.grid.num_tokens, 0, 0)
     found = training_memory(
-        network, counts, Execution(CLIPS, precision, checkpointing, device, mlp_checkpointing=mlps)
+        network, counts, Execution(CLIPS, precision, device)
     )
     # Drop path keeps a number for each clip and branch.
     assert found.activations + found.weight_copies == pytest.approx(
@@ -173,7 +173,7 @@ def test_the_peak_of_a_step_is_foreseen(
         network, work = architecture_of(settings, decoder=True), pretraining(settings, MASKS[task], device)
         counts = count_tokens(network.grid, MASKS[task])
     found = training_memory(
-        network, counts, Execution(CLIPS, precision, checkpointing, device, mlp_checkpointing=mlps)
+        network, counts, Execution(CLIPS, precision, device)
     )
     assert found.peak - found.clips == pytest.approx(peak_bytes(*work, precision), rel=0.1)
 

@@ -26,20 +26,18 @@ _NORM = 2 * _FLOAT  # mean and inverse standard deviation of a token
 
 @dataclass(frozen=True)
 class Execution:
-    """How a process runs: clips of one forward, precision, checkpointing, device and sharding.
+    """How a process runs: clips of one forward, precision, device and sharding.
 
-    `checkpointing` recomputes blocks in the backward pass, `mlp_checkpointing` only the hidden values of
-    MLPs. `shard`: none keeps everything on each process (DDP); full spreads parameters, gradients and
-    optimizer (FSDP2, block by block). UserError for choices and counts that cannot be.
+    What is recomputed in the backward pass stands in the architecture. `shard`: none keeps everything on each
+    process (DDP); full spreads parameters, gradients and optimizer (FSDP2, block by block). UserError for
+    choices and counts that cannot be.
     """
 
     clips: int
     precision: str = "bf16"
-    checkpointing: bool = False
     device: str = "cuda"
     processes: int = 1
     shard: str = "none"
-    mlp_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         choices = {"precision": ("fp32", "bf16"), "device": ("cpu", "cuda"), "shard": ("none", "full")}
@@ -254,14 +252,14 @@ def _block(tower: TransformerConfig, tokens: int, queries: int | None, execution
     asking = tokens if queries is None else queries
     size = execution.product_bytes
     # Hidden values after GELU and then their gradient are in one place.
-    wide = execution.clips * asking * size * tower.mlp_width * (2 if execution.mlp_checkpointing else 1)
+    wide = execution.clips * asking * size * tower.mlp_width * (2 if tower.mlp_checkpointing else 1)
     mlp = execution.clips * asking * (size + 3 * _FLOAT) * tower.width + (
         0 if execution.device == "cpu" else wide
     )
     scores = 2 * size * tower.num_heads * asking * tokens * execution.writes_scores(tokens)
     attention = execution.clips * (tokens * (5 * size + 2 * _FLOAT) * tower.width + scores)
     working = max(mlp, attention)
-    if not execution.checkpointing:
+    if not tower.activation_checkpointing:
         return Stage(kept, copies, working, tower.block_parameters, wide)
     index = 0 if queries is None else _INDEX * queries
     entering = execution.clips * (_FLOAT * tokens * tower.width + index)
@@ -270,7 +268,7 @@ def _block(tower: TransformerConfig, tokens: int, queries: int | None, execution
 
 def _matrices_kept(tower: TransformerConfig, execution: Execution) -> int:
     """Entries of one block's matrices whose copies its graph keeps: a checkpointed MLP casts its own anew."""
-    recast = execution.mlp_checkpointing and not execution.lean
+    recast = tower.mlp_checkpointing and not execution.lean
     return tower.block_matrices - (2 * tower.width * tower.mlp_width if recast else 0)
 
 
@@ -284,13 +282,13 @@ def _kept_by_block(tower: TransformerConfig, tokens: int, queries: int | None, e
         # Taking some tokens keeps their index and, for a norm of their own, a copy.
         taken = 0 if queries is None else asking * (_INDEX + _FLOAT * width)
         query_key_value = size * width * (asking + 2 * tokens)
-        hidden = 0 if execution.mlp_checkpointing else asking * size * tower.mlp_width
+        hidden = 0 if tower.mlp_checkpointing else asking * size * tower.mlp_width
         return stream + taken + query_key_value + attention + hidden
     # Queries of all tokens lie beside their keys and values; those of some tokens are a copy.
     taken = 0 if queries is None else asking * (_INDEX + size * width)
     query_key_value = size * width * 3 * tokens
     normed = (tokens + asking) * (_NORM + size * width)
-    if execution.mlp_checkpointing:
+    if tower.mlp_checkpointing:
         hidden = asking * (_FLOAT - size) * width  # the MLP's input is kept as it came, before it is cast
     else:
         hidden = 2 * asking * size * tower.mlp_width
