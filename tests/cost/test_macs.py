@@ -1,6 +1,4 @@
-"""Costs on paper: equal to the built networks, to torch's own count of matmuls, and to the published
-figures.
-"""
+"""Costs on paper equal the built networks, torch's own count of matmuls, and the published figures."""
 
 from dataclasses import replace
 

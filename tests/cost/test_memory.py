@@ -79,9 +79,7 @@ def finetuning(settings: ModelSettings, device: str) -> tuple[nn.Module, Callabl
 
 
 def kept_bytes(model: nn.Module, loss: Callable[[], Tensor], precision: str) -> int:
-    """Bytes of the storages that autograd keeps of a forward, each once; parameters and buffers are not
-    new.
-    """
+    """Bytes of the storages that a forward saves for backward, each once; no parameters and buffers."""
     known = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
     kept = {}
 
