@@ -45,7 +45,7 @@ def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
 
 
 def hub_folder(folder: Path, model: Classifier) -> Path:
-    """A repository like OpenGVLab/VideoMAEv2-Base: every name under `model.`, no head or final norm, an fc_norm."""
+    """A repository like OpenGVLab/VideoMAEv2-Base: names under `model.`, no head, no final norm, fc_norm."""
     folder.mkdir()
     state = {
         f"model.{n.removeprefix('encoder.')}": t
