@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from videomae2.architecture import Architecture, architecture_of
+from videomae2.cost.activations import Execution
 from videomae2.cost.macs import (
     Workload,
     computed_macs,
@@ -14,7 +15,7 @@ from videomae2.cost.macs import (
     require_positive,
     training_macs,
 )
-from videomae2.cost.memory import Execution, inference_memory, training_memory
+from videomae2.cost.memory import inference_memory, training_memory
 from videomae2.mask_counts import TokenCounts, count_tokens
 from videomae2.settings import MaskSettings, ModelSettings
 
