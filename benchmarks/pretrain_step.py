@@ -7,7 +7,7 @@ its memory.
 Programs of one model and precision run in turn, A B C A B C, each in a process of its own. `transformers`
 runs as its users run it, and once more with glibc told to keep freed memory, as our loop tells it
 (engine/heap.py): the second shows what the networks are worth without that. A step is forward, backward and
-fused AdamW. "Useful" counts the products of the step as computed here (`cost.training_macs`: recomputation is
+fused AdamW. "Useful" counts the matmuls of the step as computed here (`cost.macs.training_macs`: recomputation is
 not counted) against the rate of a 2048 x 2048 x 2048 product measured in the same turns. Memory is what the
 process holds at most above its imports, and what its tensors do; activations are the tensors' peak less
 parameters, optimizer and position tables.
@@ -24,8 +24,9 @@ from pairs import PAIRS, Turn, medians, programs, ratio, spread, take_turns
 from table import show
 
 from videomae2.architecture import architecture_of
+from videomae2.cost.activations import Execution
 from videomae2.cost.macs import training_macs
-from videomae2.cost.memory import Execution, training_memory
+from videomae2.cost.memory import training_memory
 from videomae2.mask_counts import count_tokens
 from videomae2.settings import MaskSettings, ModelSettings
 

@@ -17,8 +17,8 @@ from videomae2.settings import ModelSettings
 M = TypeVar("M", bound=nn.Module)
 
 TINY = ModelSettings(
-    num_frames=8, size=32, patch=8, width=48, depth=2, num_heads=3, decoder_width=24, decoder_heads=2, decoder_depth=2,
-    native_frames=8, native_size=32,
+    num_frames=8, size=32, patch=8, native_frames=8, native_size=32,
+    width=48, depth=2, num_heads=3, decoder_width=24, decoder_heads=2, decoder_depth=2,
 )  # fmt: skip
 CLIP = torch.rand(2, 8, 3, 32, 32, generator=torch_generator(5))
 
@@ -45,9 +45,7 @@ def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
 
 
 def hub_folder(folder: Path, model: Classifier) -> Path:
-    """A repository like OpenGVLab/VideoMAEv2-Base: `model.` before every name, no head, no final norm, but an
-    fc_norm.
-    """
+    """A repository like OpenGVLab/VideoMAEv2-Base: names under `model.`, no head, no final norm, fc_norm."""
     folder.mkdir()
     state = {
         f"model.{n.removeprefix('encoder.')}": t

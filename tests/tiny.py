@@ -1,5 +1,7 @@
 """Small networks and clips that the tests of this folder share."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -14,9 +16,9 @@ from videomae2.settings import MaskSettings, ModelSettings
 MASK = MaskSettings(encoder_ratio=0.75)
 
 
-def settings(**changes) -> ModelSettings:
+def settings(**changes: Any) -> ModelSettings:
     """A ViT-Ti of 2 blocks, 48 wide, on 64 tokens of 8 x 32 x 32 pixels; its native grid is its own."""
-    base = {
+    base: dict[str, Any] = {
         "name": "vit_ti16",
         "num_frames": 8,
         "size": 32,
@@ -29,18 +31,23 @@ def settings(**changes) -> ModelSettings:
     return ModelSettings(**(base | changes))
 
 
-def network(seed: int = 0, **changes) -> Autoencoder:
+def network(seed: int = 0, **changes: Any) -> Autoencoder:
     return build_autoencoder(settings(**changes), chance.torch_generator(seed))
 
 
-def frames(batch: int = 2, seed: int = 0, **changes) -> Tensor:
+def frames(batch: int = 2, seed: int = 0, **changes: Any) -> Tensor:
     shape = token_grid(settings(**changes)).clip_shape(batch)
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=chance.torch_generator(seed))
 
 
-def split(batch: int = 2, mask: MaskSettings = MASK, **changes) -> TokenSplit:
+def split(batch: int = 2, mask: MaskSettings = MASK, **changes: Any) -> TokenSplit:
     return draw_split(token_grid(settings(**changes)), mask, torch.arange(batch))
 
 
 def gradients(module: nn.Module) -> dict[str, Tensor]:
-    return {name: parameter.grad.clone() for name, parameter in module.named_parameters()}
+    """A copy of every parameter's gradient; a parameter without one fails the test."""
+    found = {}
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None, name
+        found[name] = parameter.grad.clone()
+    return found

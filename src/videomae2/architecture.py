@@ -45,7 +45,7 @@ SIZES = {
 POSITIONS = ("sinusoid", "axes", "learned")
 
 # Upper bounds lie far above any published vision transformer (ViT-22B: 48 blocks, 6144 wide): they catch a
-# slip of the keyboard before memory is asked for.
+# digit too many before memory is allocated.
 MAX_DEPTH = 1_000
 MAX_WIDTH = 65_536
 MAX_MLP_WIDTH = 1_048_576

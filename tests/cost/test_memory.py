@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from videomae2.architecture import architecture_of
 from videomae2.chance import torch_generator
-from videomae2.cost.memory import Execution, inference_memory, training_memory
+from videomae2.cost.activations import Execution
+from videomae2.cost.memory import inference_memory, training_memory
 from videomae2.errors import UserError
 from videomae2.geometry import TokenGrid
 from videomae2.heads.classify import build_classifier
@@ -79,9 +80,7 @@ def finetuning(settings: ModelSettings, device: str) -> tuple[nn.Module, Callabl
 
 
 def kept_bytes(model: nn.Module, loss: Callable[[], Tensor], precision: str) -> int:
-    """Bytes of the storages that autograd keeps of a forward, each once; parameters and buffers are not
-    new.
-    """
+    """Bytes of the storages that a forward saves for backward, each once; no parameters and buffers."""
     known = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
     kept = {}
 
@@ -127,7 +126,7 @@ def test_pretraining_keeps_what_is_counted(
     found = training_memory(
         network,
         count_tokens(network.grid, mask),
-        Execution(CLIPS, precision, checkpointing, device, mlp_checkpointing=mlps),
+        Execution(CLIPS, precision, device),
     )
     measured = kept_bytes(*pretraining(settings, mask, device), precision)
     assert found.activations + found.weight_copies == measured
@@ -144,9 +143,7 @@ def test_finetuning_keeps_what_is_counted(
     )
     network = architecture_of(settings, num_classes=CLASSES)
     counts = TokenCounts(network.grid.num_tokens, 0, 0)
-    found = training_memory(
-        network, counts, Execution(CLIPS, precision, checkpointing, device, mlp_checkpointing=mlps)
-    )
+    found = training_memory(network, counts, Execution(CLIPS, precision, device))
     # Drop path keeps a number for each clip and branch.
     assert found.activations + found.weight_copies == pytest.approx(
         kept_bytes(*finetuning(settings, device), precision), rel=1e-4
@@ -172,9 +169,7 @@ def test_the_peak_of_a_step_is_foreseen(
     else:
         network, work = architecture_of(settings, decoder=True), pretraining(settings, MASKS[task], device)
         counts = count_tokens(network.grid, MASKS[task])
-    found = training_memory(
-        network, counts, Execution(CLIPS, precision, checkpointing, device, mlp_checkpointing=mlps)
-    )
+    found = training_memory(network, counts, Execution(CLIPS, precision, device))
     assert found.peak - found.clips == pytest.approx(peak_bytes(*work, precision), rel=0.1)
 
 

@@ -36,7 +36,7 @@ def test_a_write_that_fails_leaves_the_old_file_whole(
     file = save_safetensors(tmp_path / "a.safetensors", autoencoder(), TINY, "pretrain")
     before = file.read_bytes()
 
-    def full(state: object, path: str | Path, metadata: object) -> None:
+    def full(_state: object, path: str | Path, _metadata: object) -> None:
         Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 

@@ -4,16 +4,18 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from videomae2.architecture import Architecture, architecture_of
+from videomae2.cost.activations import Execution
 from videomae2.cost.macs import (
     Workload,
     computed_macs,
     count_parameters,
     device_hours,
     published_macs,
+    recomputed_macs,
     require_positive,
     training_macs,
 )
-from videomae2.cost.memory import Execution, inference_memory, training_memory
+from videomae2.cost.memory import inference_memory, training_memory
 from videomae2.mask_counts import TokenCounts, count_tokens
 from videomae2.settings import MaskSettings, ModelSettings
 
@@ -100,8 +102,8 @@ def answer(question: Question) -> dict[str, Any]:
     execution = _execution(question, workload)
     parts = _parts(architecture, counts)
     forward = sum(part["macs_per_clip_ours"] for part in parts.values())
-    recomputed = question.checkpointing, question.mlp_checkpointing
-    per_clip = training_macs(architecture, counts, *recomputed) if training else forward
+    backward = training_macs(architecture, counts) + recomputed_macs(architecture, counts) - forward
+    per_clip = forward + backward if training else forward
     clips = workload.training_clips() if training else workload.inference_clips()
     tflops = A100_TFLOPS[question.precision] if question.tflops is None else question.tflops
     hours = device_hours(per_clip * clips, tflops, question.utilisation)
@@ -120,7 +122,17 @@ def answer(question: Question) -> dict[str, Any]:
             "decoder_length": counts.visible + counts.decoded if pretraining else 0,
         },
         "memory_bytes": _memory(question.task, architecture, counts, execution),
-        "execution": asdict(execution) | {"tflops": tflops, "utilisation": question.utilisation},
+        "execution": {
+            "clips": execution.clips,
+            "precision": execution.precision,
+            "checkpointing": question.checkpointing,
+            "device": execution.device,
+            "processes": execution.processes,
+            "shard": execution.shard,
+            "mlp_checkpointing": question.mlp_checkpointing,
+            "tflops": tflops,
+            "utilisation": question.utilisation,
+        },
         "workload": asdict(workload),
         "clips": clips,
         "steps": workload.training_steps() if training else workload.inference_steps(),
@@ -183,6 +195,8 @@ def _model(question: Question) -> ModelSettings:
         num_frames=question.frames,
         size=question.size,
         decoder_depth=question.decoder_depth,
+        activation_checkpointing=question.checkpointing,
+        mlp_checkpointing=question.mlp_checkpointing,
     )
 
 
@@ -205,8 +219,6 @@ def _execution(question: Question, workload: Workload) -> Execution:
     return Execution(
         clips=workload.clips_per_forward,
         precision=question.precision,
-        checkpointing=question.checkpointing,
-        mlp_checkpointing=question.mlp_checkpointing,
         device=question.device,
         processes=question.processes,
         shard=question.shard,

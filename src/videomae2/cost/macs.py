@@ -75,34 +75,31 @@ def computed_macs(architecture: Architecture, counts: TokenCounts) -> Parts:
     return Parts(trunk, decoder=bridge + blocks + counts.scored * architecture.output_matrix)
 
 
-def training_macs(
-    architecture: Architecture,
-    counts: TokenCounts,
-    checkpointing: bool = False,
-    mlp_checkpointing: bool = False,
-) -> int:
-    """Multiply-accumulates of one clip's forward and backward as computed here.
+def training_macs(architecture: Architecture, counts: TokenCounts) -> int:
+    """Multiply-accumulates of one clip's forward and backward as computed here, without recomputation.
 
-    A matmul's two gradients cost as much as it did each; the embedding needs only one of them, as nobody
-    asks for the gradient of pixels. Activation checkpointing runs the blocks forward once more, that of MLPs
-    their first layer.
+    A matmul has two gradients, each as dear as itself. The embedding needs only one of them: nobody asks for
+    the gradient of pixels.
     """
-    forward = computed_macs(architecture, counts).total
     embedding = counts.visible * architecture.embed_matrix
-    output = (counts.scored if architecture.decoder else 1) * architecture.output_matrix
-    blocks = forward - embedding - counts.visible * architecture.bridge_matrix - output
-    recomputed = blocks * checkpointing + _hidden_macs(architecture, counts) * mlp_checkpointing
-    return 3 * forward - embedding + recomputed
+    return 3 * computed_macs(architecture, counts).total - embedding
 
 
-def _hidden_macs(architecture: Architecture, counts: TokenCounts) -> int:
-    """Multiply-accumulates of the first layers of all MLPs in one forward."""
+def recomputed_macs(architecture: Architecture, counts: TokenCounts) -> int:
+    """What checkpointing adds to `training_macs`: blocks once more, or the first layers of their MLPs."""
     encoder, decoder = architecture.encoder, architecture.decoder
-    trunk = encoder.depth * counts.visible * encoder.width * encoder.mlp_width
+    total = encoder.depth * _recomputed_macs(encoder, counts.visible)
     if decoder is None:
-        return trunk
-    tokens = (decoder.depth - 1) * (counts.visible + counts.decoded) + counts.scored
-    return trunk + tokens * decoder.width * decoder.mlp_width
+        return total
+    length = counts.visible + counts.decoded
+    full = (decoder.depth - 1) * _recomputed_macs(decoder, length)
+    return total + full + _recomputed_macs(decoder, length, counts.scored)
+
+
+def _recomputed_macs(config: TransformerConfig, tokens: int, queries: int | None = None) -> int:
+    block = _block_macs(config, tokens, queries)
+    hidden = (tokens if queries is None else queries) * config.width * config.mlp_width
+    return block * config.activation_checkpointing + hidden * config.mlp_checkpointing
 
 
 def _block_macs(config: TransformerConfig, tokens: int, queries: int | None = None) -> int:

@@ -71,6 +71,7 @@ class Inert:
     """Stands in for a stranger's class whose content nobody needs: takes any state, does nothing."""
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> "Inert":
+        """Take any arguments."""
         return object.__new__(cls)
 
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from videomae2.cost.memory import APART_FROM, EXPLICIT_UP_TO
+from videomae2.cost.activations import EXPLICIT_UP_TO
+from videomae2.cost.memory import APART_FROM
 from videomae2.models.cpu.scratch import Scratch
 
 _CACHE = 2 << 20
