@@ -1,10 +1,11 @@
-"""Changes that must each make a test fail: python tests/mutations.py [WORD ...] (minutes; not part of the suite).
+"""Changes that must each make a test fail: python tests/mutations.py [WORD ...]; not part of the suite.
 
 Every row changes one constant, default, formula or check of the package in a copy of the tree and runs the
 tests named beside it. A row is fine when they fail; it is stale when its text is no longer in the file, and a
 hole when they still pass. With words, only rows that mention one of them are tried.
 """
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -15,6 +16,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
+
+
+_STAMPS = itertools.count(1_000_000_000)
 
 
 class Mutation(NamedTuple):
@@ -64,8 +68,9 @@ MUTATIONS = [
     Mutation("metrics/accuracy.py", "logits.detach().double()", "logits.detach()", "tests/metrics/test_accuracy.py"),
     Mutation("metrics/accuracy.py", "        if views <= seen:\n            return\n", "", "tests/metrics/test_accuracy.py"),
     # ---- records
-    Mutation("records.py", "if self.frames.dtype != torch.uint8 or self.frames.ndim != 4:", "if False:", "tests/test_records.py"),
-    Mutation("records.py", "if self.loss.ndim != 0:", "if False:", "tests/test_records.py"),
+    Mutation("records.py", '        check_tensor("a clip", self.frames, "uint8", "T C H W")\n', "", "tests/test_records.py"),
+    Mutation("records.py", "        if not isinstance(self.target, Target) or len(self.target) != 1:", "        if False:", "tests/test_records.py"),
+    Mutation("records.py", "if not isinstance(self.loss, Tensor) or self.loss.ndim != 0 or not self.loss.is_floating_point():", "if False:", "tests/test_records.py"),
     # ---- defaults of the recipes
     Mutation("settings.py", "min_lr: float = 2.5e-6", "min_lr: float = 1e-6", "tests/parity/test_defaults.py"),
     Mutation("settings.py", "min_lr=1e-6,", "min_lr=1e-5,", "tests/parity/test_defaults.py"),
@@ -90,13 +95,13 @@ MUTATIONS = [
     Mutation("models/layers.py", "INITIAL_LOG_SCALE = math.log(10.0)", "INITIAL_LOG_SCALE = math.log(20.0)", "tests/models"),
     Mutation("models/layers.py", "eps=1e-6", "eps=1e-5", "tests/parity/test_golden_classify.py tests/models"),
     # ---- data
-    Mutation("data/augment/erasing.py", "MEAN = (0.485, 0.456, 0.406)", "MEAN = (0.5, 0.5, 0.5)", "tests/data/augment/test_erasing.py"),
-    Mutation("data/augment/erasing.py", "STD = (0.229, 0.224, 0.225)", "STD = (0.25, 0.25, 0.25)", "tests/data/augment/test_erasing.py"),
-    Mutation("data/augment/erasing.py", "area: tuple[float, float] = (0.02, 1 / 3)", "area: tuple[float, float] = (0.02, 0.4)", "tests/data/augment/test_erasing.py"),
+    Mutation("data/augment/mixing.py", "MEAN = (0.485, 0.456, 0.406)", "MEAN = (0.5, 0.5, 0.5)", "tests/data/augment/test_mixing.py"),
+    Mutation("data/augment/mixing.py", "STD = (0.229, 0.224, 0.225)", "STD = (0.25, 0.25, 0.25)", "tests/data/augment/test_mixing.py"),
+    Mutation("data/augment/mixing.py", "area: tuple[float, float] = (0.02, 1 / 3)", "area: tuple[float, float] = (0.02, 0.4)", "tests/data/augment/test_mixing.py"),
     Mutation("data/augment/mixing.py", "smoothing / num_classes", "smoothing / (num_classes - 1)", "tests/data/augment/test_mixing.py"),
     Mutation("data/augment/crops.py", "MULTI_SCALES = (1.0, 0.875, 0.75, 0.66)", "MULTI_SCALES = (1.0, 0.875, 0.75, 0.5)", "tests/data/augment/test_crops.py"),
     Mutation("data/augment/crops.py", "abs(side - size) < 3", "abs(side - size) < 1", "tests/data/augment/test_crops.py"),
-    Mutation("data/video/numbering.py", "REORDER = 40", "REORDER = 8", "tests/data/video/test_numbering.py"),
+    Mutation("data/video/packets.py", "REORDER = 40", "REORDER = 8", "tests/data/video/test_packets.py"),
 ]  # fmt: skip
 
 
@@ -126,21 +131,27 @@ def _try(copy: Path, row: Mutation) -> str:
     text = path.read_text() if path.exists() else ""
     if row.old not in text:
         return "stale, the text is not in the file"
-    path.write_text(text.replace(row.old, row.new, 1))
+    _write(path, text.replace(row.old, row.new, 1))
     try:
-        # Without bytecode: two versions of a file within one second would share it.
-        environment = os.environ | {"PYTHONPATH": str(copy / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = os.environ | {"PYTHONPATH": str(copy / "src")}
         options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
         command = [sys.executable, "-m", "pytest", *options, *row.tests.split()]
         found = subprocess.run(
             command, cwd=copy, env=environment, capture_output=True, text=True, check=False
         )
     finally:
-        path.write_text(text)
+        _write(path, text)
     failed = [line for line in found.stdout.splitlines() if line.startswith("FAILED ")]
     if found.returncode == 1 and failed:
         return f"caught by {failed[0].split()[1]}"
     return "a hole, the tests pass" if found.returncode == 0 else f"pytest gave {found.returncode}"
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file with a time of its own: bytecode is told apart by size and whole seconds."""
+    path.write_text(text)
+    stamp = next(_STAMPS)
+    os.utime(path, (stamp, stamp))
 
 
 if __name__ == "__main__":
