@@ -71,6 +71,27 @@ def test_counts_of_the_paper(
     ]
 
 
+@pytest.mark.parametrize(
+    ("mask", "counts"),
+    [
+        (MaskSettings(encoder_ratio=0.5, decoder="random", decoder_ratio=0.3), (52, 37 + 34, 34)),
+        (MaskSettings(encoder_ratio=0.5, decoder="frame", decoder_ratio=0.3), (52, 75, 36)),
+        (MaskSettings("frame", 0.5, "frame", 0.3), (50, 100, 50)),
+    ],
+)
+def test_shares_that_do_not_divide_leave_out_the_whole_part(
+    mask: MaskSettings, counts: tuple[int, int, int]
+) -> None:
+    """4 x 5 x 5 tokens, 12 of each 25 hidden: int(0.3 * 48) = 14 and int(0.3 * 52) = 15 are left out."""
+    grid = TokenGrid.square(8, 40, patch=8)
+    assert tuple(count_tokens(grid, mask)) == counts
+    split = draw_split(grid, mask, torch.arange(3))
+    hidden = torch.ones(3, grid.num_tokens, dtype=torch.bool).scatter(1, split.visible, False)
+    kept = KEPT[mask.decoder](grid, mask, torch.arange(3), hidden)
+    assert kept.sum(1).tolist() == [counts[1]] * 3
+    assert (kept & hidden).sum(1).tolist() == [counts[2]] * 3
+
+
 @given(grids, masks, st.lists(st.integers(0, 2**62), min_size=1, max_size=4))
 @settings(max_examples=150, deadline=None)
 def test_a_split_is_a_partition_with_the_promised_counts(
