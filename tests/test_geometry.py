@@ -39,6 +39,12 @@ def test_what_does_not_divide_is_refused_with_what_would(arguments: dict[str, An
         TokenGrid(**arguments)
 
 
+@pytest.mark.usefixtures("unchecked")
+def test_a_side_is_a_whole_number() -> None:
+    with pytest.raises(UserError, match=r"expected patch to be a whole number of at least 1, got 16\.0"):
+        TokenGrid(patch=16.0)  # type: ignore[arg-type]
+
+
 def test_clips_of_another_shape_are_refused() -> None:
     grid = TokenGrid.square(8, 32, patch=8)
     grid.check_clip((5, 8, 3, 32, 32))

@@ -1,5 +1,6 @@
 """Masks: equal counts by construction, a function of each sample's key, refused where counts would differ."""
 
+import typing
 from typing import Any, Literal
 
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 from videomae2 import chance
 from videomae2.errors import UserError
 from videomae2.geometry import TokenGrid
-from videomae2.masking import count_tokens, draw_split, running_cell_kept, split_from_masks
+from videomae2.mask_counts import HIDDEN_COUNTS, KEPT_COUNTS
+from videomae2.masking import HIDDEN, KEPT, count_tokens, draw_split, running_cell_kept, split_from_masks
 from videomae2.settings import MaskSettings
 
 # Paper 1.3: tokens seen, mask tokens fed, predictions scored at 16 x 224 x 224.
@@ -67,6 +69,27 @@ def test_counts_of_the_paper(
         decoded,
         scored,
     ]
+
+
+@pytest.mark.parametrize(
+    ("mask", "counts"),
+    [
+        (MaskSettings(encoder_ratio=0.5, decoder="random", decoder_ratio=0.3), (52, 37 + 34, 34)),
+        (MaskSettings(encoder_ratio=0.5, decoder="frame", decoder_ratio=0.3), (52, 75, 36)),
+        (MaskSettings("frame", 0.5, "frame", 0.3), (50, 100, 50)),
+    ],
+)
+def test_shares_that_do_not_divide_leave_out_the_whole_part(
+    mask: MaskSettings, counts: tuple[int, int, int]
+) -> None:
+    """4 x 5 x 5 tokens, 12 of each 25 hidden: int(0.3 * 48) = 14 and int(0.3 * 52) = 15 are left out."""
+    grid = TokenGrid.square(8, 40, patch=8)
+    assert tuple(count_tokens(grid, mask)) == counts
+    split = draw_split(grid, mask, torch.arange(3))
+    hidden = torch.ones(3, grid.num_tokens, dtype=torch.bool).scatter(1, split.visible, False)
+    kept = KEPT[mask.decoder](grid, mask, torch.arange(3), hidden)
+    assert kept.sum(1).tolist() == [counts[1]] * 3
+    assert (kept & hidden).sum(1).tolist() == [counts[2]] * 3
 
 
 @given(grids, masks, st.lists(st.integers(0, 2**62), min_size=1, max_size=4))
@@ -144,6 +167,20 @@ def test_every_start_of_the_running_cell_is_drawn_equally_often() -> None:
     assert sum(counts) == 4000 and min(counts) > 900
 
 
+def test_the_masks_of_encoder_and_decoder_are_independent() -> None:
+    """From one draw for both, the decoder would keep among the hidden tokens those nearest to being hidden."""
+    grid = TokenGrid.square(8, 32, patch=8)
+    mask = MaskSettings(encoder="random", encoder_ratio=0.5, decoder="random")
+    split = draw_split(grid, mask, torch.arange(2000))
+    draws = chance.uniform(chance.keys(chance.key(0, "encoder mask"), torch.arange(2000)), grid.num_tokens)
+    other = chance.uniform(chance.keys(chance.key(0, "decoder mask"), torch.arange(2000)), grid.num_tokens)
+    hidden = torch.ones_like(draws, dtype=torch.bool).scatter(1, split.visible, False)
+    decoded = torch.zeros_like(hidden).scatter(1, split.decoded, True)
+    # Among the hidden, being kept says nothing about the encoder's draw, and all about the decoder's.
+    assert abs(float(draws[hidden & decoded].mean() - draws[hidden & ~decoded].mean())) < 0.01
+    assert float(other[hidden & ~decoded].mean() - other[hidden & decoded].mean()) > 0.4
+
+
 def test_every_token_is_seen_equally_often() -> None:
     grid = TokenGrid.square(8, 32, patch=8)
     for mask in (
@@ -213,8 +250,29 @@ def test_refusals(grid: TokenGrid, changes: dict[str, Any], text: str) -> None:
         draw_split(grid, MaskSettings(**changes), torch.arange(2))
 
 
+WORDS = {
+    "encoder": "tube, random, frame",
+    "decoder": "none, running_cell, random, frame",
+    "membership": "released, unseen",
+    "scored": "unseen, all",
+}
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("key", "choices"), WORDS.items())
+def test_an_unknown_word_in_settings_is_refused(key: str, choices: str) -> None:
+    settings = MaskSettings(**{key: "tubes"})  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=f"expected mask.{key} to be one of {choices}, got 'tubes'"):
+        draw_split(TokenGrid(), settings, torch.arange(2))
+
+
+def test_settings_name_the_masks_that_are_in_the_tables() -> None:
+    kinds = typing.get_type_hints(MaskSettings)
+    assert typing.get_args(kinds["encoder"]) == tuple(HIDDEN) == tuple(HIDDEN_COUNTS)
+    assert typing.get_args(kinds["decoder"]) == tuple(KEPT) == tuple(KEPT_COUNTS)
+
+
 def test_an_unknown_word_is_refused() -> None:
-    """Words of settings are in test_unchecked.py: the type check of a test run would refuse them first."""
     hidden = torch.tensor([[True, False]])
     with pytest.raises(UserError, match="expected membership to be one of released, unseen, got 'public'"):
         split_from_masks(hidden, None, membership="public")

@@ -73,6 +73,8 @@ def test_positions_by_axes_depend_on_one_axis_a_part() -> None:
         assert torch.equal(part, first.expand_as(part))
         assert torch.unique(first.flatten(0, 2), dim=0).shape[0] == part.shape[axis]
     torch.testing.assert_close(table[:, 0, 0, 0], torch.sin(torch.arange(4.0)))
+    torch.testing.assert_close(table[:, 0, 0, 3], torch.cos(torch.arange(4.0) / 100 ** (2 / 8)))
+    torch.testing.assert_close(table[0, :, 0, 12], torch.sin(torch.arange(6.0) / 100 ** (4 / 6)))
 
 
 def test_positions_by_axes_keep_their_extent_on_another_grid() -> None:

@@ -1,5 +1,7 @@
 """Targets by hand, for any tubelet, without gradients; cutting into cubes and pasting are inverse."""
 
+import typing
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,7 +9,8 @@ from torch import Tensor
 from videomae2.cubes import cubes, gather_cubes, paste
 from videomae2.errors import UserError
 from videomae2.geometry import TokenGrid
-from videomae2.targets import denormalize, reconstruction_targets
+from videomae2.settings import TargetSettings
+from videomae2.targets import TARGETS, denormalize, reconstruction_targets
 
 GRIDS = [
     TokenGrid.square(8, 32, patch=8),
@@ -75,6 +78,22 @@ def test_normalisations_by_hand(grid: TokenGrid) -> None:
     for normalize, expected in {"channel": by_channel, "cube": by_cube, "none": cube}.items():
         target = reconstruction_targets(frames, grid, tokens, normalize)
         torch.testing.assert_close(target[1, 0].double(), expected.flatten(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("normalize", ["channel", "cube"])
+def test_epsilon_is_added_to_the_standard_deviation(normalize: str) -> None:
+    """Where pixels hardly differ it matters, and tells 1e-6 from 1e-5 and from one inside the square root."""
+    grid = TokenGrid(2, 4, 4, 2, 4)
+    sign = 1 - 2 * (torch.arange(4) % 2).double()
+    frames = (0.5 + 1e-6 * sign).expand(1, 2, 3, 4, 4)
+    count = grid.cube_pixels if normalize == "channel" else grid.cube_values
+    expected = 1e-6 / (1e-6 * (count / (count - 1)) ** 0.5 + 1e-6)
+    target = reconstruction_targets(frames, grid, all_tokens(grid, 1), normalize)
+    torch.testing.assert_close(target.abs(), torch.full_like(target, expected), rtol=1e-6, atol=0)
+
+
+def test_every_word_of_the_settings_has_its_target() -> None:
+    assert typing.get_args(typing.get_type_hints(TargetSettings)["normalize"]) == tuple(TARGETS)
 
 
 def test_uint8_and_float_clips_have_the_same_targets() -> None:

@@ -38,10 +38,10 @@ def raw_pixels(frames: Frames, grid: TokenGrid, tokens: Int[Tensor, "B S"]) -> F
     return cubes(frames, grid, tokens)
 
 
-Target = Callable[[Frames, TokenGrid, Tensor], Tensor]
+TargetFunction = Callable[[Frames, TokenGrid, Tensor], Tensor]
 """From clips, their grid and tokens [B, S] to what each is compared with, [B, S, P]."""
 
-TARGETS: dict[str, Target] = {
+TARGETS: dict[str, TargetFunction] = {
     "channel": channel_normalized,
     "cube": cube_normalized,
     "none": raw_pixels,

@@ -46,6 +46,14 @@ def test_a_failed_row_counts_as_wrong() -> None:
     assert scores.per_class()[2].failed == 1
 
 
+def test_a_row_that_failed_counts_as_wrong_even_if_a_view_of_it_was_scored() -> None:
+    scores = ViewScores(_ints(0, 1), 3)
+    scores.update(_logits(0, 1), _ints(0, 1), _ints(0, 0))
+    scores.fail([Failure(1, "half.mp4", "the second clip could not be decoded")])
+    assert scores.scored()[0].tolist() == [0]
+    assert (scores.accuracy().top1, scores.accuracy().failed) == (0.5, 1)
+
+
 def test_a_row_never_scored_counts_as_wrong_too() -> None:
     scores = ViewScores(_ints(0, 1), 3)
     scores.update(_logits(0), _ints(0), _ints(0))

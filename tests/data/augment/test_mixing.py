@@ -12,8 +12,7 @@ from videomae2.data.augment.mixing import RandomErasing, mixup_cutmix, soft_targ
 from videomae2.errors import UserError
 
 LABELS = torch.tensor([0, 1, 2, 4])
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""ImageNet's, by which the released recipes normalise."""
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # written out, not imported
 
 
 def flat_clips(*values: int) -> torch.Tensor:
@@ -143,9 +142,18 @@ def test_noise_is_normal_in_normalised_space() -> None:
         / 255
     )
     for channel in range(3):
-        normal = (box[:, channel] - MEAN[channel]) / STD[channel]
+        normal = (box[:, channel] - IMAGENET_MEAN[channel]) / IMAGENET_STD[channel]
         assert abs(normal.median()) < 0.02  # the tails are cut at black and white, so median and quartiles
         assert abs(normal.quantile(0.75) - normal.quantile(0.25) - 1.349) < 0.04
+
+
+def test_a_box_covers_two_to_thirty_three_percent_at_aspects_up_to_ten_to_three() -> None:
+    """The released ranges, in pictures so large that rounding is nothing."""
+    boxes = [RandomErasing(1.0)._box(3000, 3000, rng(draw)) for draw in range(3000)]
+    areas = [box.height * box.width / 3000**2 for box in boxes if box]
+    aspects = [box.height / box.width for box in boxes if box]
+    assert 0.0195 < min(areas) < 0.022 and 0.330 < max(areas) < 0.3335
+    assert 0.299 < min(aspects) < 0.303 and 3.30 < max(aspects) < 3.34
 
 
 def test_probability_and_determinism() -> None:

@@ -1,0 +1,174 @@
+"""Changes that must each make a test fail: python tests/mutations.py [WORD ...]; not part of the suite.
+
+Every row changes one constant, default, formula or check of the package in a copy of the tree and runs the
+tests named beside it. A row is fine when they fail; it is stale when its text is no longer in the file, and a
+hole when they still pass. With words, only rows that mention one of them are tried.
+"""
+
+import itertools
+import multiprocessing
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import av  # noqa: F401
+import hypothesis  # noqa: F401
+import pyarrow  # noqa: F401
+import pytest
+import torch.distributed.fsdp  # noqa: F401
+
+ROOT = Path(__file__).parents[1]
+
+
+_STAMPS = itertools.count(1_000_000_000)
+
+
+class Mutation(NamedTuple):
+    """What is changed, where, and which tests must notice."""
+
+    path: str
+    old: str
+    new: str
+    tests: str
+
+
+MUTATIONS = [
+    # ---- words and grids
+    Mutation("geometry.py", "or isinstance(value, bool)", "", "tests/test_geometry.py"),
+    Mutation("geometry.py", "if not isinstance(value, int)", "if not isinstance(value, int | float)", "tests/test_geometry.py"),
+    Mutation("geometry.py", '        _must_divide("width", self.width, "patch", self.patch)\n', "", "tests/test_geometry.py"),
+    Mutation("chance.py", "state = _mix(seed & _MASK)", "state = seed & _MASK", "tests/test_chance.py"),
+    Mutation("chance.py", "2.0**-53", "2.0**-52", "tests/test_chance.py"),
+    Mutation("chance.py", "z ^ _shift_right(z, 31)", "z ^ (z >> 31)", "tests/test_chance.py"),
+    Mutation("files.py", "        os.fsync(file.fileno())\n", "", "tests/test_files.py"),
+    Mutation("files.py", "temporary.unlink(missing_ok=True)", "pass", "tests/test_files.py"),
+    # ---- masks
+    Mutation("mask_counts.py", '    check_choice("mask.encoder", mask.encoder, HIDDEN_COUNTS)\n', "", "tests/test_masking.py::test_an_unknown_word_in_settings_is_refused"),
+    Mutation("mask_counts.py", '    check_choice("mask.decoder", mask.decoder, KEPT_COUNTS)\n', "", "tests/test_masking.py::test_an_unknown_word_in_settings_is_refused"),
+    Mutation("mask_counts.py", '    check_choice("mask.membership", mask.membership, MEMBERSHIPS)\n', "", "tests/test_masking.py::test_an_unknown_word_in_settings_is_refused"),
+    Mutation("mask_counts.py", '    check_choice("mask.scored", mask.scored, SCORED)\n', "", "tests/test_masking.py::test_an_unknown_word_in_settings_is_refused"),
+    Mutation("mask_counts.py", "if not 0 <= got < 1:", "if not 0 <= got <= 1:", "tests/test_masking.py::test_refusals"),
+    Mutation("mask_counts.py", "grid.num_steps % RING:", "grid.num_steps % 2:", "tests/test_masking.py::test_refusals"),
+    Mutation("mask_counts.py", "return count - int(ratio * count)", "return int((1 - ratio) * count)", "tests/test_masking.py::test_shares_that_do_not_divide_leave_out_the_whole_part"),
+    Mutation("masking.py", "steps[:, None, None] + 1 + slot", "steps[:, None, None] + slot", "tests/parity/test_golden_masks.py"),
+    Mutation("masking.py", 'chance.key(0, "decoder mask")', 'chance.key(0, "encoder mask")', "tests/test_masking.py::test_the_masks_of_encoder_and_decoder_are_independent"),
+    Mutation("masking.py", "    if low != high:", "    if False:", "tests/test_masking.py::test_masks_with_unequal_counts_are_refused"),
+    # ---- positions, targets, losses
+    Mutation("positions.py", "AXIS_BASE = 100.0", "AXIS_BASE = 50.0", "tests/test_positions.py"),
+    Mutation("positions.py", "BASE = 10000.0", "BASE = 1000.0", "tests/parity/test_golden_positions.py"),
+    Mutation("positions.py", "align_corners=False", "align_corners=True", "tests/test_positions.py"),
+    Mutation("targets.py", "_EPSILON = 1e-6", "_EPSILON = 1e-5", "tests/test_targets.py"),
+    Mutation("targets.py", "(count - 1) ** 0.5 + _EPSILON", "(count - 1 + _EPSILON) ** 0.5", "tests/test_targets.py"),
+    Mutation("targets.py", "norm / (count - 1) ** 0.5", "norm / count**0.5", "tests/test_targets.py"),
+    Mutation("targets.py", "@torch.no_grad()\n", "", "tests/test_targets.py"),
+    Mutation("losses.py", ".log_softmax(-1)).sum(-1).mean()", ".log_softmax(-1)).mean()", "tests/test_losses.py"),
+    Mutation("visualize.py", ".nan_to_num(0.5)", "", "tests/test_visualize.py"),
+    Mutation("visualize.py", "GAP = 255", "GAP = 0", "tests/test_visualize.py"),
+    # ---- metrics
+    Mutation("metrics/accuracy.py", "if r not in self.failures and bool", "if bool", "tests/metrics/test_accuracy.py"),
+    Mutation("metrics/accuracy.py", "logits.detach().double()", "logits.detach()", "tests/metrics/test_accuracy.py"),
+    Mutation("metrics/accuracy.py", "        if views <= seen:\n            return\n", "", "tests/metrics/test_accuracy.py"),
+    # ---- records
+    Mutation("records.py", '        check_tensor("a clip", self.frames, "uint8", "T C H W")\n', "", "tests/test_records.py"),
+    Mutation("records.py", "        if not isinstance(self.target, Target) or len(self.target) != 1:", "        if False:", "tests/test_records.py"),
+    Mutation("records.py", "if not isinstance(self.loss, Tensor) or self.loss.ndim != 0 or not self.loss.is_floating_point():", "if False:", "tests/test_records.py"),
+    # ---- defaults of the recipes
+    Mutation("settings.py", "min_lr: float = 2.5e-6", "min_lr: float = 1e-6", "tests/parity/test_defaults.py"),
+    Mutation("settings.py", "min_lr=1e-6,", "min_lr=1e-5,", "tests/parity/test_defaults.py"),
+    Mutation("settings.py", "crop_scale: tuple[float, float] = (0.08, 1.0)", "crop_scale: tuple[float, float] = (0.2, 1.0)", "tests/parity/test_defaults.py"),
+    Mutation("settings.py", "eps: float = 1e-8", "eps: float = 1e-6", "tests/parity/test_defaults.py"),
+    Mutation("settings.py", "head_init_scale: float = 0.001", "head_init_scale: float = 1.0", "tests/parity/test_defaults.py"),
+    Mutation("settings.py", "mix_switch: float = 0.5", "mix_switch: float = 0.8", "tests/parity/test_defaults.py"),
+    Mutation("settings.py", "ModelSettings(drop_path=0.1)", "ModelSettings(drop_path=0.2)", "tests/parity/test_defaults.py"),
+    Mutation("settings.py", "decoder_depth: int = 4", "decoder_depth: int = 8", "tests/parity/test_defaults.py"),
+    Mutation("settings.py", "label_smoothing: float = 0.1", "label_smoothing: float = 0.0", "tests/parity/test_defaults.py"),
+    Mutation("settings.py", 'length="90ep"', 'length="100ep"', "tests/parity/test_defaults.py"),
+    Mutation("settings.py", 'warmup: Duration = "30ep"', 'warmup: Duration = "40ep"', "tests/parity/test_defaults.py"),
+    # ---- schedule and optimizer
+    Mutation("engine/schedule.py", "LR_BATCH = 256", "LR_BATCH = 128", "tests/parity/test_golden_schedules.py tests/test_experiments.py"),
+    Mutation("engine/schedule.py", "max(1, plan.warmup_steps - 1)", "max(1, plan.warmup_steps)", "tests/parity/test_golden_schedules.py"),
+    Mutation("engine/schedule.py", "math.floor(amount * whole + 1e-6)", "math.floor(amount * whole)", "tests/engine/test_schedule.py"),
+    Mutation("engine/optim.py", 'NO_DECAY = frozenset({"pos_embed", "cls_token", "mask_token", "positions"})', 'NO_DECAY = frozenset({"pos_embed", "cls_token", "positions"})', "tests/engine/test_optim.py"),
+    Mutation("engine/optim.py", '(".bias", ".scale")', '(".bias",)', "tests/engine/test_optim.py"),
+    Mutation("engine/optim.py", "betas=optim.betas, eps=optim.eps", "betas=optim.betas", "tests/engine/test_optim.py"),
+    # ---- networks
+    Mutation("models/layers.py", "_MAX_LOG_SCALE = math.log(100.0)", "_MAX_LOG_SCALE = math.log(50.0)", "tests/models/test_layers.py"),
+    Mutation("models/layers.py", "INITIAL_LOG_SCALE = math.log(10.0)", "INITIAL_LOG_SCALE = math.log(20.0)", "tests/models"),
+    Mutation("models/layers.py", "eps=1e-6", "eps=1e-5", "tests/parity/test_golden_classify.py tests/models"),
+    # ---- data
+    Mutation("data/augment/mixing.py", "MEAN = (0.485, 0.456, 0.406)", "MEAN = (0.5, 0.5, 0.5)", "tests/data/augment/test_mixing.py"),
+    Mutation("data/augment/mixing.py", "STD = (0.229, 0.224, 0.225)", "STD = (0.25, 0.25, 0.25)", "tests/data/augment/test_mixing.py"),
+    Mutation("data/augment/mixing.py", "area: tuple[float, float] = (0.02, 1 / 3)", "area: tuple[float, float] = (0.02, 0.4)", "tests/data/augment/test_mixing.py"),
+    Mutation("data/augment/mixing.py", "smoothing / num_classes", "smoothing / (num_classes - 1)", "tests/data/augment/test_mixing.py"),
+    Mutation("data/augment/crops.py", "MULTI_SCALES = (1.0, 0.875, 0.75, 0.66)", "MULTI_SCALES = (1.0, 0.875, 0.75, 0.5)", "tests/data/augment/test_crops.py"),
+    Mutation("data/augment/crops.py", "abs(side - size) < 3", "abs(side - size) < 1", "tests/data/augment/test_crops.py"),
+    Mutation("data/video/packets.py", "REORDER = 40", "REORDER = 8", "tests/data/video/test_packets.py"),
+]  # fmt: skip
+
+
+def main(words: list[str]) -> int:
+    """Try the rows, print one line for each, and return how many are holes or stale."""
+    bad = 0
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for name in ("src", "tests"):
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for entry in ROOT.iterdir():
+            if entry.name not in ("src", "tests", ".git", ".pytest_cache"):
+                (copy / entry.name).symlink_to(entry)
+        for row in _chosen(words):
+            verdict = _try(copy, row)
+            bad += not verdict.startswith("caught")
+            print(f"{row.path}: {row.old.strip()!r} -> {row.new.strip()!r}: {verdict}", flush=True)
+    return bad
+
+
+def _chosen(words: list[str]) -> Iterator[Mutation]:
+    return (row for row in MUTATIONS if not words or any(word in " ".join(row) for word in words))
+
+
+def _try(copy: Path, row: Mutation) -> str:
+    path = copy / "src" / "videomae2" / row.path
+    text = path.read_text() if path.exists() else ""
+    if row.old not in text:
+        return "stale, the text is not in the file"
+    _write(path, text.replace(row.old, row.new, 1))
+    log = copy / "log.txt"
+    try:
+        # A fork, because the imports above take longer than most tests.
+        process = multiprocessing.get_context("fork").Process(target=_run, args=(copy, row.tests, log))
+        process.start()
+        process.join()
+    finally:
+        _write(path, text)
+    failed = re.search(r"^FAILED (\S+)", log.read_text(), re.MULTILINE)
+    if process.exitcode == 1 and failed:
+        return f"caught by {failed[1]}"
+    return "a hole, the tests pass" if process.exitcode == 0 else f"pytest gave {process.exitcode}"
+
+
+def _run(copy: Path, tests: str, log: Path) -> None:
+    os.chdir(copy)
+    sys.path.insert(0, str(copy / "src"))
+    with log.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    # Without the shape checker: the tests themselves must notice.
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib"]
+    sys.exit(pytest.main([*options, *tests.split()]))
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file with a time of its own: bytecode is told apart by size and whole seconds."""
+    path.write_text(text)
+    stamp = next(_STAMPS)
+    os.utime(path, (stamp, stamp))
+
+
+if __name__ == "__main__":
+    sys.exit(min(main(sys.argv[1:]), 1))
