@@ -12,10 +12,7 @@ from importlib import metadata
 
 from cyclopts import App, CycloptsError, MissingArgumentError
 
-from videomae2.cli import costs as commands_cost
-from videomae2.cli import runs as commands_train
-from videomae2.cli import tools as commands_files
-from videomae2.cli.settings_help import settings_help
+from videomae2.cli import groups, runs, tools
 from videomae2.errors import Stopped, UserError
 
 
@@ -24,8 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     mistake.
     """
     # Before torch loads: threads that wait by spinning stall a training step a hundredfold where loader
-    # processes or other
-    # programs want the same cores.
+    # processes or other programs want the same cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     tokens = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in tokens
@@ -52,42 +48,38 @@ def build_app() -> App:
     """The tree of commands."""
     app = App(
         name="videomae2",
-        help="VideoMAE V2, whole: pre-train, fine-tune, evaluate, predict and reconstruct, from raw video files.",
+        help="VideoMAE V2, whole: pre-train, fine-tune, evaluate, predict and reconstruct, "
+        "from raw video files.",
         help_epilogue="`--debug` with any command shows the traceback of an error.",
         version=lambda: metadata.version("videomae2"),
+        version_flags=("--version", "-V"),
+        help_format="plaintext",  # importing a Markdown parser takes a quarter of the start
         result_action="return_value",
         exit_on_error=False,
         print_error=False,
         help_on_error=False,
         suppress_keyboard_interrupt=False,
     )
-    for command in (commands_train.pretrain, commands_train.finetune, commands_train.evaluate):
-        name = command.__name__
-        app.command(
-            command, name=name, usage=f"Usage: videomae2 {name} [PAGE.toml | RUN] [--SECTION.KEY VALUE ...]"
-        )
-    app.command(commands_files.predict)
-    app.command(commands_files.reconstruct)
-    weights = App(name="weights", help="Look into checkpoints and convert them between layouts.")
-    weights.command(commands_files.show_weights, name="show")
-    weights.command(commands_files.convert_weights, name="convert")
-    data = App(
-        name="data", help="Look at a manifest, a file list or a folder, and check that its videos decode."
-    )
-    data.command(commands_files.show_data, name="show")
-    data.command(commands_files.check_data, name="check")
-    app.command(weights)
-    app.command(data)
-    app.command(commands_cost.cost)
-    app.command(commands_files.sprites)
-    app.command(commands_files.quickstart)
+    for command in runs.COMMANDS:
+        app.command(runs.help_app(command))
+    app.command(tools.predict)
+    app.command(tools.reconstruct)
+    app.command(groups.weights_app())
+    app.command(groups.data_app())
+    app.command(tools.cost)
+    app.command(tools.sprites)
+    app.command(tools.quickstart)
     return app
 
 
 def _run(tokens: list[str]) -> int:
+    if tokens[:1] == ["help"]:
+        tokens = [*tokens[1:], "--help"]
+    asks = not {"--help", "-h"}.isdisjoint(tokens)
+    if tokens and tokens[0] in runs.COMMANDS and not asks:
+        runs.run(tokens[0], tokens[1:])
+        return 0
     result = build_app()(tokens)
-    if tokens and tokens[0] in commands_train.SETTINGS and {"--help", "-h"} & set(tokens):
-        print(settings_help(commands_train.SETTINGS[tokens[0]]()))
     return result if isinstance(result, int) else 0
 
 

@@ -1,5 +1,6 @@
-"""The commands that take files: predict, reconstruct, weights, data, sprites, quickstart. Heavy imports wait
-until one runs.
+"""The commands that take files and numbers: predict, reconstruct, cost, sprites, quickstart.
+
+Torch waits until one runs that needs it; `cost` is arithmetic and never does.
 """
 
 from pathlib import Path
@@ -7,13 +8,11 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from videomae2.cost.estimate import Question
 from videomae2.errors import UserError
-from videomae2.settings import DataSettings
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "bf16"]
-ListFormat = Literal["auto", "pretrain", "video", "frames"]
-FRAME_PATTERN = DataSettings.frame_pattern
 
 
 def predict(
@@ -85,110 +84,34 @@ def reconstruct(
     device
         auto, cpu or cuda.
     """
-    from videomae2.cli.pictures import reconstruct_file
+    from videomae2.cli.predictions import reconstruct_file
 
     for written in reconstruct_file(file, weights, out, seed=seed, mask_ratio=mask_ratio, device=device):
         print(written)
 
 
-def show_weights(file: str, /) -> None:
-    """Say what a checkpoint holds: layout, kind, size, classes, every tensor.
-
-    Parameters
-    ----------
-    file
-        A .safetensors, .pth or .bin file, a run's folder (finished or not), or a hub name.
-    """
-    from videomae2.recipes.weights import read_weights
-    from videomae2.weights.describe import describe
-
-    print(describe(read_weights(file)))
-
-
-def convert_weights(
-    source: str,
-    target: Path,
-    /,
+def cost(
     *,
-    layout: Literal["released", "transformers", "ours"],
-    label_map: Path | None = None,
+    question: Annotated[Question, Parameter(name="*")] | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Write a checkpoint in another layout.
+    """Say what a network and a run cost: multiply-accumulates, parameters, memory of a process, steps,
+    device-hours.
 
     Parameters
     ----------
-    source
-        A .safetensors, .pth or .bin file, a run's folder (finished or not), or a hub name.
-    target
-        The file (released, ours) or folder (transformers) to write.
-    layout
-        Whose names and file format to write.
-    label_map
-        A JSON list of old class numbers, one for each new class, to slice the head.
+    json
+        Print one JSON object instead of a table.
     """
-    from videomae2.recipes.weights import read_weights
-    from videomae2.weights.describe import convert
+    from videomae2.cost.estimate import answer, table
 
-    checkpoint = convert(read_weights(source), target, layout, label_map=label_map)
-    print(f"wrote {target} in the {layout} layout: {checkpoint.sketch}, {len(checkpoint.state)} tensors")
+    found = answer(question or Question())
+    if json:
+        import json as writer
 
-
-def show_data(
-    path: str,
-    /,
-    *,
-    root: str = "",
-    rows: int = 10,
-    list_format: ListFormat = "auto",
-    frame_pattern: str = FRAME_PATTERN,
-) -> None:
-    """Show what a manifest, file list or folder is read as: counts, classes, first rows.
-
-    Parameters
-    ----------
-    path
-        A manifest, a released list file, a folder of class folders, or a folder of videos.
-    root
-        Folder that relative paths start from.
-    rows
-        How many rows to print.
-    list_format
-        What two numbers after each path of a released list are: pretrain (start total), video or frames (total label).
-    frame_pattern
-        How raw frames are named, where a released list names folders.
-    """
-    from videomae2.data.tables.inspect import show
-
-    print(show(path, DataSettings(root=root, list_format=list_format, frame_pattern=frame_pattern), rows))
-
-
-def check_data(
-    path: str,
-    /,
-    *,
-    root: str = "",
-    workers: int = 2,
-    list_format: ListFormat = "auto",
-    frame_pattern: str = FRAME_PATTERN,
-) -> int:
-    """Decode every file and name the broken ones; the last line reads `N files, N readable, N broken`.
-
-    Parameters
-    ----------
-    path
-        A manifest, a released list file, a folder, or one video.
-    root
-        Folder that relative paths start from.
-    workers
-        Threads that decode.
-    list_format
-        What two numbers after each path of a released list are: pretrain (start total), video or frames (total label).
-    frame_pattern
-        How raw frames are named, where a released list names folders.
-    """
-    from videomae2.data.tables.inspect import check
-
-    return check(path, DataSettings(root=root, list_format=list_format, frame_pattern=frame_pattern), workers)
+        print(writer.dumps(found, indent=2))
+    else:
+        print(table(found))
 
 
 def sprites(

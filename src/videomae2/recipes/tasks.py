@@ -12,6 +12,7 @@ from typing import Any, Literal
 from torch import nn
 
 from videomae2 import config
+from videomae2.config import check
 from videomae2.data.clips import TargetReader, no_target, read_class
 from videomae2.engine.loop import train
 from videomae2.engine.progress import say
@@ -19,7 +20,6 @@ from videomae2.engine.run import RunFolder
 from videomae2.engine.task import Job, Metric
 from videomae2.errors import UserError
 from videomae2.heads.classify import build_classifier
-from videomae2.limits import check_limits
 from videomae2.models.build import build_autoencoder, build_encoder
 from videomae2.recipes.feed import TrainingFeed, training_feed
 from videomae2.recipes.finetune import prepare_finetuning
@@ -117,7 +117,7 @@ def run_task(settings: Any, wrap: Callable[[nn.Module], nn.Module] | None = None
     """
     name = task_of(settings)
     row = TASKS[name]
-    check_limits(settings)
+    check(settings)
     sections = (settings.data, settings.model, settings.optim, settings.run)
     feed = training_feed(*sections, row.frames, row.read_target)
     plan = feed.plan()
