@@ -248,6 +248,10 @@ def test_a_missing_or_unreadable_page_is_an_error(tmp_path: Path) -> None:
         load_settings(PretrainSettings, tmp_path / "no.toml")
     with pytest.raises(UserError, match=r"is a folder without a config\.toml"):
         load_settings(PretrainSettings, tmp_path)
+    with pytest.raises(UserError, match="cannot be read: File name too long"):
+        load_settings(PretrainSettings, "x" * 5000)
+    with pytest.raises(UserError, match="embedded null byte"):
+        load_settings(PretrainSettings, "a\0b")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="cannot be read as UTF-8 text"):
         load_settings(PretrainSettings, tmp_path / "binary.toml")
@@ -315,7 +319,7 @@ def settings_of(draw: st.DrawFn, cls: type) -> Any:
 def test_whatever_is_allowed_survives_toml_and_the_check(data: st.DataObject, cls: type) -> None:
     settings = data.draw(settings_of(cls))
     check(settings)
-    back = from_toml(cls, to_toml(settings))
+    back: object = from_toml(cls, to_toml(settings))
     assert back == settings
     assert [type(value) for value in flatten(back).values()] == [
         type(value) for value in flatten(settings).values()

@@ -1,5 +1,6 @@
-"""Settings of a command: its typed defaults, changed by a TOML page of differences, changed by `--dotted.key
-value` options. And back: settings as TOML, as a flat table, as differences.
+"""Settings of a command: typed defaults, changed by a TOML page, changed by `--dotted.key value` options.
+
+And back: settings as TOML, as a flat table, as differences.
 """
 
 import dataclasses
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from videomae2.bounds import shown
+from videomae2.bounds import SHOWN, shown
 from videomae2.errors import UserError
 from videomae2.options import Setting, read_options
 from videomae2.spelling import unknown
@@ -111,16 +112,19 @@ def _table(settings: Any) -> dict[str, Any]:
 
 
 def _page_text(page: Path) -> str:
-    path = page / "config.toml" if page.is_dir() else page
+    name = str(page)[:SHOWN]
     try:
+        path = page / "config.toml" if page.is_dir() else page
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         what = "is a folder without a config.toml" if page.is_dir() else "does not exist"
         raise UserError(
-            f"the settings page {page} {what}; give a .toml file, or a run's folder, as the first argument"
+            f"the settings page {name} {what}; give a .toml file, or a run's folder, as the first argument"
         ) from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"the settings page {path} cannot be read as UTF-8 text: {error}") from error
+    except OSError as error:
+        raise UserError(f"the settings page {name} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"the settings page {name} cannot be read as UTF-8 text: {error}") from error
 
 
 def _values(known: Mapping[str, Setting], text: str, source: str) -> dict[str, Any]:

@@ -32,7 +32,7 @@ BETWEEN_WORDS = "\x1f"
 
 
 class Setting(NamedTuple):
-    """What is known of one setting: dotted key, type with the bounds beside it, the command's default."""
+    """What is known of one setting: dotted key, type with the bounds beside it, default if any."""
 
     key: str
     kind: Any
@@ -59,6 +59,8 @@ class Setting(NamedTuple):
             return "give one value"
         if self.kind is str and isinstance(value, int | float):
             return "write it in quotes"
+        if self.default is dataclasses.MISSING:
+            return "--help says more"
         return f"try {spelled(self.default)}, the default"
 
 
@@ -121,7 +123,7 @@ def parameter(cls: type, known: Mapping[str, Setting]) -> Any:
 
 
 @functools.cache
-def _place(section: str) -> int:
+def _place(_section: str) -> int:
     """Where a section stands in --help: in the order of declaration, the same for all commands."""
     return next(_PLACES)
 
@@ -166,7 +168,7 @@ def _in_full(option: str, known: Mapping[str, Setting]) -> str:
 
 
 def _lay_under(
-    page: Mapping[str, Any], app: "App", commands: tuple[str, ...], arguments: "ArgumentCollection"
+    page: Mapping[str, Any], _app: "App", _commands: tuple[str, ...], arguments: "ArgumentCollection"
 ) -> None:
     """Cyclopts' hook for other sources than the line: the page's values where the line says nothing."""
     from cyclopts import Token
@@ -177,7 +179,7 @@ def _lay_under(
             argument.append(Token(keyword=f"--{key}", implicit_value=page[key], source="page"))
 
 
-def _convert(known: Mapping[str, Setting], hint: Any, tokens: Sequence["Token"]) -> Any:
+def _convert(known: Mapping[str, Setting], _hint: Any, tokens: Sequence["Token"]) -> Any:
     """Cyclopts' converter: the words in an option's token as the value of its setting.
 
     The type that cyclopts hands over has lost its bounds, so the setting is found by name.

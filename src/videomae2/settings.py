@@ -1,8 +1,8 @@
-"""Every setting of every recipe: the paper's value as the default, its bounds beside it. No torch here:
-`--help` reads this file.
+"""Every setting of every recipe: the paper's value as its default, its bounds beside it.
 
-A command whose defaults differ from its section's says so in a type of its own (`PretrainData`), so that
-changing one key of the section keeps the others.
+No torch and no cyclopts here: `--help` reads this file, and loader processes import it. A command whose
+defaults differ from its section's says so in a type of its own (`PretrainData`), so that a change of one key
+keeps the others.
 """
 
 from dataclasses import dataclass, field
@@ -14,6 +14,8 @@ from videomae2.bounds import Between, Lasting
 Duration = Annotated[int | str, Lasting()]
 """12000 is optimizer steps, "30ep" epochs, "5%" a share of the run; resolved once the rows are counted."""
 
+# Upper bounds stand far above what anyone has trained, and far below what ends in a crash or never: they are
+# there for slips of the hand, not for taste.
 Share = Annotated[float, Between(0, 1)]
 BelowOne = Annotated[float, Between(0, 1, below=True)]
 Factor = Annotated[float, Between(0, 1000)]
@@ -22,14 +24,13 @@ Side = Annotated[int, Between(1, 16384)]
 Frames = Annotated[int, Between(1, 16384)]
 Blocks = Annotated[int, Between(1, 1000)]
 Batch = Annotated[int, Between(1, 65536)]
+Seed = Annotated[int, Between(-(2**63), 2**63 - 1)]
 Often = Annotated[int, Between(1, 10**9)]
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """Which network, on which grid. `None` takes the value of the size table (paper, tables of the
-    appendix).
-    """
+    """Which network, on which grid. None takes the size table's value (paper, tables of the appendix)."""
 
     name: str = "vit_b16"
     """vit_ti16, vit_s16, vit_b16, vit_l16, vit_h16 or vit_g14."""
@@ -206,7 +207,7 @@ class RunSettings:
 
     out: str = ""
     """The run's folder."""
-    seed: Annotated[int, Between(-(2**63), 2**63 - 1)] = 0
+    seed: Seed = 0
     """Decides everything random, whatever the number of workers or processes."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a GPU where there is one."""
@@ -287,8 +288,9 @@ class FinetuneOptim(OptimSettings):
 
 @dataclass(frozen=True)
 class FinetuneSettings:
-    """`videomae2 finetune`: supervised training of a classifier; also post-pre-training on a labelled mix
-    (paper 3.3).
+    """`videomae2 finetune`: supervised training of a classifier.
+
+    Also post-pre-training on a labelled mix (paper 3.3).
     """
 
     model: FinetuneModel = field(default_factory=FinetuneModel)

@@ -69,14 +69,15 @@ def unknown(name: str, keys: Collection[str], where: str) -> UserError:
     inside = [key for key in keys if key.startswith(f"{wanted}.")]
     if inside:
         return UserError(f"{name} {where} is a section; set one of its keys, such as {inside[0]}")
-    meant = _meant(wanted, keys)
+    meant = meant_key(name, keys)
     sections = ", ".join(sorted({key.rpartition(".")[0] for key in keys if "." in key}))
     advice = f"did you mean {meant}?" if meant else f"the sections are {sections}; see --help"
     return UserError(f"unknown setting {shown(name)[1:-1]} {where}; {advice}")
 
 
-def _meant(wanted: str, keys: Collection[str]) -> str | None:
+def meant_key(name: str, keys: Collection[str]) -> str | None:
     """The likeliest key: a synonym's, one with the same last word, the nearest whole name or last word."""
+    wanted = name.replace("-", "_").lower()
     last = wanted.rpartition(".")[2]
     for word in (wanted, last):
         synonym = SYNONYMS.get(word, "")

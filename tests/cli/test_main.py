@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from videomae2.cli import main as cli
+from videomae2.cli import tools
 from videomae2.errors import Stopped, UserError
 
 from .conftest import Run
@@ -105,10 +106,40 @@ def test_the_package_is_a_program() -> None:
         (["pretrain", "--seed", "3", "b.toml"], "expected a whole number from -9223372036854775808"),
         (["predict", "clip.mp4"], "videomae2 predict needs --weights; videomae2 predict --help says more"),
         (["predict", "--weights", "w"], "predict needs at least one video file"),
-        (["weights", "convert", "a", "b", "--layout", "theirs"], "theirs"),
-        (["data", "show", "--bogus"], "Unknown option: --bogus"),
-        (["sprites", "out", "--count", "many"], "many"),
-        (["predict", "a.mp4", "--weights", "w", "--device", "gpu"], 'Choose from: "auto", "cpu", "cuda"'),
+        (
+            ["weights", "convert", "a", "b", "--layout", "theirs"],
+            "expected one of released, transformers, ours, got 'theirs'; --help says more",
+        ),
+        (["data", "show", "--bogus"], "unknown option --bogus; --help lists them all"),
+        (
+            ["predict", "a.mp4", "--gpu", "0", "--weights", "w"],
+            "unknown option --gpu; did you mean --device?",
+        ),
+        (["predict", "a.mp4", "--chekpoint=w"], "unknown option --chekpoint; "),
+        (
+            ["sprites", "out", "--count", "many"],
+            "--count on the command line: expected a whole number from 1 to 10000000, got 'many'; try 400",
+        ),
+        (["sprites", "out", "--count", "1.5"], "got 1.5"),
+        (["sprites", "out", "--size", "9999999999"], "from 16 to 4096, got 9999999999"),
+        (
+            ["predict", "a.mp4", "--weights", "w", "--top", "0"],
+            "from 1 to 1000000, got 0; try 5, the default",
+        ),
+        (
+            ["reconstruct", "a.mp4", "--weights", "w", "-o", "r.mp4", "--mask-ratio", "1"],
+            "from 0 to below 1 or none, got 1",
+        ),
+        (
+            ["cost", "--batch", "many"],
+            "--batch on the command line: expected a whole number or none, got 'many'",
+        ),
+        (["x" * 5000], f'Unknown command "{"x" * 199}...'),
+        (["pretrain", "x" * 5000], "cannot be read: File name too long"),
+        (
+            ["predict", "a.mp4", "--weights", "w", "--device", "gpu"],
+            "expected one of auto, cpu, cuda, got 'gpu'; did you mean cuda?",
+        ),
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_code_2(run: Run, tokens: list[str], message: str) -> None:
@@ -136,8 +167,8 @@ def raising(error: BaseException) -> Callable[..., None]:
 def test_what_a_command_raises_becomes_one_line(
     monkeypatch: pytest.MonkeyPatch, run: Run, error: BaseException, code: int, text: str
 ) -> None:
-    monkeypatch.setattr(cli.tools, "quickstart", raising(error))
-    monkeypatch.setattr(cli.tools.quickstart, "__name__", "quickstart")
+    monkeypatch.setattr(tools, "quickstart", raising(error))
+    monkeypatch.setattr(tools.quickstart, "__name__", "quickstart")
     assert run("quickstart") == (code, "", text)
     debugged = run("quickstart", "--debug")
     assert debugged[0] == code
@@ -146,14 +177,14 @@ def test_what_a_command_raises_becomes_one_line(
 
 
 def test_a_run_that_was_asked_to_stop_is_no_error(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
-    monkeypatch.setattr(cli.tools, "quickstart", raising(Stopped("stopped after step 3, saved", 15)))
-    monkeypatch.setattr(cli.tools.quickstart, "__name__", "quickstart")
+    monkeypatch.setattr(tools, "quickstart", raising(Stopped("stopped after step 3, saved", 15)))
+    monkeypatch.setattr(tools.quickstart, "__name__", "quickstart")
     assert run("quickstart") == (143, "", "stopped after step 3, saved\n")
 
 
 def test_an_exit_asked_for_by_the_engine_passes_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli.tools, "quickstart", raising(SystemExit(143)))
-    monkeypatch.setattr(cli.tools.quickstart, "__name__", "quickstart")
+    monkeypatch.setattr(tools, "quickstart", raising(SystemExit(143)))
+    monkeypatch.setattr(tools.quickstart, "__name__", "quickstart")
     with pytest.raises(SystemExit) as caught:
         cli.main(["quickstart"])
     assert caught.value.code == 143

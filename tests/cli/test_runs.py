@@ -7,6 +7,7 @@ import pytest
 from videomae2.api import jobs
 from videomae2.cli import runs
 from videomae2.config import flatten, from_toml, to_toml
+from videomae2.recipes.tasks import TASKS
 from videomae2.settings import PretrainSettings
 
 from .conftest import Run
@@ -42,6 +43,12 @@ def test_help_lists_every_setting_with_its_default_and_its_meaning(run: Run, com
     assert "--no" not in text
 
 
+def test_every_task_is_a_command() -> None:
+    assert {name: row.settings for name, row in TASKS.items()} == {
+        name: row.settings for name, row in runs.COMMANDS.items() if row.job == "train"
+    }
+
+
 def test_help_shows_the_commands_own_defaults(run: Run) -> None:
     pretrain, finetune = (squeezed(run(command, "--help")[1]) for command in ("pretrain", "finetune"))
     assert "(repeated augmentation). [default: 4]" in pretrain
@@ -61,7 +68,7 @@ def test_sections_come_in_the_order_of_declaration(run: Run) -> None:
 @pytest.mark.parametrize("command", runs.COMMANDS)
 def test_print_config_prints_a_page_that_reads_back(run: Run, tmp_path: Path, command: str) -> None:
     code, out, _ = run(command, "--print-config", "--data.workers", "7", "--out", "runs/x")
-    settings = from_toml(runs.COMMANDS[command].settings, out)
+    settings: object = from_toml(runs.COMMANDS[command].settings, out)
     values = flatten(settings)
     assert code == 0
     assert values["data.workers"] == 7
@@ -91,7 +98,7 @@ def test_page_and_options_reach_the_command(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, run: Run
 ) -> None:
     seen: list[PretrainSettings] = []
-    monkeypatch.setattr(jobs, "pretrain", seen.append)
+    monkeypatch.setattr(jobs, "train", seen.append)
     page = tmp_path / "page.toml"
     page.write_text("[optim]\nbase_lr = 1e-3\n")
     options = ["--data.train", "clips.csv", "--optim.lr", "1e-4", "--out", "runs/x", "--seed", "-1"]

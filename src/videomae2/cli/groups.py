@@ -4,10 +4,11 @@ Heavy imports wait until one runs.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from cyclopts import App
 
+from videomae2.bounds import Between
 from videomae2.settings import DataSettings
 
 ListFormat = Literal["auto", "pretrain", "video", "frames"]
@@ -79,7 +80,7 @@ def show_data(
     /,
     *,
     root: str = "",
-    rows: int = 10,
+    rows: Annotated[int, Between(0, 10**9)] = 10,
     list_format: ListFormat = "auto",
     frame_pattern: str = FRAME_PATTERN,
 ) -> None:
@@ -109,7 +110,7 @@ def check_data(
     /,
     *,
     root: str = "",
-    workers: int = 2,
+    workers: Annotated[int, Between(1, 1024)] = 2,
     list_format: ListFormat = "auto",
     frame_pattern: str = FRAME_PATTERN,
 ) -> int:

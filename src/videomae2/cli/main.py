@@ -4,21 +4,29 @@ Exit codes: 0 done, 1 an error of ours, 2 a mistake the user can mend, 130 or 14
 tracebacks.
 """
 
+import dataclasses
 import os
+import re
 import sys
 import traceback
+import typing
 from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 
-from cyclopts import App, CycloptsError, MissingArgumentError
+from cyclopts import UNSET, App, ArgumentCollection, CycloptsError, MissingArgumentError, UnknownOptionError
 
+from videomae2.bounds import SHOWN, from_words
 from videomae2.cli import groups, runs, tools
 from videomae2.errors import Stopped, UserError
+from videomae2.options import LINE, Setting
+from videomae2.spelling import meant_key
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line (`sys.argv` by default) and return its exit code; never raises for a user's
-    mistake.
+    """Run one command line (`sys.argv` by default) and return its exit code.
+
+    A user's mistake is told in one line and never raises.
     """
     # Before torch loads: threads that wait by spinning stall a training step a hundredfold where loader
     # processes or other programs want the same cores.
@@ -54,6 +62,7 @@ def build_app() -> App:
         version=lambda: metadata.version("videomae2"),
         version_flags=("--version", "-V"),
         help_format="plaintext",  # importing a Markdown parser takes a quarter of the start
+        config=_judge,
         result_action="return_value",
         exit_on_error=False,
         print_error=False,
@@ -90,11 +99,35 @@ def _fail(message: str, code: int, debug: bool) -> int:
     return code
 
 
+def _judge(_app: App, _commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Refuse what an argument's type or the bounds beside it do not allow, in the words of settings.
+
+    Cyclopts calls this before it converts, and would round `--count 1.5` to 2.
+    """
+    for argument in arguments:
+        kind, default = argument.field_info.annotation, argument.field_info.default
+        if Path in (kind, *typing.get_args(kind)):  # any text is a path
+            continue
+        known = Setting(
+            argument.name, kind, dataclasses.MISSING if default is argument.field_info.empty else default
+        )
+        for token in argument.tokens:
+            if token.implicit_value is UNSET:  # else a flag that stands alone
+                known.take(from_words(kind, [token.value]), LINE)
+
+
 def _one_line(error: BaseException) -> str:
     if isinstance(error, MissingArgumentError) and error.argument is not None and error.command_chain:
         command = f"videomae2 {' '.join(error.command_chain)}"
         return f"{command} needs {error.argument.name}; {command} --help says more"
-    return " ".join(str(error).split())
+    text = " ".join(str(error).split())
+    if isinstance(error, UnknownOptionError):
+        name = (error.token.keyword or error.token.value).partition("=")[0]
+        meant = meant_key(name.lstrip("-"), [each.name.lstrip("-") for each in error.argument_collection])
+        text = f"unknown option {name}; " + (f"did you mean --{meant}?" if meant else "--help lists them all")
+    if isinstance(error, CycloptsError):  # it quotes what came at any length
+        text = re.sub(rf"\S{{{SHOWN},}}", lambda found: f"{found[0][:SHOWN]}...", text)
+    return text
 
 
 if __name__ == "__main__":

@@ -93,9 +93,9 @@ def reconstruct_file(
     mask_ratio: float | None = None,
     device: str = "auto",
 ) -> list[Path]:
-    """Write the three pictures side by side to `out` (.mp4) and as a strip beside it (.png); both paths come
-    back.
+    """Write the three pictures side by side to `out` (.mp4) and as a strip beside it (.png).
 
+    Both paths come back.
     The video runs at the speed the network saw. Predictions of normalised targets are shown with the mean and
     contrast of the true cubes. UserError: another suffix, weights without a decoder, a file that cannot be
     read.

@@ -22,13 +22,14 @@ HOW_TO_SET = (
 
 
 class SettingsCommand(NamedTuple):
-    """A command whose page and options are settings; `api.jobs` has the function of its name that runs it."""
+    """A command whose page and options are settings, and the function of `api.jobs` that runs them."""
 
     settings: type
     title: str
+    job: str = "train"
 
 
-COMMANDS = {
+COMMANDS: dict[str, SettingsCommand] = {
     "pretrain": SettingsCommand(PretrainSettings, "Pre-train on unlabelled video with dual masking."),
     "finetune": SettingsCommand(
         FinetuneSettings,
@@ -39,9 +40,13 @@ COMMANDS = {
         EvaluateSettings,
         "Measure a classifier over several views of each video: "
         "top-1, top-5, per class, evaluated / failed / listed.",
+        job="evaluate",
     ),
 }
-"""One row a command; `--help`, the page, the options and `--print-config` follow from it."""
+"""One row a command; `--help`, the page, the options and `--print-config` follow from it.
+
+Every task of `recipes.tasks` has one here, too: that table imports torch, and `--help` must not.
+"""
 
 
 def run(command: str, tokens: Sequence[str]) -> None:
@@ -54,7 +59,7 @@ def run(command: str, tokens: Sequence[str]) -> None:
         return
     from videomae2.api import jobs
 
-    print(getattr(jobs, command)(settings))
+    print(getattr(jobs, COMMANDS[command].job)(settings))
     values = flatten(settings)
     folder = values.get("run.out") or values.get("out")
     if folder:
@@ -67,7 +72,7 @@ def help_app(command: str) -> App:
     Cyclopts draws it and finds the command by name; `main` gives the tokens to `run`, which Python users of
     `load_settings` share.
     """
-    settings_type, title = COMMANDS[command]
+    settings_type, title, _ = COMMANDS[command]
 
     known = known_settings(settings_type)
     about_page = "A TOML page of what differs, or a run's folder to replay it."

@@ -8,8 +8,10 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from videomae2.bounds import Between
 from videomae2.cost.estimate import Question
 from videomae2.errors import UserError
+from videomae2.settings import Seed, Views
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "bf16"]
@@ -19,9 +21,9 @@ def predict(
     *files: Path,
     weights: str,
     json: Annotated[bool, Parameter(negative="")] = False,
-    top: int = 5,
-    clips: int = 5,
-    crops: int = 3,
+    top: Annotated[int, Between(1, 10**6)] = 5,
+    clips: Views = 5,
+    crops: Views = 3,
     device: Device = "auto",
     precision: Precision = "fp32",
 ) -> None:
@@ -63,8 +65,8 @@ def reconstruct(
     *,
     weights: str,
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
-    seed: int = 0,
-    mask_ratio: float | None = None,
+    seed: Seed = 0,
+    mask_ratio: Annotated[float | None, Between(0, 1, below=True)] = None,
     device: Device = "auto",
 ) -> None:
     """Show original | what the encoder saw | reconstruction, side by side, as a video and a PNG strip.
@@ -95,8 +97,7 @@ def cost(
     question: Annotated[Question, Parameter(name="*")] | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Say what a network and a run cost: multiply-accumulates, parameters, memory of a process, steps,
-    device-hours.
+    """Say what a network and a run cost: operations, parameters, memory of a process, steps, device-hours.
 
     Parameters
     ----------
@@ -118,12 +119,12 @@ def sprites(
     out: Path,
     /,
     *,
-    count: int = 400,
-    size: int = 64,
-    frames: int = 16,
-    objects: int = 1,
-    seed: int = 0,
-    workers: int = 2,
+    count: Annotated[int, Between(1, 10**7)] = 400,
+    size: Annotated[int, Between(16, 4096)] = 64,
+    frames: Annotated[int, Between(1, 10**5)] = 16,
+    objects: Annotated[int, Between(1, 100)] = 1,
+    seed: Seed = 0,
+    workers: Annotated[int, Between(1, 1024)] = 2,
 ) -> None:
     """Write a labelled set of video files whose class is a motion that no single frame gives away.
 
@@ -156,7 +157,7 @@ def sprites(
     print(manifest)
 
 
-def quickstart(*, out: Path = Path("runs/quickstart"), seed: int = 0) -> None:
+def quickstart(*, out: Path = Path("runs/quickstart"), seed: Seed = 0) -> None:
     """Run the main job end to end on a small embedded set and write a report.
 
     Parameters
