@@ -10,10 +10,14 @@ import numpy as np
 from videomae2.recipes.train import run_task
 from videomae2.settings import (
     DataSettings,
+    FinetuneData,
+    FinetuneModel,
+    FinetuneOptim,
     FinetuneSettings,
     MaskSettings,
     ModelSettings,
     OptimSettings,
+    PretrainData,
     PretrainSettings,
     RunSettings,
 )
@@ -57,7 +61,10 @@ def pretrain_settings(videos: Path, out: Path, **changes) -> PretrainSettings:
     data = replace(DATA, train=str(videos), val=str(videos), repeated_views=2, crop="multi_scale", flip=False)
     mask = MaskSettings(encoder_ratio=0.75)
     return replace(
-        PretrainSettings(MODEL, data, mask, optim=OPTIM, run=replace(RUN, out=str(out))), **changes
+        PretrainSettings(
+            MODEL, PretrainData(**vars(data)), mask, optim=OPTIM, run=replace(RUN, out=str(out))
+        ),
+        **changes,
     )
 
 
@@ -74,7 +81,11 @@ def finetune_settings(videos: Path, out: Path, init: str = "", **changes) -> Fin
     data = replace(DATA, train=str(videos), val=str(videos), repeated_views=2)
     optim = replace(OPTIM, ema_decay=0.5, layer_decay=0.75)
     settings = FinetuneSettings(
-        replace(MODEL, drop_path=0.1), data, optim, replace(RUN, out=str(out)), init=init
+        FinetuneModel(**vars(replace(MODEL, drop_path=0.1))),
+        FinetuneData(**vars(data)),
+        FinetuneOptim(**vars(optim)),
+        replace(RUN, out=str(out)),
+        init=init,
     )
     return replace(settings, **changes)
 

@@ -1,28 +1,21 @@
-"""Typed configuration: dataclass defaults <- a TOML page of differences <- `--dotted.key value` from the
-command line.
+"""Settings of a command: typed defaults, changed by a TOML page, changed by `--dotted.key value` options.
 
-Cyclopts draws the commands, but it rebuilds a nested dataclass from its class and so forgets the defaults a
-command sets for it (`PretrainSettings.data` has four repeated views, `DataSettings` one). Here changes are
-laid over those.
+And back: settings as TOML, as a flat table, as differences.
 """
 
 import dataclasses
-import difflib
-import math
 import tomllib
-import types
 import typing
-from collections.abc import Iterator, Sequence
-from itertools import takewhile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+from videomae2.bounds import SHOWN, shown
 from videomae2.errors import UserError
+from videomae2.options import Setting, read_options
+from videomae2.spelling import unknown
 
 Settings = TypeVar("Settings")
-
-ALIASES = {"out": "run.out", "seed": "run.seed", "device": "run.device", "optim.lr": "optim.base_lr"}
-"""Short names on the command line, for commands that have the long one and no key of the short name."""
 
 
 class Difference(NamedTuple):
@@ -42,21 +35,21 @@ def load_settings(
     """Settings of a command: its defaults, changed by the TOML page, changed by command-line tokens.
 
     `page` may also be a run's folder, whose `config.toml` is then read. `overrides` are tokens such as
-    `["--optim.betas", "0.9", "0.95", "--data.no_flip"]`. UserError: unknown key, wrong type, missing or
-    malformed page.
+    `["--optim.betas", "0.9", "0.95", "--data.no_flip"]`. UserError: an unknown key, a value that its type or
+    its bounds do not allow, a missing or malformed page.
     """
-    settings = cls()
-    if page is not None:
-        settings = _change(settings, _read_page(settings, _page_text(Path(page)), str(page)))
-    return _change(settings, _read_line(settings, overrides))
+    known = known_settings(cls)
+    values = {} if page is None else _values(known, _page_text(Path(page)), str(page))
+    return read_options(cls, known, values, overrides)
 
 
 def from_toml(cls: type[Settings], text: str, source: str = "the page") -> Settings:
-    """Settings from TOML text; keys it does not name keep their defaults. UserError as for a page named
-    `source`.
+    """Settings from TOML text; keys it does not name keep their defaults.
+
+    UserError as for a page named `source`.
     """
-    settings = cls()
-    return _change(settings, _read_page(settings, text, source))
+    known = known_settings(cls)
+    return read_options(cls, known, _values(known, text, source), ())
 
 
 def to_toml(settings: Any) -> str:
@@ -64,6 +57,21 @@ def to_toml(settings: Any) -> str:
     import tomli_w
 
     return tomli_w.dumps(_table(settings))
+
+
+def check(settings: Any) -> None:
+    """Refuse settings made in Python that hold what their types or bounds do not allow.
+
+    UserError names the key, what was expected and what came. Pages and lines are checked as they are read.
+    """
+    known = known_settings(type(settings))
+    for key, _, value in walk(settings):
+        known[key].take(value)
+
+
+def known_settings(cls: type) -> Mapping[str, Setting]:
+    """Every setting of a command by dotted key, with its type, its bounds and the command's default."""
+    return {key: Setting(key, kind, value) for key, kind, value in walk(cls())}
 
 
 def flatten(settings: Any) -> dict[str, Any]:
@@ -82,48 +90,14 @@ def differences(first: Any, second: Any) -> list[Difference]:
 
 
 def walk(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """(dotted key, type, value) of every setting, sections opened depth first."""
-    hints = typing.get_type_hints(type(settings))
+    """(dotted key, type with its bounds, value) of every setting, sections opened depth first."""
+    hints = typing.get_type_hints(type(settings), include_extras=True)
     for field in dataclasses.fields(settings):
         value, key = getattr(settings, field.name), f"{prefix}{field.name}"
         if dataclasses.is_dataclass(hints[field.name]):
             yield from walk(value, f"{key}.")
         else:
             yield key, hints[field.name], value
-
-
-def expectation(kind: Any) -> str:
-    """A type in a user's words: "a number", "one of dense, segments"."""
-    if typing.get_origin(kind) is Literal:
-        return "one of " + ", ".join(map(str, typing.get_args(kind)))
-    if typing.get_origin(kind) is tuple:
-        return f"{len(typing.get_args(kind))} numbers"
-    if _is_union(kind):
-        return " or ".join(
-            expectation(part) for part in sorted(typing.get_args(kind), key=lambda part: part is str)
-        )
-    return {
-        int: "a whole number",
-        float: "a number",
-        bool: "true or false",
-        str: "text",
-        types.NoneType: "none",
-    }[kind]
-
-
-def _change(settings: Settings, changes: dict[str, Any]) -> Settings:
-    """The same settings with some dotted keys changed; every other default stays the command's own."""
-    if not changes:
-        return settings
-    replaced: dict[str, Any] = {}
-    for field in dataclasses.fields(settings):  # type: ignore[arg-type]
-        prefix = f"{field.name}."
-        inner = {key.removeprefix(prefix): value for key, value in changes.items() if key.startswith(prefix)}
-        if inner:
-            replaced[field.name] = _change(getattr(settings, field.name), inner)
-        elif field.name in changes:
-            replaced[field.name] = changes[field.name]
-    return dataclasses.replace(settings, **replaced)  # type: ignore[type-var]
 
 
 def _table(settings: Any) -> dict[str, Any]:
@@ -138,153 +112,51 @@ def _table(settings: Any) -> dict[str, Any]:
 
 
 def _page_text(page: Path) -> str:
-    path = page / "config.toml" if page.is_dir() else page
-    if not path.is_file():
+    name = str(page)[:SHOWN]
+    try:
+        path = page / "config.toml" if page.is_dir() else page
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
         what = "is a folder without a config.toml" if page.is_dir() else "does not exist"
         raise UserError(
-            f"the settings page {page} {what}; give a .toml file, or a run's folder, as the first argument"
-        )
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the settings page {path} cannot be read as UTF-8 text: {error}") from error
+            f"the settings page {name} {what}; give a .toml file, or a run's folder, as the first argument"
+        ) from None
+    except OSError as error:
+        raise UserError(f"the settings page {name} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"the settings page {name} cannot be read as UTF-8 text: {error}") from error
 
 
-def _read_page(settings: Any, text: str, source: str) -> dict[str, Any]:
+def _values(known: Mapping[str, Setting], text: str, source: str) -> dict[str, Any]:
+    """The page's values by dotted key, each of its setting's type and within its bounds."""
+    where = f"in {source}"
+    return {key: known[key].take(value, where) for key, value in _dotted(_parsed(text, source), known, where)}
+
+
+def _parsed(text: str, source: str) -> dict[str, Any]:
     try:
-        table = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{source} is not valid TOML: {error}") from error
-    kinds = {key: kind for key, kind, _ in walk(settings)}
-    return {key: _typed(kinds[key], value, key, source) for key, value in _dotted(table, kinds, source)}
+    except RecursionError:
+        raise UserError(f"{source} is nested too deep; settings are [section] and key = value") from None
+    except ValueError as error:  # Python reads at most some thousand digits of a number
+        raise UserError(f"{source} is not a page of settings: {error}") from error
 
 
 def _dotted(
-    table: dict[str, Any], kinds: dict[str, Any], source: str, prefix: str = ""
+    table: dict[str, Any], known: Mapping[str, Setting], where: str, prefix: str = ""
 ) -> Iterator[tuple[str, Any]]:
-    sections = _sections(kinds)
+    sections = {key.rpartition(".")[0] for key in known} - {""}
     for name, value in table.items():
         key = f"{prefix}{name}"
-        if key in sections:
-            if not isinstance(value, dict):
-                raise UserError(
-                    f"{source}: {key} is {value!r}, but it is a section; write [{key}] and its keys below it"
-                )
-            yield from _dotted(value, kinds, source, f"{key}.")
-        elif key in kinds:
+        if key in sections and isinstance(value, dict):
+            yield from _dotted(value, known, where, f"{key}.")
+        elif key in sections:
+            raise UserError(
+                f"{key} {where}: expected a section, got {shown(value)}; write [{key}] and its keys below"
+            )
+        elif key in known:
             yield key, value
         else:
-            raise _unknown(key, kinds, source)
-
-
-def _read_line(settings: Any, tokens: Sequence[str]) -> dict[str, Any]:
-    kinds = {key: kind for key, kind, _ in walk(settings)}
-    changes: dict[str, Any] = {}
-    position = 0
-    while position < len(tokens):
-        token = tokens[position]
-        if not token.startswith("--"):
-            raise UserError(
-                f"{token!r} came where an option was expected; options look like --{next(iter(kinds))} VALUE"
-            )
-        name, equals, attached = token[2:].partition("=")
-        following = (
-            [attached]
-            if equals
-            else list(takewhile(lambda value: not value.startswith("--"), tokens[position + 1 :]))
-        )
-        key, negated = _resolve(name, kinds)
-        taken, value = (0, False) if negated else _take(kinds[key], following, key)
-        if negated and equals:
-            raise UserError(f"{token} takes no value; write --{key}=true or --{key}=false")
-        changes[key] = value
-        position += 1 + (0 if equals else taken)
-    return changes
-
-
-def _resolve(name: str, kinds: dict[str, Any]) -> tuple[str, bool]:
-    """The key an option's name means, and whether it is its `no_` form."""
-    key = name.replace("-", "_")
-    if key not in kinds and ALIASES.get(key) in kinds:
-        key = ALIASES[key]
-    if key in kinds:
-        return key, False
-    section, _, last = key.rpartition(".")
-    positive = f"{section}.{last.removeprefix('no_')}" if section else last.removeprefix("no_")
-    if last.startswith("no_") and kinds.get(positive) is bool:
-        return positive, True
-    raise _unknown(name, kinds, "the command line")
-
-
-def _take(kind: Any, following: list[str], key: str) -> tuple[int, Any]:
-    """How many of the tokens after an option are its value, and that value."""
-    if kind is bool and (not following or following[0].lower() not in ("true", "false")):
-        return (0, True) if not following else (1, _typed(kind, following[0], key, "the command line"))
-    if not following:
-        raise UserError(f"--{key} needs a value: {expectation(kind)}")
-    if typing.get_origin(kind) is tuple:
-        parts = [part for token in following for part in token.split(",") if part]
-        return len(following), _typed(kind, [_number(part) for part in parts], key, "the command line")
-    return 1, _typed(kind, _parse(kind, following[0]), key, "the command line")
-
-
-def _parse(kind: Any, text: str) -> Any:
-    """A token as the value its setting's type asks for; text that does not fit is left for `_typed` to
-    refuse.
-    """
-    choices = set(typing.get_args(kind)) if _is_union(kind) else {kind}
-    if types.NoneType in choices and text.lower() == "none":
-        return None
-    if bool in choices and text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    return _number(text) if choices & {int, float} else text
-
-
-def _number(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _typed(kind: Any, value: Any, key: str, source: str) -> Any:
-    """The value, if it is what the setting's type allows: whole numbers serve as numbers, lists as tuples."""
-    for choice in typing.get_args(kind) if _is_union(kind) else (kind,):
-        if typing.get_origin(choice) is Literal and value in typing.get_args(choice):
-            return value
-        if choice is float and type(value) in (int, float) and math.isfinite(value):
-            return float(value)
-        if typing.get_origin(choice) is tuple and isinstance(value, list | tuple):
-            parts = typing.get_args(choice)
-            if len(parts) == len(value) and all(type(part) in (int, float) for part in value):
-                return tuple(float(part) for part in value)
-        if choice is not float and isinstance(choice, type) and type(value) is choice:
-            return value
-    raise UserError(f"{source}: {key} is {value!r}, but it takes {expectation(kind)}")
-
-
-def _unknown(name: str, kinds: dict[str, Any], source: str) -> UserError:
-    wanted = name.replace("-", "_")
-    inside = [key for key in kinds if key.startswith(f"{wanted}.")]
-    if inside:
-        return UserError(f"{source}: {name} is a section; set one of its keys, such as {inside[0]}")
-    last = wanted.rpartition(".")[2]
-    by_last = {key.rpartition(".")[2]: key for key in kinds}
-    near = difflib.get_close_matches(wanted, kinds, n=1) or [key for key in kinds if key.endswith(f"_{last}")]
-    near = near or [by_last[match] for match in difflib.get_close_matches(last, by_last, n=1)]
-    advice = (
-        f"did you mean {near[0]}?"
-        if near
-        else f"the sections are {', '.join(sorted(_sections(kinds)))}; see --help"
-    )
-    return UserError(f"{source}: unknown setting {name}; {advice}")
-
-
-def _sections(kinds: dict[str, Any]) -> set[str]:
-    return {key.rpartition(".")[0] for key in kinds if "." in key}
-
-
-def _is_union(kind: Any) -> bool:
-    return typing.get_origin(kind) in (types.UnionType, typing.Union)
+            raise unknown(key, known, where)

@@ -1,44 +1,62 @@
-"""Every setting of every recipe, with the paper's values as defaults. No torch here: `--help` reads this
-file.
+"""Every setting of every recipe: the paper's value as its default, its bounds beside it.
 
-Durations are typed: "30ep" is epochs, "5%" is a share of the run, 12000 is optimizer steps; they are resolved
-once.
+No torch and no cyclopts here: `--help` reads this file, and loader processes import it. A command whose
+defaults differ from its section's says so in a type of its own (`PretrainData`), so that a change of one key
+keeps the others.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-Duration = str | int
+from videomae2.bounds import Between, Lasting
+
+# `int` comes first: of a union's types the first that fits is taken, and any text fits `str`.
+Duration = Annotated[int | str, Lasting()]
+"""12000 is optimizer steps, "30ep" epochs, "5%" a share of the run; resolved once the rows are counted."""
+
+# Upper bounds stand far above what anyone has trained, and far below what ends in a crash or never: they are
+# there for slips of the hand, not for taste.
+Share = Annotated[float, Between(0, 1)]
+BelowOne = Annotated[float, Between(0, 1, below=True)]
+Factor = Annotated[float, Between(0, 1000)]
+Views = Annotated[int, Between(1, 1024)]
+Side = Annotated[int, Between(1, 16384)]
+Frames = Annotated[int, Between(1, 16384)]
+Blocks = Annotated[int, Between(1, 1000)]
+Batch = Annotated[int, Between(1, 65536)]
+Seed = Annotated[int, Between(-(2**63), 2**63 - 1)]
+Often = Annotated[int, Between(1, 10**9)]
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """Which network, on which grid. `None` takes the value of the size table (paper, tables of the
-    appendix).
-    """
+    """Which network, on which grid. None takes the size table's value (paper, tables of the appendix)."""
 
     name: str = "vit_b16"
     """vit_ti16, vit_s16, vit_b16, vit_l16, vit_h16 or vit_g14."""
-    num_frames: int = 16
+    num_frames: Frames = 16
     """Frames of a clip."""
-    size: int = 224
+    size: Side = 224
     """Height and width of a clip in pixels."""
-    tubelet: int = 2
+    tubelet: Annotated[int, Between(1, 64)] = 2
     """Frames of a cube."""
-    patch: int | None = None
+    patch: Annotated[int | None, Between(1, 1024)] = None
     """Height and width of a cube in pixels: 16, and 14 for vit_g14."""
-    width: int | None = None
-    """Numbers of a token."""
-    depth: int | None = None
-    """Blocks of the encoder."""
-    num_heads: int | None = None
-    decoder_depth: int = 4
+    width: Annotated[int | None, Between(1, 65536)] = None
+    """Embedding width of the encoder; none: the size table's."""
+    depth: Annotated[int | None, Between(1, 1000)] = None
+    """Blocks of the encoder; none: the size table's."""
+    num_heads: Annotated[int | None, Between(1, 1024)] = None
+    """Attention heads of the encoder; none: the size table's."""
+    decoder_depth: Blocks = 4
     """Blocks of the decoder, which only pre-training has."""
-    decoder_width: int | None = None
-    decoder_heads: int | None = None
-    native_frames: int = 16
+    decoder_width: Annotated[int | None, Between(1, 65536)] = None
+    """Embedding width of the decoder; none: the size table's."""
+    decoder_heads: Annotated[int | None, Between(1, 1024)] = None
+    """Attention heads of the decoder; none: the size table's."""
+    native_frames: Frames = 16
     """Frames of the grid the position table is made for; other grids interpolate it in 3-D."""
-    native_size: int = 224
+    native_size: Side = 224
     """As native_frames, for height and width."""
     positions: Literal["sinusoid", "axes", "learned"] = "sinusoid"
     """sinusoid: released, over the flattened grid; axes: of time, row and column apart (ours, for small
@@ -46,11 +64,11 @@ class ModelSettings:
     """
     cosine_attention: bool = False
     """Attention by the angle between queries and keys; no released model has it."""
-    layer_scale: float = 0.0
+    layer_scale: Factor = 0.0
     """Initial LayerScale; 0 is off, as in every released model."""
-    drop_path: float = 0.0
+    drop_path: BelowOne = 0.0
     """Probability that the last block is skipped in training; earlier blocks less, down to 0."""
-    head_dropout: float = 0.0
+    head_dropout: BelowOne = 0.0
     """Dropout before the classification head."""
     activation_checkpointing: bool = False
     """Compute blocks again in the backward pass: of each only its input is kept, for about a third more
@@ -86,32 +104,32 @@ class DataSettings:
     """dense: one window of `num_frames` x `stride`; segments: one frame from each of `num_frames` equal parts
     (TSN).
     """
-    stride: int = 4
+    stride: Annotated[int, Between(1, 10_000)] = 4
     """Frames between sampled frames, where a row does not say."""
-    target_fps: float = 0.0
+    target_fps: Factor = 0.0
     """Sample by time: as if the video ran at this rate. 0: by frame number."""
     frame_order: Literal["as_filmed", "shuffled"] = "as_filmed"
     """shuffled is a control: it destroys motion and keeps every frame."""
-    repeated_views: int = 1
+    repeated_views: Views = 1
     """Views made from one decode of a training video (repeated augmentation)."""
     crop: Literal["multi_scale", "random_resized", "center"] = "random_resized"
     """multi_scale: four corners and the middle at several sizes (pre-training); random_resized: any area and
     shape; center: the middle square."""
-    crop_scale: tuple[float, float] = (0.08, 1.0)
+    crop_scale: Annotated[tuple[float, float], Between(0, 1)] = (0.08, 1.0)
     """Area range of random_resized."""
     flip: bool = True
     """Horizontal flip with probability one half. Off where left and right differ in meaning (SSv2)."""
     rand_augment: str = "rand-m7-n4-mstd0.5-inc1"
     """RandAugment policy in timm's notation; empty: none."""
-    erasing: float = 0.25
+    erasing: Share = 0.25
     """Probability of random erasing."""
-    test_clips: int = 5
+    test_clips: Views = 5
     """Clips of a video in an evaluation, evenly spread; each gives `test_crops` views."""
-    test_crops: int = 3
+    test_crops: Views = 3
     """Squares of a clip in an evaluation, evenly along its long side; 1 is the middle."""
-    workers: int = 2
+    workers: Annotated[int, Between(0, 1024)] = 2
     """Loader processes of each training process; 0 decodes in the training process."""
-    max_broken: float = 0.05
+    max_broken: Share = 0.05
     """Training stops when more than this share of the rows asked for could not be read."""
 
 
@@ -120,12 +138,16 @@ class MaskSettings:
     """Dual masking (paper 3.2): what the encoder does not see, and what the decoder predicts."""
 
     encoder: Literal["tube", "random", "frame"] = "tube"
-    encoder_ratio: float = 0.9
+    """tube: the same places at every step; random: any tokens; frame: whole steps."""
+    encoder_ratio: BelowOne = 0.9
     """Share of tokens hidden from the encoder; counts round as released: int(ratio * tokens of a step)
     hidden.
     """
     decoder: Literal["none", "running_cell", "random", "frame"] = "running_cell"
-    decoder_ratio: float = 0.5
+    """running_cell: a 2 x 2 block whose kept places move on at every step (paper); none: all hidden tokens
+    are predicted.
+    """
+    decoder_ratio: BelowOne = 0.5
     """Share of tokens the decoder leaves out."""
     membership: Literal["released", "unseen"] = "released"
     """released: mask tokens at all kept positions, seen ones too; unseen: only where the encoder was blind
@@ -149,30 +171,33 @@ class TargetSettings:
 class OptimSettings:
     """AdamW with the released parameter groups; peak learning rate = base_lr * batch / 256."""
 
-    base_lr: float = 1.5e-4
+    base_lr: Factor = 1.5e-4
     """Learning rate for a batch of 256."""
     lr_counts_views: bool = True
     """Whether `batch` in the rule above counts repeated views: the paper does for pre-training (8192 = 2048 x
     4).
     """
-    min_lr: float = 2.5e-6
+    min_lr: Factor = 2.5e-6
     """Final learning rate, scaled by the same rule: 8e-5 at the paper's batch of 8192, as released."""
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-8
-    layer_decay: float = 1.0
+    weight_decay: Factor = 0.05
+    """Decoupled, for matrices only: biases, norms and position tables have none (released)."""
+    betas: Annotated[tuple[float, float], Between(0, 1, below=True)] = (0.9, 0.95)
+    """Decay of AdamW's running means of the gradient and of its square."""
+    eps: Share = 1e-8
+    """Added to the root of the mean square before it divides."""
+    layer_decay: Share = 1.0
     """Each earlier block learns at this share of the rate of the next; 1: all alike."""
-    clip_grad: float = 0.0
+    clip_grad: Annotated[float, Between(0, 10**9)] = 0.0
     """Largest global gradient norm; 0: no clipping."""
-    batch_size: int = 32
+    batch_size: Batch = 32
     """Videos of one process and one forward; repeated views multiply it."""
-    accumulate: int = 1
+    accumulate: Batch = 1
     """Forwards summed into one optimizer step."""
     length: Duration = "300ep"
     """How long the run is."""
     warmup: Duration = "30ep"
     """How long the learning rate rises to its peak; then it falls as a cosine."""
-    ema_decay: float = 0.0
+    ema_decay: BelowOne = 0.0
     """Decay of the averaged weights, evaluated beside the trained ones; 0: none."""
 
 
@@ -182,9 +207,10 @@ class RunSettings:
 
     out: str = ""
     """The run's folder."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides everything random, whatever the number of workers or processes."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: a GPU where there is one."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """bf16: forward and backward under bf16 autocast, weights and optimizer in fp32."""
     decoder_fp32: bool = False
@@ -192,16 +218,28 @@ class RunSettings:
     compile: bool = False
     """Compile the network with torch.compile: pays on a GPU."""
     checkpoint_every: Duration = "1ep"
+    """How often the run can be resumed from; it is saved at the end in any case."""
     evaluate_every: Duration = "100%"
     """How often the videos of `data.val` are evaluated; 100%: at the end."""
-    log_every: int = 10
+    log_every: Often = 10
     """Steps between lines of metrics.jsonl."""
-    keep_last: int = 1
+    keep_last: Often = 1
     """Checkpoints kept, beside the best one."""
-    max_nonfinite: int = 3
+    max_nonfinite: Annotated[int, Between(0, 10**9)] = 3
     """Consecutive steps with a non-finite loss or gradient that are skipped before the run stops."""
     tensorboard: bool = True
     """Also write the numbers as TensorBoard events."""
+
+
+@dataclass(frozen=True)
+class PretrainData(DataSettings):
+    """Clips of pre-training: four views from each decode, light augmentation (paper, appendix)."""
+
+    repeated_views: Views = 4
+    crop: Literal["multi_scale", "random_resized", "center"] = "multi_scale"
+    flip: bool = False
+    rand_augment: str = ""
+    erasing: Share = 0.0
 
 
 @dataclass(frozen=True)
@@ -209,11 +247,7 @@ class PretrainSettings:
     """`videomae2 pretrain`: masked autoencoding of unlabelled video with dual masking (paper 3.2, 4.1)."""
 
     model: ModelSettings = field(default_factory=ModelSettings)
-    data: DataSettings = field(
-        default_factory=lambda: DataSettings(
-            repeated_views=4, crop="multi_scale", flip=False, rand_augment="", erasing=0.0
-        )
-    )
+    data: PretrainData = field(default_factory=PretrainData)
     mask: MaskSettings = field(default_factory=MaskSettings)
     target: TargetSettings = field(default_factory=TargetSettings)
     optim: OptimSettings = field(default_factory=OptimSettings)
@@ -225,39 +259,57 @@ class PretrainSettings:
 
 
 @dataclass(frozen=True)
+class FinetuneModel(ModelSettings):
+    """The network of fine-tuning, regularised by stochastic depth (released scripts)."""
+
+    drop_path: BelowOne = 0.1
+
+
+@dataclass(frozen=True)
+class FinetuneData(DataSettings):
+    """Clips of fine-tuning: two views from each decode, full augmentation (released scripts)."""
+
+    repeated_views: Views = 2
+
+
+@dataclass(frozen=True)
+class FinetuneOptim(OptimSettings):
+    """AdamW as fine-tuning uses it: layer-wise decay, and a learning rate counted in videos (released)."""
+
+    base_lr: Factor = 1e-3
+    lr_counts_views: bool = False
+    min_lr: Factor = 1e-6
+    betas: Annotated[tuple[float, float], Between(0, 1, below=True)] = (0.9, 0.999)
+    layer_decay: Share = 0.75
+    batch_size: Batch = 16
+    length: Duration = "90ep"
+    warmup: Duration = "5ep"
+
+
+@dataclass(frozen=True)
 class FinetuneSettings:
-    """`videomae2 finetune`: supervised training of a classifier; also post-pre-training on a labelled mix
-    (paper 3.3).
+    """`videomae2 finetune`: supervised training of a classifier.
+
+    Also post-pre-training on a labelled mix (paper 3.3).
     """
 
-    model: ModelSettings = field(default_factory=lambda: ModelSettings(drop_path=0.1))
-    data: DataSettings = field(default_factory=lambda: DataSettings(repeated_views=2))
-    optim: OptimSettings = field(
-        default_factory=lambda: OptimSettings(
-            base_lr=1e-3,
-            lr_counts_views=False,
-            min_lr=1e-6,
-            betas=(0.9, 0.999),
-            layer_decay=0.75,
-            batch_size=16,
-            length="90ep",
-            warmup="5ep",
-        )
-    )
+    model: FinetuneModel = field(default_factory=FinetuneModel)
+    data: FinetuneData = field(default_factory=FinetuneData)
+    optim: FinetuneOptim = field(default_factory=FinetuneOptim)
     run: RunSettings = field(default_factory=RunSettings)
-    num_classes: int = 0
+    num_classes: Annotated[int, Between(0, 10**6)] = 0
     """0: counted from the training manifest."""
-    head_init_scale: float = 0.001
+    head_init_scale: Factor = 0.001
     """The fresh head's weights and bias are multiplied by this (released)."""
-    label_smoothing: float = 0.1
+    label_smoothing: BelowOne = 0.1
     """Share of each target that is spread over all classes."""
-    mixup: float = 0.8
+    mixup: Factor = 0.8
     """Beta parameter of mixup; 0: off."""
-    cutmix: float = 1.0
+    cutmix: Factor = 1.0
     """Beta parameter of cutmix; 0: off."""
-    mix_probability: float = 1.0
+    mix_probability: Share = 1.0
     """Share of the batches that are mixed."""
-    mix_switch: float = 0.5
+    mix_switch: Share = 0.5
     """Probability of cutmix over mixup where both are on."""
     init: str = ""
     """Pre-trained or classifier weights: a run, a .safetensors, a released .pth, or a hub name. Empty: from
@@ -276,9 +328,9 @@ class EvaluateSettings:
     weights: str = ""
     """A run, a .safetensors, a released .pth, or a hub name."""
     data: DataSettings = field(default_factory=DataSettings)
-    batch_size: int = 1
+    batch_size: Batch = 1
     """Videos of one forward; each brings test_clips x test_crops views."""
-    views_per_forward: int = 15
+    views_per_forward: Annotated[int, Between(0, 65536)] = 15
     """Views sent through the network at once; lower it where memory is short."""
     use_ema: bool = True
     """Use a run's averaged weights where it has them."""
@@ -287,6 +339,8 @@ class EvaluateSettings:
     its default.
     """
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: a GPU where there is one."""
     precision: Literal["fp32", "bf16"] = "bf16"
+    """bf16: forward under bf16 autocast, weights in fp32."""
     out: str = ""
     """Folder for the report, the per-class table, the confusion matrix and the scores of each video."""

@@ -5,9 +5,16 @@ from dataclasses import replace
 import pytest
 
 from videomae2.engine.run import RunFolder
-from videomae2.files import write_atomically
 from videomae2.errors import UserError
-from videomae2.settings import DataSettings, FinetuneSettings, OptimSettings, PretrainSettings, RunSettings
+from videomae2.files import write_atomically
+from videomae2.settings import (
+    DataSettings,
+    FinetuneSettings,
+    OptimSettings,
+    PretrainData,
+    PretrainSettings,
+    RunSettings,
+)
 
 SETTINGS = PretrainSettings()
 
@@ -46,7 +53,7 @@ def test_the_same_settings_resume_and_harmless_ones_may_differ(tmp_path):
             replace(SETTINGS, run=RunSettings(precision="fp32")),
             "run.precision is 'bf16' there and 'fp32' here",
         ),
-        (replace(SETTINGS, data=DataSettings()), "and . more"),
+        (replace(SETTINGS, data=PretrainData(**vars(DataSettings()))), "and . more"),
         (FinetuneSettings(), "a run of pretrain, not of finetune"),
     ],
 )

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from videomae2 import chance
 from videomae2.engine import checkpoint
 from videomae2.engine.loop import train
-from videomae2.engine.run import Result, RunFolder
+from videomae2.engine.run import Metric, Result, RunFolder
 from videomae2.engine.schedule import Plan, make_plan
-from videomae2.engine.run import Metric
 from videomae2.engine.task import Job
 from videomae2.labels import Unlabelled
 from videomae2.records import Batch, Failure, StepOutput

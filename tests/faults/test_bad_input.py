@@ -129,18 +129,27 @@ def weights(path: Path, *changes: str, kind: str = "classifier") -> Path:
     ("changes", "message"),
     [
         (["--optim.bse_lr", "1"], "did you mean optim.base_lr?"),
-        (["--model.size", "large"], "model.size is 'large', but it takes a whole number"),
+        (
+            ["--model.size", "large"],
+            "model.size on the command line: expected a whole number from 1 to 16384, got 'large'",
+        ),
         (["--model.size", "33"], "33 is not a multiple of patch 16; try height 32 or 48"),
         (["--model.num_frames", "5"], "num_frames 5 is not a multiple of tubelet 2; try num_frames 4 or 6"),
-        (["--model.num_frames", "0"], "num_frames is 0"),
+        (
+            ["--model.num_frames", "0"],
+            "model.num_frames on the command line: expected a whole number from 1 to 16384, got 0",
+        ),
         (["--model.num_heads", "5"], "5"),
         (["--model.name", "vit_xl16"], "vit_xl16"),
         (["--model.size", "48"], "a running cell covers 2 x 2 tokens, but the grid has 3 rows and 3 columns"),
         (["--mask.decoder_ratio", "0.3"], "0.3"),
         (["--mask.encoder_ratio", "1.0"], "1.0"),
-        (["--optim.length", "2 parsecs"], "optim.length is '2 parsecs'"),
+        (["--optim.length", "2 parsecs"], "got '2 parsecs'"),
         (["--optim.warmup", "9"], "optim.warmup 9 is 9 steps"),
-        (["--optim.batch_size", "0"], "optim.batch_size is 0"),
+        (
+            ["--optim.batch_size", "0"],
+            "optim.batch_size on the command line: expected a whole number from 1 to 65536, got 0",
+        ),
         (["--out", ""], "--out"),
     ],
 )
@@ -313,8 +322,14 @@ def test_a_folder_of_something_else_and_a_file_are_left_alone(videos: Path, out:
         (["--weights", "nowhere.pth"], "nowhere.pth"),
         (["--data.val", ""], "data.val"),
         (["--data.val", "nowhere.csv"], "nowhere.csv"),
-        (["--data.test_clips", "0"], "data.test_clips is 0"),
-        (["--data.test_crops", "0"], "data.test_crops is 0"),
+        (
+            ["--data.test_clips", "0"],
+            "data.test_clips on the command line: expected a whole number from 1 to 1024, got 0",
+        ),
+        (
+            ["--data.test_crops", "0"],
+            "data.test_crops on the command line: expected a whole number from 1 to 1024, got 0",
+        ),
     ],
 )
 def test_evaluate_refuses(

@@ -4,28 +4,32 @@ Exit codes: 0 done, 1 an error of ours, 2 a mistake the user can mend, 130 or 14
 tracebacks.
 """
 
+import dataclasses
 import os
+import re
 import sys
 import traceback
+import typing
 from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 
-from cyclopts import App, CycloptsError, MissingArgumentError
+from cyclopts import UNSET, App, ArgumentCollection, CycloptsError, MissingArgumentError, UnknownOptionError
 
-from videomae2.cli import costs as commands_cost
-from videomae2.cli import runs as commands_train
-from videomae2.cli import tools as commands_files
-from videomae2.cli.settings_help import settings_help
+from videomae2.bounds import SHOWN, from_words
+from videomae2.cli import groups, runs, tools
 from videomae2.errors import Stopped, UserError
+from videomae2.options import LINE, Setting
+from videomae2.spelling import meant_key
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line (`sys.argv` by default) and return its exit code; never raises for a user's
-    mistake.
+    """Run one command line (`sys.argv` by default) and return its exit code.
+
+    A user's mistake is told in one line and never raises.
     """
     # Before torch loads: threads that wait by spinning stall a training step a hundredfold where loader
-    # processes or other
-    # programs want the same cores.
+    # processes or other programs want the same cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     tokens = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in tokens
@@ -52,42 +56,39 @@ def build_app() -> App:
     """The tree of commands."""
     app = App(
         name="videomae2",
-        help="VideoMAE V2, whole: pre-train, fine-tune, evaluate, predict and reconstruct, from raw video files.",
+        help="VideoMAE V2, whole: pre-train, fine-tune, evaluate, predict and reconstruct, "
+        "from raw video files.",
         help_epilogue="`--debug` with any command shows the traceback of an error.",
         version=lambda: metadata.version("videomae2"),
+        version_flags=("--version", "-V"),
+        help_format="plaintext",  # importing a Markdown parser takes a quarter of the start
+        config=_judge,
         result_action="return_value",
         exit_on_error=False,
         print_error=False,
         help_on_error=False,
         suppress_keyboard_interrupt=False,
     )
-    for command in (commands_train.pretrain, commands_train.finetune, commands_train.evaluate):
-        name = command.__name__
-        app.command(
-            command, name=name, usage=f"Usage: videomae2 {name} [PAGE.toml | RUN] [--SECTION.KEY VALUE ...]"
-        )
-    app.command(commands_files.predict)
-    app.command(commands_files.reconstruct)
-    weights = App(name="weights", help="Look into checkpoints and convert them between layouts.")
-    weights.command(commands_files.show_weights, name="show")
-    weights.command(commands_files.convert_weights, name="convert")
-    data = App(
-        name="data", help="Look at a manifest, a file list or a folder, and check that its videos decode."
-    )
-    data.command(commands_files.show_data, name="show")
-    data.command(commands_files.check_data, name="check")
-    app.command(weights)
-    app.command(data)
-    app.command(commands_cost.cost)
-    app.command(commands_files.sprites)
-    app.command(commands_files.quickstart)
+    for command in runs.COMMANDS:
+        app.command(runs.help_app(command))
+    app.command(tools.predict)
+    app.command(tools.reconstruct)
+    app.command(groups.weights_app())
+    app.command(groups.data_app())
+    app.command(tools.cost)
+    app.command(tools.sprites)
+    app.command(tools.quickstart)
     return app
 
 
 def _run(tokens: list[str]) -> int:
+    if tokens[:1] == ["help"]:
+        tokens = [*tokens[1:], "--help"]
+    asks = not {"--help", "-h"}.isdisjoint(tokens)
+    if tokens and tokens[0] in runs.COMMANDS and not asks:
+        runs.run(tokens[0], tokens[1:])
+        return 0
     result = build_app()(tokens)
-    if tokens and tokens[0] in commands_train.SETTINGS and {"--help", "-h"} & set(tokens):
-        print(settings_help(commands_train.SETTINGS[tokens[0]]()))
     return result if isinstance(result, int) else 0
 
 
@@ -98,11 +99,35 @@ def _fail(message: str, code: int, debug: bool) -> int:
     return code
 
 
+def _judge(_app: App, _commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Refuse what an argument's type or the bounds beside it do not allow, in the words of settings.
+
+    Cyclopts calls this before it converts, and would round `--count 1.5` to 2.
+    """
+    for argument in arguments:
+        kind, default = argument.field_info.annotation, argument.field_info.default
+        if Path in (kind, *typing.get_args(kind)):  # any text is a path
+            continue
+        known = Setting(
+            argument.name, kind, dataclasses.MISSING if default is argument.field_info.empty else default
+        )
+        for token in argument.tokens:
+            if token.implicit_value is UNSET:  # else a flag that stands alone
+                known.take(from_words(kind, [token.value]), LINE)
+
+
 def _one_line(error: BaseException) -> str:
     if isinstance(error, MissingArgumentError) and error.argument is not None and error.command_chain:
         command = f"videomae2 {' '.join(error.command_chain)}"
         return f"{command} needs {error.argument.name}; {command} --help says more"
-    return " ".join(str(error).split())
+    text = " ".join(str(error).split())
+    if isinstance(error, UnknownOptionError):
+        name = (error.token.keyword or error.token.value).partition("=")[0]
+        meant = meant_key(name.lstrip("-"), [each.name.lstrip("-") for each in error.argument_collection])
+        text = f"unknown option {name}; " + (f"did you mean --{meant}?" if meant else "--help lists them all")
+    if isinstance(error, CycloptsError):  # it quotes what came at any length
+        text = re.sub(rf"\S{{{SHOWN},}}", lambda found: f"{found[0][:SHOWN]}...", text)
+    return text
 
 
 if __name__ == "__main__":

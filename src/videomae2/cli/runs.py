@@ -1,84 +1,100 @@
-"""The commands that take a page of settings: pretrain, finetune, evaluate. Torch is imported only when one
-runs.
-"""
+"""The commands that take settings: pretrain, finetune, evaluate. Torch is imported only when one runs."""
 
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
-from videomae2.config import load_settings, to_toml
-from videomae2.limits import check_limits
+from videomae2.config import flatten, known_settings, load_settings, to_toml
+from videomae2.options import parameter
 from videomae2.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
+from videomae2.spelling import ALIASES
 
-Settings = TypeVar("Settings")
-Tokens = Annotated[str, Parameter(show=False, allow_leading_hyphen=True)]
-Flag = Annotated[bool, Parameter(negative="")]
+PRINT_CONFIG = ("--print-config", "--print_config")
+HOW_TO_SET = (
+    "Settings are the defaults below, changed by the page, changed by options such as --optim.base_lr 1e-3, "
+    "--optim.betas 0.9 0.95, --data.flip or --data.no_flip. "
+    'A duration is "30ep" epochs, "5%" of the run, or a number of optimizer steps.'
+)
 
-SETTINGS: dict[str, type] = {
-    "pretrain": PretrainSettings,
-    "finetune": FinetuneSettings,
-    "evaluate": EvaluateSettings,
+
+class SettingsCommand(NamedTuple):
+    """A command whose page and options are settings, and the function of `api.jobs` that runs them."""
+
+    settings: type
+    title: str
+    job: str = "train"
+
+
+COMMANDS: dict[str, SettingsCommand] = {
+    "pretrain": SettingsCommand(PretrainSettings, "Pre-train on unlabelled video with dual masking."),
+    "finetune": SettingsCommand(
+        FinetuneSettings,
+        "Train a classifier from pre-trained weights (or from scratch); "
+        "also post-pre-training on a labelled mix.",
+    ),
+    "evaluate": SettingsCommand(
+        EvaluateSettings,
+        "Measure a classifier over several views of each video: "
+        "top-1, top-5, per class, evaluated / failed / listed.",
+        job="evaluate",
+    ),
 }
-"""Which settings each of these commands takes; `--help` lists them."""
+"""One row a command; `--help`, the page, the options and `--print-config` follow from it.
+
+Every task of `recipes.tasks` has one here, too: that table imports torch, and `--help` must not.
+"""
 
 
-def pretrain(*tokens: Tokens, print_config: Flag = False) -> None:
-    """Pre-train on unlabelled video with dual masking.
-
-    Parameters
-    ----------
-    print_config
-        Print the resolved settings as a TOML page and stop.
-    """
-    _run("pretrain", tokens, print_config)
-
-
-def finetune(*tokens: Tokens, print_config: Flag = False) -> None:
-    """Train a classifier from pre-trained weights (or from scratch); also post-pre-training on a labelled
-    mix.
-
-    Parameters
-    ----------
-    print_config
-        Print the resolved settings as a TOML page and stop.
-    """
-    _run("finetune", tokens, print_config)
-
-
-def evaluate(*tokens: Tokens, print_config: Flag = False) -> None:
-    """Measure a classifier over several views of each video: top-1, top-5, per class, evaluated / failed /
-    listed.
-
-    Parameters
-    ----------
-    print_config
-        Print the resolved settings as a TOML page and stop.
-    """
-    _run("evaluate", tokens, print_config)
-
-
-def _run(command: str, tokens: Sequence[str], print_config: bool) -> None:
-    settings: Any = settings_from(SETTINGS[command], tokens)
-    if print_config:
-        return _print(settings)
+def run(command: str, tokens: Sequence[str]) -> None:
+    """Run a command on the tokens after its name: a page first, if any, then options. UserError for both."""
+    options = [token for token in tokens if token not in PRINT_CONFIG]
+    page = options.pop(0) if options and not options[0].startswith("-") else None
+    settings: Any = load_settings(COMMANDS[command].settings, page, options)
+    if len(options) + (page is not None) < len(tokens):
+        _print(settings)
+        return
     from videomae2.api import jobs
 
-    print(getattr(jobs, command)(settings))
-    folder = settings.out if isinstance(settings, EvaluateSettings) else settings.run.out
+    print(getattr(jobs, COMMANDS[command].job)(settings))
+    values = flatten(settings)
+    folder = values.get("run.out") or values.get("out")
     if folder:
         print(f"report: {Path(folder) / 'report.html'}", file=sys.stderr)
 
 
-def settings_from(cls: type[Settings], tokens: Sequence[str]) -> Settings:
-    """The page named by the first token, if it is no option, changed by the options after it."""
-    has_page = bool(tokens) and not tokens[0].startswith("-")
-    settings = load_settings(cls, Path(tokens[0]) if has_page else None, tokens[1:] if has_page else tokens)
-    check_limits(settings)
-    return settings
+def help_app(command: str) -> App:
+    """What `--help` of a command shows: its page, its flags and every setting with default and meaning.
+
+    Cyclopts draws it and finds the command by name; `main` gives the tokens to `run`, which Python users of
+    `load_settings` share.
+    """
+    settings_type, title, _ = COMMANDS[command]
+
+    known = known_settings(settings_type)
+    about_page = "A TOML page of what differs, or a run's folder to replay it."
+    about_print = "Print the resolved settings as a TOML page and stop."
+
+    def shown(
+        page: Annotated[str, Parameter(help=about_page, show_default=False)] = "",
+        /,
+        *,
+        print_config: Annotated[bool, Parameter(help=about_print, negative="", show_default=False)] = False,
+        settings: parameter(settings_type, known) = settings_type(),  # type: ignore[valid-type]  # noqa: B008
+    ) -> None: ...
+
+    short = ", ".join(f"--{name} is --{key}" for name, key in ALIASES.items() if key in known)
+    return App(
+        name=command,
+        default_command=shown,
+        help=f"{title}\n\n{HOW_TO_SET}",
+        help_format="markdown",  # docstrings have several lines; as plain text their breaks would stay
+        help_epilogue=f"Short: {short}." if short else None,
+        usage=f"Usage: videomae2 {command} [PAGE.toml | RUN] [--SECTION.KEY VALUE ...]",
+    )
 
 
 def _print(settings: Any) -> None:
@@ -92,7 +108,7 @@ def _derived(settings: Any) -> list[str]:
     from videomae2.architecture import token_grid
     from videomae2.engine.schedule import make_plan
 
-    if isinstance(settings, EvaluateSettings):
+    if not hasattr(settings, "optim"):
         return [f"views of a video: {settings.data.test_clips} clips x {settings.data.test_crops} crops"]
     # The lengths need the manifest; what is read off this plan does not.
     optim = replace(settings.optim, length=1, warmup=0)

@@ -1,5 +1,6 @@
-"""The commands that take files: predict, reconstruct, weights, data, sprites, quickstart. Heavy imports wait
-until one runs.
+"""The commands that take files and numbers: predict, reconstruct, cost, sprites, quickstart.
+
+Torch waits until one runs that needs it; `cost` is arithmetic and never does.
 """
 
 from pathlib import Path
@@ -7,22 +8,22 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from videomae2.bounds import Between
+from videomae2.cost.estimate import Question
 from videomae2.errors import UserError
-from videomae2.settings import DataSettings
+from videomae2.settings import Seed, Views
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "bf16"]
-ListFormat = Literal["auto", "pretrain", "video", "frames"]
-FRAME_PATTERN = DataSettings.frame_pattern
 
 
 def predict(
     *files: Path,
     weights: str,
     json: Annotated[bool, Parameter(negative="")] = False,
-    top: int = 5,
-    clips: int = 5,
-    crops: int = 3,
+    top: Annotated[int, Between(1, 10**6)] = 5,
+    clips: Views = 5,
+    crops: Views = 3,
     device: Device = "auto",
     precision: Precision = "fp32",
 ) -> None:
@@ -64,8 +65,8 @@ def reconstruct(
     *,
     weights: str,
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
-    seed: int = 0,
-    mask_ratio: float | None = None,
+    seed: Seed = 0,
+    mask_ratio: Annotated[float | None, Between(0, 1, below=True)] = None,
     device: Device = "auto",
 ) -> None:
     """Show original | what the encoder saw | reconstruction, side by side, as a video and a PNG strip.
@@ -85,122 +86,45 @@ def reconstruct(
     device
         auto, cpu or cuda.
     """
-    from videomae2.cli.pictures import reconstruct_file
+    from videomae2.cli.predictions import reconstruct_file
 
     for written in reconstruct_file(file, weights, out, seed=seed, mask_ratio=mask_ratio, device=device):
         print(written)
 
 
-def show_weights(file: str, /) -> None:
-    """Say what a checkpoint holds: layout, kind, size, classes, every tensor.
-
-    Parameters
-    ----------
-    file
-        A .safetensors, .pth or .bin file, a run's folder (finished or not), or a hub name.
-    """
-    from videomae2.recipes.weights import read_weights
-    from videomae2.weights.describe import describe
-
-    print(describe(read_weights(file)))
-
-
-def convert_weights(
-    source: str,
-    target: Path,
-    /,
+def cost(
     *,
-    layout: Literal["released", "transformers", "ours"],
-    label_map: Path | None = None,
+    question: Annotated[Question, Parameter(name="*")] | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Write a checkpoint in another layout.
+    """Say what a network and a run cost: operations, parameters, memory of a process, steps, device-hours.
 
     Parameters
     ----------
-    source
-        A .safetensors, .pth or .bin file, a run's folder (finished or not), or a hub name.
-    target
-        The file (released, ours) or folder (transformers) to write.
-    layout
-        Whose names and file format to write.
-    label_map
-        A JSON list of old class numbers, one for each new class, to slice the head.
+    json
+        Print one JSON object instead of a table.
     """
-    from videomae2.recipes.weights import read_weights
-    from videomae2.weights.describe import convert
+    from videomae2.cost.estimate import answer, table
 
-    checkpoint = convert(read_weights(source), target, layout, label_map=label_map)
-    print(f"wrote {target} in the {layout} layout: {checkpoint.sketch}, {len(checkpoint.state)} tensors")
+    found = answer(question or Question())
+    if json:
+        import json as writer
 
-
-def show_data(
-    path: str,
-    /,
-    *,
-    root: str = "",
-    rows: int = 10,
-    list_format: ListFormat = "auto",
-    frame_pattern: str = FRAME_PATTERN,
-) -> None:
-    """Show what a manifest, file list or folder is read as: counts, classes, first rows.
-
-    Parameters
-    ----------
-    path
-        A manifest, a released list file, a folder of class folders, or a folder of videos.
-    root
-        Folder that relative paths start from.
-    rows
-        How many rows to print.
-    list_format
-        What two numbers after each path of a released list are: pretrain (start total), video or frames (total label).
-    frame_pattern
-        How raw frames are named, where a released list names folders.
-    """
-    from videomae2.data.tables.inspect import show
-
-    print(show(path, DataSettings(root=root, list_format=list_format, frame_pattern=frame_pattern), rows))
-
-
-def check_data(
-    path: str,
-    /,
-    *,
-    root: str = "",
-    workers: int = 2,
-    list_format: ListFormat = "auto",
-    frame_pattern: str = FRAME_PATTERN,
-) -> int:
-    """Decode every file and name the broken ones; the last line reads `N files, N readable, N broken`.
-
-    Parameters
-    ----------
-    path
-        A manifest, a released list file, a folder, or one video.
-    root
-        Folder that relative paths start from.
-    workers
-        Threads that decode.
-    list_format
-        What two numbers after each path of a released list are: pretrain (start total), video or frames (total label).
-    frame_pattern
-        How raw frames are named, where a released list names folders.
-    """
-    from videomae2.data.tables.inspect import check
-
-    return check(path, DataSettings(root=root, list_format=list_format, frame_pattern=frame_pattern), workers)
+        print(writer.dumps(found, indent=2))
+    else:
+        print(table(found))
 
 
 def sprites(
     out: Path,
     /,
     *,
-    count: int = 400,
-    size: int = 64,
-    frames: int = 16,
-    objects: int = 1,
-    seed: int = 0,
-    workers: int = 2,
+    count: Annotated[int, Between(1, 10**7)] = 400,
+    size: Annotated[int, Between(16, 4096)] = 64,
+    frames: Annotated[int, Between(1, 10**5)] = 16,
+    objects: Annotated[int, Between(1, 100)] = 1,
+    seed: Seed = 0,
+    workers: Annotated[int, Between(1, 1024)] = 2,
 ) -> None:
     """Write a labelled set of video files whose class is a motion that no single frame gives away.
 
@@ -233,7 +157,7 @@ def sprites(
     print(manifest)
 
 
-def quickstart(*, out: Path = Path("runs/quickstart"), seed: int = 0) -> None:
+def quickstart(*, out: Path = Path("runs/quickstart"), seed: Seed = 0) -> None:
     """Run the main job end to end on a small embedded set and write a report.
 
     Parameters

@@ -8,10 +8,14 @@ from videomae2.data.sprites.scene import SpriteSettings
 from videomae2.settings import (
     DataSettings,
     EvaluateSettings,
+    FinetuneData,
+    FinetuneModel,
+    FinetuneOptim,
     FinetuneSettings,
     MaskSettings,
     ModelSettings,
     OptimSettings,
+    PretrainData,
     PretrainSettings,
     RunSettings,
 )
@@ -74,7 +78,7 @@ def pretraining(manifest: Path, out: Path, seed: int) -> PretrainSettings:
     """
     return PretrainSettings(
         model=MODEL,
-        data=replace(PLAIN, train=str(manifest), repeated_views=2),
+        data=PretrainData(**vars(replace(PLAIN, train=str(manifest), repeated_views=2))),
         mask=MASK,
         optim=OptimSettings(
             base_lr=1.6e-2,
@@ -93,13 +97,12 @@ def finetuning(
 ) -> FinetuneSettings:
     """Supervised training; every arm of the comparison has this budget and these settings."""
     return FinetuneSettings(
-        model=MODEL,
-        data=replace(PLAIN, train=str(manifest), frame_order=frame_order),
-        optim=OptimSettings(
+        model=FinetuneModel(**vars(MODEL)),
+        data=FinetuneData(**vars(PLAIN) | {"train": str(manifest), "frame_order": frame_order}),
+        optim=FinetuneOptim(
             base_lr=8e-3,
-            lr_counts_views=False,
             min_lr=8e-5,
-            betas=(0.9, 0.999),
+            layer_decay=1.0,
             clip_grad=1.0,
             batch_size=32,
             length=FINETUNING_STEPS,

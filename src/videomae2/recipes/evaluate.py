@@ -11,13 +11,13 @@ from typing import Any
 from jaxtyping import Int
 from torch import Tensor
 
+from videomae2.config import check
 from videomae2.engine import parallel
 from videomae2.engine.device import autocast, choose_device, keep_freed_memory, precision_note
 from videomae2.engine.progress import row_progress, say
 from videomae2.errors import UserError
 from videomae2.files import write_atomically
 from videomae2.heads.classify import Classifier, gather_scores, score_views
-from videomae2.limits import check_limits
 from videomae2.metrics.accuracy import Accuracy, ClassScore, ViewScores, ranking
 from videomae2.models.cpu import for_inference
 from videomae2.recipes.feed import EvaluationFeed, evaluation_feed
@@ -147,7 +147,7 @@ def run_evaluation(settings: EvaluateSettings) -> Evaluation:
     With `settings.out`, writes summary.json, per_class.csv, confusion.csv and scores.jsonl (one line a
     manifest row) there.
     """
-    check_limits(settings)
+    check(settings)
     if not settings.weights:
         raise UserError("no weights to evaluate were given; name a run, a file or a hub name with --weights")
     device = choose_device(settings.device)

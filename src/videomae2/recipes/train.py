@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import nn
 
+from videomae2.config import check
 from videomae2.engine import parallel
 from videomae2.engine.loop import train
 from videomae2.engine.progress import say
 from videomae2.engine.run import RunFolder
 from videomae2.engine.task import Job
 from videomae2.heads.classify import build_classifier
-from videomae2.limits import check_limits
 from videomae2.models import cpu
 from videomae2.models.build import build_autoencoder, build_encoder
 from videomae2.recipes.feed import training_feed
@@ -41,7 +41,7 @@ def run_task(settings: Any, wrap: Callable[[nn.Module], nn.Module] | None = None
     """
     name = task_of(settings)
     row, recipe = TASKS[name], recipe_of(name)
-    check_limits(settings)
+    check(settings)
     sections = (settings.data, settings.model, settings.optim, settings.run)
     feed = training_feed(*sections, recipe.frames, read_target=recipe.read_target)
     plan = feed.plan()

@@ -7,16 +7,18 @@ import pytest
 from videomae2.api.model import load
 from videomae2.cli import main as cli
 
-from ..small_runs import as_before_its_end
+from ..small_runs import SmallRuns, as_before_its_end
 
 
 @pytest.fixture
-def unfinished(runs, tmp_path) -> Path:
+def unfinished(runs: SmallRuns, tmp_path: Path) -> Path:
     """The fine-tuning run as it was before its end."""
     return as_before_its_end(runs.finetuned, tmp_path / "run")
 
 
-def test_show_reads_a_run_finished_or_not(runs, unfinished, capsys):
+def test_show_reads_a_run_finished_or_not(
+    runs: SmallRuns, unfinished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["weights", "show", str(runs.finetuned)]) == 0
     finished = capsys.readouterr().out
     assert cli.main(["weights", "show", str(unfinished)]) == 0
@@ -29,7 +31,9 @@ def test_show_reads_a_run_finished_or_not(runs, unfinished, capsys):
     )
 
 
-def test_a_run_goes_through_every_layout_and_predicts_the_same(runs, unfinished, tmp_path, capsys):
+def test_a_run_goes_through_every_layout_and_predicts_the_same(
+    runs: SmallRuns, unfinished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     clip = next(Path(runs.videos).rglob("*.mp4"))
     expected = load(str(runs.finetuned), device="cpu").predict(clip)
     chain = [
@@ -44,7 +48,7 @@ def test_a_run_goes_through_every_layout_and_predicts_the_same(runs, unfinished,
     assert "wrote" in capsys.readouterr().out
 
 
-def test_a_folder_without_weights_is_one_line(tmp_path, capsys):
+def test_a_folder_without_weights_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["weights", "show", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: the folder") and error.count("\n") == 1

@@ -1,0 +1,176 @@
+"""What a setting may be: bounds that stand beside its type, and whether a value keeps them.
+
+A field reads `depth: Annotated[int, Between(1, 1000)] = 12`. Every bound is finite, because a number that no
+machine can serve (a batch of two thousand million) is a slip of the hand: it is refused, not tried.
+"""
+
+import math
+import re
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+SHOWN = 200
+"""An error quotes at most this many characters of what came: some paste a file where a number belongs."""
+
+
+@dataclass(frozen=True)
+class Between:
+    """Numbers from `low` to `high`; with `below`, `high` itself is out. Of a tuple, every number."""
+
+    low: int | float
+    high: int | float
+    below: bool = False
+
+    def allows(self, value: Any) -> bool:
+        """Whether all numbers in `value` keep the bounds; what is no number (None) has none to keep."""
+        numbers = value if isinstance(value, tuple) else (value,)
+        return all(self._holds(number) for number in numbers if isinstance(number, int | float))
+
+    def _holds(self, number: int | float) -> bool:
+        # Written so that nan, which is neither above nor below anything, never holds.
+        return self.low <= number < self.high if self.below else self.low <= number <= self.high
+
+    def __str__(self) -> str:
+        return f"from {self.low} to {'below ' if self.below else ''}{self.high}"
+
+
+@dataclass(frozen=True)
+class Lasting:
+    """Durations: 12000 optimizer steps, "30ep" epochs or "5%" of the run, none of them above `most`."""
+
+    most: int = 10**9
+
+    def allows(self, value: Any) -> bool:
+        """Whether `value` is a duration, written as a number of steps or as text with its unit."""
+        if isinstance(value, int):
+            return 0 <= value <= self.most
+        match = re.fullmatch(r"\s*([0-9]+)(\.[0-9]+)?\s*(ep|%|)\s*", value)
+        if match is None or (match[2] and not match[3]):  # there is no half of a step
+            return False
+        return len(match[1]) <= len(str(self.most)) and int(match[1]) <= self.most
+
+    def __str__(self) -> str:
+        return 'a duration such as 12000 (optimizer steps), "30ep" (epochs) or "5%" (of the run)'
+
+
+def fit(kind: Any, value: Any) -> Any:
+    """`value` as a setting of this type holds it: a whole number serves as a number, a list as a tuple.
+
+    ValueError where the type, or a bound beside it, does not allow the value.
+    """
+    base, bounds = _unwrap(kind)
+    for choice in _alternatives(base):
+        try:
+            fitted = _exactly(choice, value)
+        except ValueError:
+            continue
+        if all(bound.allows(fitted) for bound in bounds):
+            return fitted
+    raise ValueError(f"expected {expectation(kind)}, got {shown(value)}")
+
+
+def expectation(kind: Any) -> str:
+    """A type and its bounds in a user's words: "a whole number from 1 to 64", "one of dense, segments"."""
+    base, bounds = _unwrap(kind)
+    if any(isinstance(bound, Lasting) for bound in bounds):
+        return " ".join(map(str, bounds))
+    first, *others = _alternatives(base)
+    return " or ".join([" ".join([_words(first), *map(str, bounds)]), *map(_words, others)])
+
+
+def choices(kind: Any) -> tuple[str, ...]:
+    """The words that a setting of this type chooses from; none where it is no choice."""
+    base, _ = _unwrap(kind)
+    return typing.get_args(base) if typing.get_origin(base) is Literal else ()
+
+
+def shown(value: Any) -> str:
+    """`value` as an error quotes it: on one line, cut to a length that a terminal bears."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # more digits, or deeper nesting, than Python writes out
+        return f"something too large to show ({type(value).__name__})"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text)} characters)"
+
+
+def from_words(kind: Any, words: Sequence[str]) -> Any:
+    """Words of the command line as the value that a setting of this type asks for.
+
+    What does not look like the type stays text, for `fit` to refuse in the user's own spelling.
+    """
+    base, _ = _unwrap(kind)
+    if typing.get_origin(base) is tuple:
+        return [_number(part) for word in words for part in word.split(",") if part]
+    if len(words) != 1:
+        return list(words)
+    text, types_ = words[0], _alternatives(base)
+    if bool in types_ and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if types.NoneType in types_ and text.lower() == "none":
+        return None
+    return _number(text) if int in types_ or float in types_ else text
+
+
+def _unwrap(kind: Any) -> tuple[Any, list[Between | Lasting]]:
+    """The type without what is annotated, and the bounds among that."""
+    if typing.get_origin(kind) is not Annotated:
+        return kind, []
+    base, *notes = typing.get_args(kind)
+    return base, [note for note in notes if isinstance(note, Between | Lasting)]
+
+
+def _alternatives(base: Any) -> tuple[Any, ...]:
+    is_union = typing.get_origin(base) in (types.UnionType, typing.Union)
+    return typing.get_args(base) if is_union else (base,)
+
+
+def _exactly(choice: Any, value: Any) -> Any:
+    """The value as this very type; ValueError where it is not: true is no number, 224.0 no whole one."""
+    if typing.get_origin(choice) is Literal and value in typing.get_args(choice):
+        return value
+    if typing.get_origin(choice) is tuple and isinstance(value, list | tuple):
+        parts = typing.get_args(choice)
+        return tuple(_exactly(part, each) for part, each in zip(parts, value, strict=True))
+    if choice is float and type(value) in (int, float) and _is_finite(value):
+        return float(value)
+    if choice is not float and isinstance(choice, type) and type(value) is choice:
+        return value
+    raise ValueError
+
+
+def _is_finite(number: int | float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # a whole number beyond the largest float
+        return False
+
+
+def _words(choice: Any) -> str:
+    if typing.get_origin(choice) is Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(choice)))
+    if typing.get_origin(choice) is tuple:
+        return f"{len(typing.get_args(choice))} numbers"
+    names = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "text",
+        types.NoneType: "none",
+    }
+    return names[choice]
+
+
+def _number(text: str) -> int | float | str:
+    """The number that the text writes; the text where it writes none, or one that no float holds."""
+    try:
+        return int(text)
+    except ValueError:  # no whole number, or one of more digits than Python reads
+        pass
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return number if math.isfinite(number) else text

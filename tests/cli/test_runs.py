@@ -1,0 +1,117 @@
+"""The commands that take settings: what they list, print and hand over."""
+
+from pathlib import Path
+
+import pytest
+
+from videomae2.api import jobs
+from videomae2.cli import runs
+from videomae2.config import flatten, from_toml, to_toml
+from videomae2.recipes.tasks import TASKS
+from videomae2.settings import PretrainSettings
+
+from .conftest import Run
+
+PAGE = Path(__file__).parents[2] / "experiments" / "pretrain" / "g_paper.toml"
+
+
+def squeezed(text: str) -> str:
+    """Help without the frames and line breaks that a terminal's width puts in."""
+    return " ".join(text.replace("│", " ").split())
+
+
+@pytest.fixture(autouse=True)
+def of_100_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+
+
+@pytest.mark.parametrize("command", runs.COMMANDS)
+def test_help_lists_every_setting_with_its_default_and_its_meaning(run: Run, command: str) -> None:
+    code, out, err = run(command, "--help")
+    assert (code, err) == (0, "")
+    assert f"Usage: videomae2 {command} [PAGE.toml | RUN] [--SECTION.KEY VALUE ...]" in out
+    assert max(map(len, out.splitlines())) <= 100
+    text = squeezed(out)
+    settings = flatten(runs.COMMANDS[command].settings())
+    for key in settings:
+        assert f" --{key} " in text, key
+    assert text.count("[default:") == len(settings)
+    assert "--data.stride INT Frames between sampled frames, where a row does not say. [default: 4]" in text
+    assert "TSN). [choices: dense, segments] [default: dense]" in text
+    assert "--print-config Print the resolved settings" in text
+    assert "--empty" not in text
+    assert "--no" not in text
+
+
+def test_every_task_is_a_command() -> None:
+    assert {name: row.settings for name, row in TASKS.items()} == {
+        name: row.settings for name, row in runs.COMMANDS.items() if row.job == "train"
+    }
+
+
+def test_help_shows_the_commands_own_defaults(run: Run) -> None:
+    pretrain, finetune = (squeezed(run(command, "--help")[1]) for command in ("pretrain", "finetune"))
+    assert "(repeated augmentation). [default: 4]" in pretrain
+    assert "(repeated augmentation). [default: 2]" in finetune
+    assert "--optim.betas FLOAT FLOAT" in finetune
+    assert "[default: 0.9 0.999]" in finetune
+    assert "[default: 0.00015]" in pretrain
+    assert "Short: --out is --run.out" in pretrain
+
+
+def test_sections_come_in_the_order_of_declaration(run: Run) -> None:
+    _, out, _ = run("pretrain", "--help")
+    titles = [line.split()[1] for line in out.splitlines() if line.startswith("╭─")]
+    assert titles == ["Arguments", "Parameters", "model", "data", "mask", "target", "optim", "run"]
+
+
+@pytest.mark.parametrize("command", runs.COMMANDS)
+def test_print_config_prints_a_page_that_reads_back(run: Run, tmp_path: Path, command: str) -> None:
+    code, out, _ = run(command, "--print-config", "--data.workers", "7", "--out", "runs/x")
+    settings: object = from_toml(runs.COMMANDS[command].settings, out)
+    values = flatten(settings)
+    assert code == 0
+    assert values["data.workers"] == 7
+    assert values.get("run.out", values.get("out")) == "runs/x"
+    page = tmp_path / "page.toml"
+    page.write_text(out)
+    for tokens in ([str(page), "--print-config"], ["--print_config", str(page)]):
+        assert from_toml(type(settings), run(command, *tokens)[1]) == settings
+
+
+def test_print_config_says_what_follows_from_the_settings(run: Run) -> None:
+    _, out, _ = run("pretrain", str(PAGE), "--print-config", "--optim.accumulate", "64")
+    assert "# grid: 16x224x224 pixels in 2x14x14 cubes -> 8x16x16 = 2048 tokens\n" in out
+    assert "# peak learning rate of one process: 0.0048 (base * 8192 / 256)\n" in out
+    assert "# views of a video: 5 clips x 3 crops\n" in run("evaluate", "--print-config")[1]
+
+
+def test_print_config_refuses_what_does_not_divide(run: Run) -> None:
+    assert run("pretrain", "--print-config", "--model.size", "225") == (
+        2,
+        "",
+        "error: height 225 is not a multiple of patch 16; try height 224 or 240\n",
+    )
+
+
+def test_page_and_options_reach_the_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, run: Run
+) -> None:
+    seen: list[PretrainSettings] = []
+    monkeypatch.setattr(jobs, "train", seen.append)
+    page = tmp_path / "page.toml"
+    page.write_text("[optim]\nbase_lr = 1e-3\n")
+    options = ["--data.train", "clips.csv", "--optim.lr", "1e-4", "--out", "runs/x", "--seed", "-1"]
+    code, _, err = run("pretrain", str(page), *options)
+    assert (code, err) == (0, "report: runs/x/report.html\n")
+    (settings,) = seen
+    assert (settings.data.train, settings.optim.base_lr, settings.run.out, settings.run.seed) == (
+        "clips.csv",
+        1e-4,
+        "runs/x",
+        -1,
+    )
+
+
+def test_a_written_page_has_no_surprises() -> None:
+    assert to_toml(PretrainSettings()).startswith('init = ""\n\n[model]\nname = "vit_b16"\n')
