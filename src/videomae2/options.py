@@ -134,7 +134,9 @@ def spelled(value: Any) -> str:
         return " ".join(map(spelled, value))
     if isinstance(value, float):
         return f"{value:g}"
-    return "none" if value is None else f"{value}".lower() if isinstance(value, bool) else f"{value}" or '""'
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return str(value) or '""'
 
 
 def _join_words(tokens: Sequence[str], known: Mapping[str, Setting]) -> list[str]:
