@@ -1,5 +1,6 @@
 """The commands that take settings: what they list, print and hand over."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,11 @@ from videomae2.api import jobs
 from videomae2.cli import runs
 from videomae2.config import flatten, from_toml, to_toml
 from videomae2.recipes.tasks import TASKS
-from videomae2.settings import PretrainSettings
+from videomae2.settings import FinetuneSettings, PretrainSettings
 
 from .conftest import Run
 
+COMMANDS = runs.commands()
 PAGE = Path(__file__).parents[2] / "experiments" / "pretrain" / "g_paper.toml"
 
 
@@ -25,14 +27,14 @@ def of_100_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
 
 
-@pytest.mark.parametrize("command", runs.COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_lists_every_setting_with_its_default_and_its_meaning(run: Run, command: str) -> None:
     code, out, err = run(command, "--help")
     assert (code, err) == (0, "")
     assert f"Usage: videomae2 {command} [PAGE.toml | RUN] [--SECTION.KEY VALUE ...]" in out
     assert max(map(len, out.splitlines())) <= 100
     text = squeezed(out)
-    settings = flatten(runs.COMMANDS[command].settings())
+    settings = flatten(COMMANDS[command].settings())
     for key in settings:
         assert f" --{key} " in text, key
     assert text.count("[default:") == len(settings)
@@ -43,10 +45,15 @@ def test_help_lists_every_setting_with_its_default_and_its_meaning(run: Run, com
     assert "--no" not in text
 
 
-def test_every_task_is_a_command() -> None:
-    assert {name: row.settings for name, row in TASKS.items()} == {
-        name: row.settings for name, row in runs.COMMANDS.items() if row.job == "train"
-    }
+def test_a_row_in_the_table_of_tasks_is_a_command(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    row = dataclasses.replace(TASKS["finetune"], summary="Tell clips from reversed ones.")
+    monkeypatch.setitem(TASKS, "reversed", row)
+    seen: list[FinetuneSettings] = []
+    monkeypatch.setattr(jobs, "train", seen.append)
+    assert "Tell clips from reversed ones." in run("--help")[1]
+    assert "--num_classes INT" in run("reversed", "--help")[1]
+    assert run("reversed", "--num_classes", "2")[0] == 0
+    assert [settings.num_classes for settings in seen] == [2]
 
 
 def test_help_shows_the_commands_own_defaults(run: Run) -> None:
@@ -65,10 +72,10 @@ def test_sections_come_in_the_order_of_declaration(run: Run) -> None:
     assert titles == ["Arguments", "Parameters", "model", "data", "mask", "target", "optim", "run"]
 
 
-@pytest.mark.parametrize("command", runs.COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_print_config_prints_a_page_that_reads_back(run: Run, tmp_path: Path, command: str) -> None:
     code, out, _ = run(command, "--print-config", "--data.workers", "7", "--out", "runs/x")
-    settings: object = from_toml(runs.COMMANDS[command].settings, out)
+    settings: object = from_toml(COMMANDS[command].settings, out)
     values = flatten(settings)
     assert code == 0
     assert values["data.workers"] == 7

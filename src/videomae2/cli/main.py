@@ -69,7 +69,7 @@ def build_app() -> App:
         help_on_error=False,
         suppress_keyboard_interrupt=False,
     )
-    for command in runs.COMMANDS:
+    for command in runs.commands():
         app.command(runs.help_app(command))
     app.command(tools.predict)
     app.command(tools.reconstruct)
@@ -85,7 +85,7 @@ def _run(tokens: list[str]) -> int:
     if tokens[:1] == ["help"]:
         tokens = [*tokens[1:], "--help"]
     asks = not {"--help", "-h"}.isdisjoint(tokens)
-    if tokens and tokens[0] in runs.COMMANDS and not asks:
+    if tokens and tokens[0] in runs.commands() and not asks:
         runs.run(tokens[0], tokens[1:])
         return 0
     result = build_app()(tokens)

@@ -1,4 +1,4 @@
-"""The commands that take settings: pretrain, finetune, evaluate. Torch is imported only when one runs."""
+"""The commands that take settings: every training task, and evaluate. Torch waits until one runs."""
 
 import sys
 from collections.abc import Sequence
@@ -10,7 +10,8 @@ from cyclopts import App, Parameter
 
 from videomae2.config import flatten, known_settings, load_settings, to_toml
 from videomae2.options import parameter
-from videomae2.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
+from videomae2.recipes.tasks import TASKS
+from videomae2.settings import EvaluateSettings
 from videomae2.spelling import ALIASES
 
 PRINT_CONFIG = ("--print-config", "--print_config")
@@ -24,42 +25,29 @@ HOW_TO_SET = (
 class SettingsCommand(NamedTuple):
     """A command whose page and options are settings, and the function of `api.jobs` that runs them."""
 
-    settings: type
-    title: str
-    job: str = "train"
+    settings: type[Any]
+    summary: str
+    job: str
 
 
-COMMANDS: dict[str, SettingsCommand] = {
-    "pretrain": SettingsCommand(PretrainSettings, "Pre-train on unlabelled video with dual masking."),
-    "finetune": SettingsCommand(
-        FinetuneSettings,
-        "Train a classifier from pre-trained weights (or from scratch); "
-        "also post-pre-training on a labelled mix.",
-    ),
-    "evaluate": SettingsCommand(
-        EvaluateSettings,
-        "Measure a classifier over several views of each video: "
-        "top-1, top-5, per class, evaluated / failed / listed.",
-        job="evaluate",
-    ),
-}
-"""One row a command; `--help`, the page, the options and `--print-config` follow from it.
-
-Every task of `recipes.tasks` has one here, too: that table imports torch, and `--help` must not.
-"""
+def commands() -> dict[str, SettingsCommand]:
+    """One row a command: every task of the table, and what is no task but takes settings."""
+    tasks = {name: SettingsCommand(row.settings, row.summary, "train") for name, row in TASKS.items()}
+    about = "Measure a classifier over several views of each video: top-1, top-5, per class."
+    return tasks | {"evaluate": SettingsCommand(EvaluateSettings, about, "evaluate")}
 
 
 def run(command: str, tokens: Sequence[str]) -> None:
     """Run a command on the tokens after its name: a page first, if any, then options. UserError for both."""
     options = [token for token in tokens if token not in PRINT_CONFIG]
     page = options.pop(0) if options and not options[0].startswith("-") else None
-    settings: Any = load_settings(COMMANDS[command].settings, page, options)
+    settings: Any = load_settings(commands()[command].settings, page, options)
     if len(options) + (page is not None) < len(tokens):
         _print(settings)
         return
     from videomae2.api import jobs
 
-    print(getattr(jobs, COMMANDS[command].job)(settings))
+    print(getattr(jobs, commands()[command].job)(settings))
     values = flatten(settings)
     folder = values.get("run.out") or values.get("out")
     if folder:
@@ -72,7 +60,7 @@ def help_app(command: str) -> App:
     Cyclopts draws it and finds the command by name; `main` gives the tokens to `run`, which Python users of
     `load_settings` share.
     """
-    settings_type, title, _ = COMMANDS[command]
+    settings_type, summary, _ = commands()[command]
 
     known = known_settings(settings_type)
     about_page = "A TOML page of what differs, or a run's folder to replay it."
@@ -90,7 +78,7 @@ def help_app(command: str) -> App:
     return App(
         name=command,
         default_command=shown,
-        help=f"{title}\n\n{HOW_TO_SET}",
+        help=f"{summary}\n\n{HOW_TO_SET}",
         help_format="markdown",  # docstrings have several lines; as plain text their breaks would stay
         help_epilogue=f"Short: {short}." if short else None,
         usage=f"Usage: videomae2 {command} [PAGE.toml | RUN] [--SECTION.KEY VALUE ...]",
