@@ -11,7 +11,6 @@ Four things we do ourselves, because cyclopts cannot do them as users need them:
 
 import dataclasses
 import functools
-import itertools
 import typing
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 Settings = TypeVar("Settings")
 
-_PLACES = itertools.count()
 LINE = "on the command line"
 BETWEEN_WORDS = "\x1f"
 """Joins the words that follow one option: a control character that nobody types."""
@@ -122,10 +120,10 @@ def parameter(cls: type, known: Mapping[str, Setting]) -> Any:
     ]
 
 
-@functools.cache
-def _place(_section: str) -> int:
-    """Where a section stands in --help: in the order of declaration, the same for all commands."""
-    return next(_PLACES)
+def _place(section: str) -> int:
+    """Where a section stands in --help: network and data first, what only one task has, then how it runs."""
+    known = {"model": 0, "data": 1, "mask": 2, "target": 3, "optim": 5, "run": 6}
+    return known.get(section, 4)
 
 
 def spelled(value: Any) -> str:
