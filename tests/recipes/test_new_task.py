@@ -176,9 +176,7 @@ def killed_after(seconds: float, settings: OrderSettings) -> int | None:
     return process.exitcode
 
 
-def test_the_command_line_has_it(
-    runs: SmallRuns, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_line_has_it(runs: SmallRuns, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "order.toml"
     page.write_text(to_toml(settings_of(runs, tmp_path / "run")))
     assert main(["order", str(page), "--optim.length", "1", "--optim.warmup", "0", "--data.val", ""]) == 0

@@ -13,9 +13,8 @@ from videomae2.engine.log import read_lines
 from videomae2.quickstart import plan
 from videomae2.recipes.evaluate import Evaluation
 from videomae2.report import charts
-from videomae2.report.curves import series
+from videomae2.report.curves import percent, series
 from videomae2.report.evaluation import class_table
-from videomae2.report.measures import percent
 from videomae2.report.page import Block, Figure, Note, Numbers, Page, Strips, Table, write_page
 
 ARMS = {

@@ -6,7 +6,7 @@ from pathlib import Path
 from videomae2.metrics.accuracy import ClassScore
 from videomae2.recipes.evaluate import Evaluation
 from videomae2.report import charts
-from videomae2.report.measures import percent
+from videomae2.report.curves import percent
 from videomae2.report.page import Block, Figure, Numbers, Page, Table, count, write_page
 
 SHOWN_CLASSES = 30

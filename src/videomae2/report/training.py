@@ -14,8 +14,7 @@ from videomae2 import config
 from videomae2.engine.log import read_lines
 from videomae2.engine.run import Metric
 from videomae2.recipes.tasks import TASKS, run_settings, task_of
-from videomae2.report.curves import LogLine, curve_blocks, parted
-from videomae2.report.measures import AVERAGED, measure
+from videomae2.report.curves import AVERAGED, LogLine, curve_blocks, measure, parted
 from videomae2.report.page import Block, Numbers, Page, Table, count, write_page
 
 REPORT = "report.html"

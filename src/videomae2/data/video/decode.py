@@ -9,10 +9,9 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, from_numpy
 
 from videomae2.data.video import frame_index
-from videomae2.data.video.opening import DecodeError, VideoSource
+from videomae2.data.video.opening import Converter, DecodeError, Orientation, VideoSource
 from videomae2.data.video.packets import MistimedError
 from videomae2.data.video.stream import FrameStream
-from videomae2.data.video.upright import Converter, Orientation
 
 Kept = TypeVar("Kept")
 
