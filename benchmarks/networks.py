@@ -157,7 +157,9 @@ def _training(work: Work, module: nn.Module, loss: Callable[[], Tensor]) -> Call
 
 def _inference(work: Work, forward: Callable[[], Tensor]) -> Call:
     def turn() -> dict[str, float]:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=work.precision == "bf16"):
+        # Ours needs no autocast (`for_inference`).
+        autocast = work.peer and work.precision == "bf16"
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             forward()
         return {}
 

@@ -3,7 +3,6 @@ videos.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -89,14 +88,13 @@ def score_views(
     scores: ViewScores,
     *,
     views_per_forward: int = 0,
-    precision: Callable[[], AbstractContextManager[None]] = nullcontext,
     progress: Callable[[int], None] = lambda done: None,
 ) -> ViewScores:
     """Add every view's softmax to `scores`; rows that could not be read are failed, never replaced.
 
     `network` is a classifier, under whatever the engine wrapped it in. At most `views_per_forward` clips go
-    through it at once (0: a whole batch). `precision` opens the autocast to run under; `progress` is told how
-    many rows each batch brought. The network is put back in the mode it came in.
+    through it at once (0: a whole batch). `progress` is told how many rows each batch brought. The network is
+    put back in the mode it came in.
     """
     device = next(network.parameters()).device
     was_training = network.training
@@ -114,8 +112,7 @@ def score_views(
     none = torch.zeros(0, dtype=torch.int64)
     try:
         for (frames, row, view), counts in parallel.in_step(views(), network, (feed.blank, none, none)):
-            with precision():
-                logits = network(frames.to(device, non_blocking=True)).float()
+            logits = network(frames.to(device, non_blocking=True)).float()
             if counts:
                 scores.update(logits, row, view)
     finally:

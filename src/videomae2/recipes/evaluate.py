@@ -13,7 +13,7 @@ from torch import Tensor
 
 from videomae2.config import check
 from videomae2.engine import parallel
-from videomae2.engine.device import autocast, choose_device, keep_freed_memory, precision_note
+from videomae2.engine.device import choose_device, keep_freed_memory, precision_note
 from videomae2.engine.progress import row_progress, say
 from videomae2.errors import UserError
 from videomae2.files import write_atomically
@@ -104,7 +104,6 @@ def evaluate_classifier(
     class_names: tuple[str, ...] = (),
     weights: str = "",
     views_per_forward: int = 0,
-    precision: str = "fp32",
     progress: Callable[[int], None] = lambda done: None,
 ) -> Evaluation:
     """Score every view, average the softmax of each row's views, and count.
@@ -112,14 +111,12 @@ def evaluate_classifier(
     `class_names` are the model's, by which the labels of a manifest with names are matched; `progress` is
     told how many rows each batch brought. UserError for labels that the classifier does not have.
     """
-    device = next(classifier.parameters()).device
     scores = ViewScores(feed.labels(class_names), classifier.num_classes)
     score_views(
         classifier,
         feed,
         scores,
         views_per_forward=views_per_forward,
-        precision=lambda: autocast(device, precision),
         progress=progress,
     )
     scores = gather_scores(scores)
@@ -167,7 +164,6 @@ def run_evaluation(settings: EvaluateSettings) -> Evaluation:
             class_names=loaded.checkpoint.class_names,
             weights=settings.weights,
             views_per_forward=settings.views_per_forward,
-            precision=settings.precision,
             progress=advance,
         )
     if settings.out and parallel.is_main():
