@@ -103,7 +103,7 @@ def test_flipped_bytes_are_one_clear_line(tmp_path, tensors):
 def test_another_architecture_is_named(tmp_path, tensors):
     path = save(tmp_path, tensors, 4)
     with pytest.raises(
-        UserError, match=r"another architecture: .*model.head.weight is \[3, 4\] there and \[2, 4\] here"
+        UserError, match=r"another architecture: .*expected model.head.weight of shape \[2, 4\], got \[3, 4\]"
     ):
         checkpoint.load_tensors(path, {"model.head.weight": torch.zeros(2, 4)})
     with pytest.raises(UserError, match=r"1 tensors are missing .*\(model.tail is not in it\)"):

@@ -143,13 +143,13 @@ def load_tensors(path: Path, into: dict[str, Tensor]) -> None:
         # Checked here rather than left to torch, which reports the first tensor with a traceback a rank.
         name = (missing or reshaped)[0]
         what = (
-            "is not in it"
+            f"{name} is not in it"
             if missing
-            else f"is {list(there[name].size)} there and {list(into[name].shape)} here"
+            else f"expected {name} of shape {list(into[name].shape)}, got {list(there[name].size)}"
         )
         raise UserError(
             f"checkpoint {path} is of another architecture: {len(missing)} tensors are missing and "
-            f"{len(reshaped)} have another shape ({name} {what}); build the model with its run's settings"
+            f"{len(reshaped)} have another shape ({what}); build the model with its run's settings"
         )
     if into:
         with _damage_named(path), _without_single_process_warning():

@@ -52,7 +52,7 @@ def precision_note(device: torch.device, precision: str, option: str = "--run.pr
     has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     if has.get("architecture") != "x86_64" or has.get("avx512_bf16") or has.get("amx_bf16"):
         return ""
-    return f"note: this processor has no bf16 instructions, so fp32 is faster here; try {option} fp32"
+    return f"note: this processor has no bf16 instructions, so fp32 is faster here: add {option} fp32"
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The index of a checkpoint (`.metadata`): a pickle, read by an unpickler restricted to shapes and offsets."""
+"""The index of a checkpoint (`.metadata`): a pickle, read by an unpickler limited to shapes and offsets."""
 
 import pickle
 from pathlib import Path

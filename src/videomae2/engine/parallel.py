@@ -40,7 +40,7 @@ def world_size() -> int:
 
 
 def is_main() -> bool:
-    """Whether this is rank 0, the only one that writes logs, state and final weights into the run's folder."""
+    """Whether this is rank 0, which alone writes logs, state and final weights into the run's folder."""
     return rank() == 0
 
 
@@ -171,8 +171,8 @@ def exchanging(network: nn.Module, exchange: bool) -> Iterator[None]:
 def reshard(network: nn.Module) -> None:
     """Free the gathered parameters of a sharded network, so that its next forward gathers them anew."""
     # FSDP2 leaves its root's parameters gathered after a forward, since a backward would need them at once.
-    # After an evaluation no backward follows, and the next forward would compute with the gathered values even
-    # where the shards have since been overwritten: by the average, or by the trained weights put back.
+    # After an evaluation no backward follows, and the next forward would compute with the gathered values
+    # although the shards have since been overwritten, by the average or by the trained weights put back.
     for module in network.modules():
         if isinstance(module, FSDPModule):
             module.reshard()

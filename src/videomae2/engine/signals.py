@@ -9,7 +9,7 @@ from typing import Any
 class StopRequest:
     """A context in which the first SIGTERM or SIGINT sets `number` instead of ending the process.
 
-    A second Ctrl-C raises KeyboardInterrupt at once. Further SIGTERMs are ignored: cluster schedulers repeat
+    A later Ctrl-C raises KeyboardInterrupt at once. Further SIGTERMs are ignored: cluster schedulers repeat
     them while the run saves its checkpoint.
     """
 
@@ -20,8 +20,8 @@ class StopRequest:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
-        # A program that trains in another thread keeps its own handlers.
-        if threading.current_thread() is threading.main_thread():  # Python forbids it elsewhere
+        # Python forbids handlers to other threads: a program that trains in one handles signals itself.
+        if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
         return self
 

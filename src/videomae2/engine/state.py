@@ -1,7 +1,7 @@
 """Every tensor that a resume needs, by flat name: `model.*`, `ema.*` and `optimizer.<parameter>.<moment>`.
 
-Names are bare and DTensors pass through, so a checkpoint can be resumed with another wrapper or world size
-than wrote it. The optimizer's hyperparameters are not saved: they follow from the settings and the step.
+Names are bare and DTensors pass through, so a checkpoint can be read under another wrapper or world size than
+wrote it. The optimizer's hyperparameters are not saved: they follow from the settings and the step.
 """
 
 from pathlib import Path

@@ -24,24 +24,24 @@ class Task(Protocol):
 
     @property
     def network(self) -> nn.Module:
-        """The trained network. Wrappers intercept its `forward` alone, so it must be trained through that."""
+        """The trained network. Wrappers intercept only its `forward`, so a step must call that."""
         ...
 
     def step(self, network: nn.Module, batch: Batch[Any], step: int) -> StepOutput:
         """Compute the loss of one batch, with gradients; `step` is the 0-based optimizer step.
 
-        `network` is called exactly once: DDP prepares its gradient buckets for one backward a forward.
+        `network` is called exactly once, since DDP prepares one backward for each forward.
         """
         ...
 
     def evaluate(self, network: nn.Module) -> dict[str, float]:
-        """Metrics of a network; called in eval mode, without gradients. Every rank returns the same values."""
+        """Metrics of a network; called in eval mode without gradients. Every rank returns the same."""
         ...
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training run of a task: its data, schedule and folder, and how the network is wrapped and exported.
+    """A training run of a task: data, schedule and folder, and how its network is wrapped and saved.
 
     batches: maps a batch number to this rank's endless batches from that number on.
     best: the metric that chooses the best checkpoint; None keeps none.
