@@ -193,7 +193,7 @@ def test_a_manifest_that_cannot_be_used_is_named(
 
 def test_a_label_out_of_range_is_named_with_its_line(videos: Path, out: Path, fails: Fails) -> None:
     error = fails(*finetune(videos, out, "--data.train", videos / "far_label.csv", "--num_classes", "2"))
-    assert re.search(r"label 7 came \(row 4, .*0\.mp4\), but num_classes is 2: labels run from 0 to 1", error)
+    assert re.search(r"expected labels from 0 to 1, since num_classes is 2, got 7 \(row 4, .*0\.mp4\)", error)
     assert not out.exists()
 
 

@@ -43,11 +43,10 @@ class SafeReader(FileSystemReader):
         """Read the index; UnpicklingError where it names any other class or function."""
         with (Path(self.path) / ".metadata").open("rb") as file:
             metadata: Metadata = _IndexUnpickler(file).load()
-        # torch's own reader fills in the same two fields: an index does not always hold the first, and the
-        # second belongs to this reader.
-        if getattr(metadata, "storage_meta", None) is None:
-            metadata.storage_meta = StorageMeta()
-        metadata.storage_meta.load_id = self.load_id
+        # As torch's own reader does: an index written by older versions has no such field.
+        storage: StorageMeta = getattr(metadata, "storage_meta", None) or StorageMeta()
+        storage.load_id = self.load_id
+        metadata.storage_meta = storage
         return metadata
 
 

@@ -129,7 +129,7 @@ def _refuse_another_run(folder: RunFolder, settings: Any) -> None:
         named = "; ".join(f"expected {each.key} {each.first!r}, got {each.second!r}" for each in changed[:3])
         more = f"; and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise UserError(
-            f"{folder} holds another run: {named}{more}; give another --out, or these settings to resume it"
+            f"{folder} holds another run: {named}{more}; give another --out, or its own settings to resume it"
         )
 
 
