@@ -37,7 +37,7 @@ def test_half_precision_is_bf16():
 
 
 def test_devices():
-    with pytest.raises(UserError, match="device is 'gpu', but it takes one of auto, cpu, cuda"):
+    with pytest.raises(UserError, match="expected device auto, cpu or cuda, got 'gpu'; try auto"):
         choose_device("gpu")
     assert choose_device("cpu") == torch.device("cpu")
     if torch.cuda.is_available():
@@ -45,7 +45,7 @@ def test_devices():
     else:
         assert choose_device("auto").type == "cpu"
         with pytest.raises(
-            UserError, match=r"run.device is 'cuda', but torch sees no CUDA device; use --device cpu"
+            UserError, match=r"expected a CUDA device for run.device 'cuda', got none; try --device cpu"
         ):
             choose_device("cuda")
 

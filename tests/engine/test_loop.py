@@ -242,7 +242,7 @@ def test_a_second_interrupt_ends_at_once_but_repeated_sigterm_does_not(tmp_path)
 def test_a_changed_manifest_is_refused_on_resume(tmp_path):
     with pytest.raises(Stopped):
         toy_run(tmp_path, task=StopAt(3))
-    with pytest.raises(UserError, match=r"another schedule .*batches_per_epoch 3 there and 5 here.*manifest"):
+    with pytest.raises(UserError, match=r"another schedule .*expected batches_per_epoch 3, got 5.*manifest"):
         toy_run(tmp_path, num_rows=20)
 
 

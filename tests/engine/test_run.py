@@ -47,11 +47,11 @@ def test_the_same_settings_resume_and_harmless_ones_may_differ(tmp_path):
 @pytest.mark.parametrize(
     ("other", "named"),
     [
-        (replace(SETTINGS, optim=OptimSettings(base_lr=1.0)), "optim.base_lr is 0.00015 there and 1.0 here"),
-        (replace(SETTINGS, run=RunSettings(seed=3)), "run.seed is 0 there and 3 here"),
+        (replace(SETTINGS, optim=OptimSettings(base_lr=1.0)), "expected optim.base_lr 0.00015, got 1.0"),
+        (replace(SETTINGS, run=RunSettings(seed=3)), "expected run.seed 0, got 3"),
         (
             replace(SETTINGS, run=RunSettings(precision="fp32")),
-            "run.precision is 'bf16' there and 'fp32' here",
+            "expected run.precision 'bf16', got 'fp32'",
         ),
         (replace(SETTINGS, data=PretrainData(**vars(DataSettings()))), "and . more"),
         (FinetuneSettings(), "a run of pretrain, not of finetune"),
@@ -71,7 +71,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     with pytest.raises(UserError, match="not empty and holds no run"):
         RunFolder.create_or_resume(tmp_path, SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.mp4"]
-    with pytest.raises(UserError, match=r"holiday.mp4 is a file"):
+    with pytest.raises(UserError, match=r"expected a folder for the run, got the file .*holiday.mp4"):
         RunFolder.create_or_resume(tmp_path / "holiday.mp4", SETTINGS)
 
 

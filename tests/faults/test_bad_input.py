@@ -193,7 +193,7 @@ def test_a_manifest_that_cannot_be_used_is_named(
 
 def test_a_label_out_of_range_is_named_with_its_line(videos: Path, out: Path, fails: Fails) -> None:
     error = fails(*finetune(videos, out, "--data.train", videos / "far_label.csv", "--num_classes", "2"))
-    assert re.search(r"label 7 came \(row 4, .*0\.mp4\), but num_classes is 2: labels run from 0 to 1", error)
+    assert re.search(r"expected labels from 0 to 1, since num_classes is 2, got 7 \(row 4, .*0\.mp4\)", error)
     assert not out.exists()
 
 
@@ -301,7 +301,7 @@ def test_a_folder_that_holds_another_run_is_left_alone(
     assert cli.main([str(token) for token in pretrain(videos, out)]) == 0
     capsys.readouterr()
     error = fails(*pretrain(videos, out, "--optim.base_lr", "1"))
-    assert "holds another run: optim.base_lr is 0.00015 there and 1.0 here" in error
+    assert "holds another run: expected optim.base_lr 0.00015, got 1.0" in error
     assert "a run of pretrain" in fails(*finetune(videos, out))
 
 
@@ -309,7 +309,9 @@ def test_a_folder_of_something_else_and_a_file_are_left_alone(videos: Path, out:
     out.mkdir()
     (out / "thesis.tex").write_text("years of work")
     assert "is not empty and holds no run" in fails(*pretrain(videos, out))
-    assert "is a file" in fails(*pretrain(videos, out, "--out", out / "thesis.tex"))
+    assert "expected a folder for the run, got the file" in fails(
+        *pretrain(videos, out, "--out", out / "thesis.tex")
+    )
 
 
 # ---- evaluate, predict, reconstruct, data

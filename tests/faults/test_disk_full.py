@@ -46,7 +46,7 @@ def test_the_checkpoint_before_stays_usable_and_the_run_goes_on(tmp_path, full_d
         toy_run(tmp_path / "run", **SETTINGS)
     message = str(caught.value)
     assert "step-8 could not be written: the disk is full" in message and "\n" not in message
-    assert "step-6 before it is untouched; make room and run the same command to go on" in message
+    assert "step-6 before it is untouched; make room and run the same command to resume" in message
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-6"]
     assert checkpoint.load_model_state(tmp_path / "run")
     full_disk["step"] = 10**9

@@ -61,5 +61,5 @@ def test_dropout_acts_in_training_only():
 
 
 def test_no_classes_are_refused():
-    with pytest.raises(UserError, match="num_classes is 0, but at least 1 was expected"):
+    with pytest.raises(UserError, match="expected num_classes of at least 1, got 0"):
         build_classifier(ModelSettings(**TINY), 0)

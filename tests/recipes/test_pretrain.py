@@ -98,7 +98,7 @@ def test_evaluation_is_the_same_every_time_and_weighs_every_clip_alike():
 
     one = evaluated(batch())
     assert evaluated(batch((0, 1), (0, 0)), empty, batch((2,), (1,), epoch=7)) == pytest.approx(one, rel=1e-6)
-    with pytest.raises(UserError, match="no validation video could be read"):
+    with pytest.raises(UserError, match="expected validation videos, got none that could be read"):
         evaluated(empty)
 
 

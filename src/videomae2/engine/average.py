@@ -1,6 +1,4 @@
-"""Averaged weights: an exponential moving average that is evaluated, saved and resumed beside the trained
-ones.
-"""
+"""Exponential moving average of the weights: evaluated, saved and resumed beside the trained ones."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +11,10 @@ from videomae2.errors import UserError
 
 
 class Average:
-    """A second value of every parameter that follows the first: no second network, and sharded as it is.
+    """The exponential moving average of every parameter: average = decay * average + (1 - decay) * parameter.
 
-    The first update copies, later ones move by 1 - decay in one foreach kernel. Buffers are not averaged:
-    ours are constants. `values` maps bare parameter names to tensors (DTensors where parameters are sharded).
+    `values` maps bare parameter names to tensors, DTensors where the parameters are sharded: there is no
+    second network, and each rank averages only its own shards. Buffers are not averaged: ours are constants.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -28,8 +26,10 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Follow the parameters by one step."""
+        """Move the average towards the parameters after an optimizer step, in one foreach kernel."""
         averaged, current = self._local()
+        # The first update copies: an average that began at the random initial weights would carry them for
+        # about 1 / (1 - decay) steps.
         if self.updates == 0:
             torch._foreach_copy_(averaged, current)
         else:
@@ -38,9 +38,12 @@ class Average:
 
     @contextmanager
     def swapped_in(self, network: nn.Module) -> Iterator[None]:
-        """Inside, `network` has the averaged values, under whatever wraps it; one tensor more is held at a
-        time.
+        """Exchange the values of `network` and of the average inside the block, whatever wraps the network.
+
+        The optimizer, compiled graphs, DDP and FSDP2 hold the parameters themselves, so their storage is
+        overwritten in place. The extra memory is one tensor at a time.
         """
+        # Exchanged, not copied in: after a copy the trained values would have to be kept a third time.
         self._swap(network)
         try:
             yield
@@ -53,9 +56,12 @@ class Average:
             held = current.clone()
             current.copy_(averaged)
             averaged.copy_(held)
+        # Only the shards were overwritten: parameters that are still gathered have the values of before.
         parallel.reshard(network)
 
     def _local(self) -> tuple[list[Tensor], list[Tensor]]:
+        # Shards rather than DTensors: the average is elementwise, so no rank needs another rank's values and
+        # no operation has to be dispatched through DTensor.
         averaged = [parallel.local(value) for value in self.values.values()]
         return averaged, [parallel.local(parameter.detach()) for parameter in self._parameters]
 
@@ -67,7 +73,7 @@ def build_average(network: nn.Module, decay: float) -> Average | None:
     """
     if not 0 <= decay < 1:
         raise UserError(
-            f"optim.ema_decay is {decay}, but an average needs a decay from 0 (off) to below 1, such as "
-            "0.9999"
+            f"expected optim.ema_decay from 0 (no average) to below 1, got {decay}; "
+            "try --optim.ema_decay 0.9999"
         )
     return Average(network, decay) if decay else None

@@ -1,9 +1,8 @@
-"""Checkpoints: complete, written beside their place and renamed into it, read and re-shared by
-torch.distributed.checkpoint.
+"""Checkpoints: written beside their place, renamed into it when complete, resharded when they are read.
 
-checkpoints/step-N/ holds every tensor of the run (`model.*`, `ema.*`, `optimizer.*`) and state.json, which
-names the step, the counters, and the size of each file, so that a damaged checkpoint is known before it is
-read.
+checkpoints/step-N/ holds every tensor of the run (`model.*`, `ema.*`, `optimizer.*`) in the format of
+torch.distributed.checkpoint, and state.json: the step, the counters, and the size of each file, by which
+damage is found before a tensor is read.
 """
 
 import contextlib
@@ -36,74 +35,75 @@ _TEMPORARY = ".writing-"
 
 
 def step_of(path: Path) -> int:
-    """The step a checkpoint folder is named for."""
+    """The optimizer step in the name of a checkpoint folder."""
     return int(path.name.removeprefix(_PREFIX))
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Every complete-looking checkpoint of a run's checkpoints folder, oldest first; temporary leftovers are
-    not.
-    """
+    """Every checkpoint of a run's checkpoints folder, oldest first, without temporary folders."""
     found = (path for path in folder.glob(f"{_PREFIX}*") if path.name.removeprefix(_PREFIX).isdigit())
     return sorted(found, key=step_of)
 
 
 def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, Any], step: int) -> Path:
-    """Write folder/step-N in one rename: tensors by flat name, and `state`, plain JSON.
+    """Write folder/step-N and make it visible by one rename: tensors by flat name, and `state`, plain JSON.
 
-    Every process of a group calls this; each writes its own shards. UserError when the disk is full or not
-    writable: what was there before is untouched, and the part that was written is removed.
+    Collective: every rank calls it and writes its own shards. UserError where the disk is full or not
+    writable; earlier checkpoints are untouched, and the incomplete one is removed.
     """
     final, temporary = folder / f"{_PREFIX}{step}", folder / f"{_TEMPORARY}{step}"
     try:
         if parallel.is_main():
             sweep(folder)
             temporary.mkdir(parents=True)
-        parallel.barrier()
-        with _alone():
+        parallel.barrier()  # no rank writes before the folder is there
+        with _without_single_process_warning():
             save(tensors, storage_writer=FileSystemWriter(temporary), no_dist=not parallel.in_group())
         if parallel.is_main():
+            # state.json comes last, since it lists the size of every other file: a folder that has one was
+            # written to its end, by all ranks. The rename comes after it, so that a process killed at any
+            # instruction leaves either no step-N or a complete one, without a journal or a repair.
             sizes = {path.name: path.stat().st_size for path in sorted(temporary.iterdir())}
             write_atomically(
                 temporary / STATE, json.dumps({"step": step, "files": sizes, **state}, indent=2) + "\n"
             )
             _publish(temporary, final)
-        parallel.barrier()
+        parallel.barrier()  # no rank goes on, or ends, before the checkpoint is visible
     except (OSError, RuntimeError, CheckpointException) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise _save_error(error, final) from error
-    except BaseException:
+    except BaseException:  # Ctrl-C too must not leave gigabytes behind
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return final
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """The plain part of a checkpoint; UserError if the checkpoint is incomplete or damaged."""
+    """The contents of state.json; UserError if the checkpoint is incomplete or damaged."""
     try:
-        state = json.loads((path / STATE).read_text(encoding="utf-8"))
-        files = state["files"].items()
+        state: dict[str, Any] = json.loads((path / STATE).read_text(encoding="utf-8"))
+        # Sizes rather than checksums: they find a copy that was cut short or lost a file without reading
+        # gigabytes at every start.
         wrong = [
             name
-            for name, size in files
+            for name, size in state["files"].items()
             if not (path / name).is_file() or (path / name).stat().st_size != size
         ]
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f"checkpoint {path} is damaged: its {STATE} cannot be read ({error})") from error
     if wrong:
         raise UserError(
-            f"checkpoint {path} is damaged: {', '.join(wrong)} is missing or has another size than was "
-            "written"
+            f"checkpoint {path} is damaged: expected the files that were written, got {', '.join(wrong)} "
+            "missing or of another size"
         )
     return state
 
 
 def latest(folder: Path) -> Path | None:
-    """The newest undamaged checkpoint of a checkpoints folder, with a warning for each damaged one passed
-    over.
+    """The newest undamaged checkpoint of a checkpoints folder, with a warning for each damaged one skipped.
 
-    None where there is none at all; UserError where all are damaged, since starting again would hide the
-    loss.
+    None where there is no checkpoint at all. UserError where every one is damaged: to begin again at step 0
+    without a word would hide the loss.
     """
     damage: list[str] = []
     for path in reversed(checkpoints(folder)):
@@ -124,42 +124,40 @@ def latest(folder: Path) -> Path | None:
 
 
 def tensor_names(path: Path) -> dict[str, TensorStorageMetadata]:
-    """Name -> shape and type of every tensor in a checkpoint."""
-    with _readable(path):
+    """Name -> shape and dtype of every tensor in a checkpoint, from its index alone."""
+    with _damage_named(path):
         entries = SafeReader(path).read_metadata().state_dict_metadata
     return {name: entry for name, entry in entries.items() if isinstance(entry, TensorStorageMetadata)}
 
 
 def load_tensors(path: Path, into: dict[str, Tensor]) -> None:
-    """Fill tensors in place, by flat name, whole or sharded; those the checkpoint holds besides are left
-    alone.
+    """Overwrite tensors in place by flat name, whole or sharded; other tensors of the checkpoint are ignored.
 
-    UserError when a name is missing or has another shape (a checkpoint of another architecture), or a file is
-    damaged.
+    UserError where a name is missing or has another shape (a checkpoint of another architecture), or a file
+    is damaged.
     """
     there = tensor_names(path)
     missing = [name for name in into if name not in there]
     reshaped = [name for name in into if name in there and tuple(there[name].size) != tuple(into[name].shape)]
     if missing or reshaped:
+        # Checked here rather than left to torch, which reports the first tensor with a traceback a rank.
         name = (missing or reshaped)[0]
         what = (
-            "is not in it"
+            f"{name} is not in it"
             if missing
-            else f"is {list(there[name].size)} there and {list(into[name].shape)} here"
+            else f"expected {name} of shape {list(into[name].shape)}, got {list(there[name].size)}"
         )
         raise UserError(
             f"checkpoint {path} is of another architecture: {len(missing)} tensors are missing and "
-            f"{len(reshaped)} have another "
-            f"shape ({name} {what}); build the model with the settings of its run"
+            f"{len(reshaped)} have another shape ({what}); build the model with its run's settings"
         )
     if into:
-        with _readable(path), _alone():
+        with _damage_named(path), _without_single_process_warning():
             load(into, storage_reader=SafeReader(path), no_dist=not parallel.in_group())
 
 
 def load_model_state(path: Path, which: str = "model") -> dict[str, Tensor]:
-    """The weights of a checkpoint, or of the newest one of a run, on the CPU, by the task's own parameter
-    names.
+    """The state dict of a checkpoint, or of a run's newest one: whole tensors on the CPU, by bare name.
 
     `which` is "model" (trained) or "ema" (averaged). UserError if the checkpoint has no such weights or is
     damaged.
@@ -171,14 +169,16 @@ def load_model_state(path: Path, which: str = "model") -> dict[str, Tensor]:
     if not entries:
         raise UserError(f"checkpoint {path} holds no {which!r} weights; try which='model'")
     state = {name: torch.empty(entry.size, dtype=entry.properties.dtype) for name, entry in entries.items()}
-    with _readable(path), _alone():
+    # Not a collective even in a group: one rank may read weights without the others.
+    with _damage_named(path), _without_single_process_warning():
         load(state, storage_reader=SafeReader(path), no_dist=True)
     return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
 
 
 def find(path: str | Path) -> Path:
-    """The checkpoint a path means: itself, or the newest of a run or of a checkpoints folder. UserError if
-    there is none.
+    """The checkpoint that a path names: itself, or the newest of a run or of a checkpoints folder.
+
+    UserError if there is none.
     """
     path = Path(path)
     if (path / STATE).is_file():
@@ -193,13 +193,13 @@ def find(path: str | Path) -> Path:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a process killed while it wrote or removed a checkpoint has left."""
+    """Remove temporary folders of a process that was killed while it wrote or removed a checkpoint."""
     for leftover in folder.glob(f"{_TEMPORARY}*"):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
 def keep(folder: Path, last: int, best_step: int | None) -> None:
-    """Remove all but the newest `last` checkpoints and the best one, and what a killed process left."""
+    """Remove all but the newest `last` checkpoints and the best one, and temporary folders."""
     if parallel.is_main():
         sweep(folder)
         for path in checkpoints(folder)[: -max(1, last)]:
@@ -208,7 +208,8 @@ def keep(folder: Path, last: int, best_step: int | None) -> None:
 
 
 @contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _damage_named(path: Path) -> Iterator[None]:
+    """Turn whatever torch raises for a damaged file into a UserError; its type depends on the damage."""
     try:
         yield
     except (
@@ -224,23 +225,25 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """Torch warns that it saves in a single process even where it was told to."""
+def _without_single_process_warning() -> Iterator[None]:
+    # torch warns that it works in a single process even where `no_dist=True` demands that.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         yield
 
 
 def _publish(temporary: Path, final: Path) -> None:
+    # After a power cut a rename may be on the disk before the names of the files in the folder are, so the
+    # folder is synchronised first, and the rename itself by its parent.
     _sync(temporary)
-    if final.exists():
+    if final.exists():  # a damaged one, whose step the resumed run has reached again
         _remove(final)
     temporary.rename(final)
     _sync(final.parent)
 
 
 def _remove(path: Path) -> None:
-    """Rename first, so that a checkpoint is never seen half removed."""
+    # Renamed first: a removal that is killed halfway must not leave a damaged step-N.
     gone = path.with_name(f"{_TEMPORARY}old-{path.name}")
     shutil.rmtree(gone, ignore_errors=True)
     path.rename(gone)
@@ -255,9 +258,12 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
+# ---- error texts
+
+
 def _save_error(error: BaseException, final: Path) -> Exception:
     causes = [cause for cause in _chain(error) if isinstance(cause, OSError)]
-    if not causes:  # nothing the user could mend
+    if not causes:  # a fault of ours or of torch's, which no user can mend
         return RuntimeError(f"checkpoint {final} could not be written: {_reason(error)}")
     free = shutil.disk_usage(final.parent).free / 2**20 if final.parent.is_dir() else 0
     before = checkpoints(final.parent)
@@ -266,22 +272,25 @@ def _save_error(error: BaseException, final: Path) -> Exception:
     what = "the disk is full" if full else _reason(causes[-1])
     return UserError(
         f"checkpoint {final} could not be written: {what} ({free:.0f} MB free); {left}; "
-        f"make room and run the same command to go on"
+        f"make room and run the same command to resume"
     )
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An exception, what it came from, and what other processes reported."""
+    """An exception, its causes and contexts, and the failures that other ranks reported."""
     pending: list[BaseException | None] = [error]
     while pending:
         current = pending.pop()
         if current is not None:
             yield current
             pending += [current.__cause__, current.__context__]
+            # torch reports every rank's exception in one mapping, where a full disk is not in the chain.
             if isinstance(current, CheckpointException):
                 pending += [failure for failure, _ in current.failures.values()]
 
 
 def _reason(error: BaseException) -> str:
+    """One line, since torch's messages carry the traceback of every rank."""
     root = list(_chain(error))[-1] if isinstance(error, CheckpointException) else error
-    return f"{type(root).__name__}: {str(root).strip().splitlines()[0] if str(root).strip() else 'no reason given'}"
+    text = str(root).strip()
+    return f"{type(root).__name__}: {text.splitlines()[0] if text else 'no reason given'}"

@@ -1,4 +1,4 @@
-"""Where and how precisely a forward runs, where its randomness comes from, and how a CPU's memory is kept."""
+"""Device, autocast and random seed of a forward, and how glibc keeps memory that tensors have freed."""
 
 import contextlib
 import ctypes
@@ -12,52 +12,60 @@ from videomae2.errors import UserError
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h of glibc
 _GROW_BY = 64 << 20
+"""Bytes by which the heap grows at a time: large enough that a training step needs few system calls."""
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device that "auto", "cpu" or "cuda" means here, with its number. UserError if there is no such
-    device.
+    """The device that "auto", "cpu" or "cuda" names on this machine, with its index.
+
+    UserError for another name, or for "cuda" where there is no CUDA device.
     """
     if name not in ("auto", "cpu", "cuda"):
-        raise UserError(f"device is {name!r}, but it takes one of auto, cpu, cuda")
+        raise UserError(f"expected device auto, cpu or cuda, got {name!r}; try auto")
     if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("run.device is 'cuda', but torch sees no CUDA device; use --device cpu, or auto")
+        raise UserError("expected a CUDA device for run.device 'cuda', got none; try --device cpu, or auto")
     if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
+        # With its index, so that comparisons with a tensor's device hold and each rank has its own GPU.
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """bf16 autocast where `precision` is "bf16", nothing for "fp32". Never fp16: on a CPU it is a hundred
-    times slower.
+    """bf16 autocast where `precision` is "bf16"; a context that changes nothing for "fp32".
+
+    fp16 is not offered: on a CPU it is a hundred times slower, and on a GPU it would need loss scaling, which
+    bf16, with the exponent range of fp32, does not.
     """
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 def precision_note(device: torch.device, precision: str, option: str = "--run.precision") -> str:
-    """What to tell whoever asks for bf16 of an x86 processor without bf16 arithmetic, which is slower than
-    fp32; else empty.
+    """A note to print where bf16 is slower than fp32: on an x86 CPU without bf16 instructions; else empty.
+
+    `option` is the command's own option for the precision.
     """
     if device.type != "cpu" or precision != "bf16":
         return ""
-    # Older torch cannot say.
+    # A note and not an error: the results are right, and a run that began elsewhere must be able to resume
+    # here, where another precision would be another run. Without the instructions torch emulates bf16 by
+    # converting to fp32 and back. Older torch has no `get_capabilities`, and then nothing is known.
     has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     if has.get("architecture") != "x86_64" or has.get("avx512_bf16") or has.get("amx_bf16"):
         return ""
-    return f"note: this processor has no bf16 arithmetic, so fp32 is faster here: add {option} fp32"
+    return f"note: this processor has no bf16 instructions, so fp32 is faster here: add {option} fp32"
 
 
 @contextlib.contextmanager
 def seeded(key: int, device: torch.device) -> Iterator[None]:
-    """Inside, torch's generators of the CPU and of this one device start from `key`; afterwards they are as
-    they were.
+    """Seed torch's generators of the CPU and of this device with `key`, and restore their states afterwards.
 
-    Drop path and dropout draw from them, which makes both a function of (seed, step) like everything else
-    random.
+    Drop path and dropout draw from these generators and take no generator as an argument. Seeding them makes
+    both a function of (seed, step), like everything else that is random.
     """
+    # Not `torch.random.fork_rng`, which by default saves the state of every GPU that the process can see.
     generators = [torch.default_generator]
     if device.type == "cuda":
-        torch.cuda.init()
+        torch.cuda.init()  # `default_generators` is empty until CUDA is initialised
         generators.append(torch.cuda.default_generators[device.index or 0])
     states = [generator.get_state() for generator in generators]
     try:
@@ -70,11 +78,11 @@ def seeded(key: int, device: torch.device) -> Iterator[None]:
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc reuse the memory of freed tensors for the rest of the process; whether it does.
+    """Let glibc reuse the memory of freed tensors for the rest of the process; True where that succeeded.
 
-    By default it hands every block above 32 MiB back to the system at once and gets it again, zeroed page by
-    page, at the next step: a GELU over 38 MB then takes five times as long as its arithmetic. Nothing changes
-    elsewhere, or where the user has set glibc's own variables.
+    By default glibc returns every freed block above 32 MiB to the system at once, and the next step gets it
+    back zeroed, one page fault per 4 KiB: a GELU over 38 MB then takes five times as long as its arithmetic.
+    Nothing is changed on other systems, or where the user has set glibc's own variables.
     """
     if platform.system() != "Linux" or any(
         name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ
@@ -84,6 +92,10 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):  # musl has none
         return False
+    # No block is mapped on its own (a mapped block goes back to the system when it is freed), the top of the
+    # heap is never trimmed (mallopt takes an int, so this is the largest threshold there is), and the heap
+    # grows in large pieces. Training frees and allocates the same sizes at every step, so the heap stops
+    # growing after the first.
     options = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, _GROW_BY))
     done = [mallopt(option, value) == 1 for option, value in options]
     return all(done)

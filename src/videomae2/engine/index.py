@@ -1,6 +1,4 @@
-"""The index of a checkpoint, read without running anything that is in it: it is a pickle, and only shapes may
-come out.
-"""
+"""The index of a checkpoint (`.metadata`): a pickle, read by an unpickler limited to shapes and offsets."""
 
 import pickle
 from pathlib import Path
@@ -11,6 +9,9 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 
 _TORCH = "torch.distributed.checkpoint"
+# Unpickling calls whatever callable the file names, so torch's own reader runs code that a checkpoint from
+# somebody else may contain. These are all the names in an index that torch writes. `pathlib._local` is where
+# Python 3.13 keeps `PosixPath`.
 _ALLOWED = frozenset(
     {
         *(
@@ -33,23 +34,28 @@ _ALLOWED = frozenset(
 
 
 class SafeReader(FileSystemReader):
-    """torch's reader of checkpoint folders, with an index that may name only the classes an index needs."""
+    """torch's reader of checkpoint folders, but the index may name only the classes that an index needs.
+
+    The tensors themselves are safe already: torch reads them with `weights_only=True`.
+    """
 
     def read_metadata(self, *_: Any, **__: Any) -> Metadata:
-        """Read the index; UnpicklingError where it names anything but shapes."""
+        """Read the index; UnpicklingError where it names any other class or function."""
         with (Path(self.path) / ".metadata").open("rb") as file:
-            metadata = _IndexUnpickler(file).load()
-        if getattr(metadata, "storage_meta", None) is None:
-            metadata.storage_meta = StorageMeta()
-        metadata.storage_meta.load_id = self.load_id
+            metadata: Metadata = _IndexUnpickler(file).load()
+        # As torch's own reader does: an index written by older versions has no such field.
+        storage: StorageMeta = getattr(metadata, "storage_meta", None) or StorageMeta()
+        storage.load_id = self.load_id
+        metadata.storage_meta = storage
         return metadata
 
 
 class _IndexUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
+        # Dtypes are admitted by their type: a list of names would have to follow each new dtype of torch.
         dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
         if dtype or (module, name) in _ALLOWED:
             return super().find_class(module, name)
         raise pickle.UnpicklingError(
-            f"its index asks for {module}.{name}, which no checkpoint needs; it was not run"
+            f"expected an index that names only shapes and offsets, got {module}.{name}; it was not run"
         )

@@ -1,4 +1,4 @@
-"""What a run writes while it works: metrics.jsonl, failures.jsonl, TensorBoard events, and a progress bar."""
+"""The log of a run: metrics.jsonl, failures.jsonl, TensorBoard events, and a progress bar on stderr."""
 
 import contextlib
 import json
@@ -16,19 +16,19 @@ from videomae2.files import write_atomically
 from videomae2.records import Failure
 
 PLAIN_LINE_SECONDS = 30.0
-"""How often a line is written where there is no terminal to draw a bar on."""
+"""Seconds between progress lines where stderr is no terminal: a cluster's log file stays short."""
 
 FAILURES_TOLD = 5
-"""Videos that could not be read and are named as they come; failures.jsonl names all."""
+"""Unreadable videos that are printed, at most; failures.jsonl names all."""
 
 
 class RunLog:
-    """The log of one run, from `start` steps on; lines that a killed run wrote past that step are dropped.
+    """The log of one run that starts or resumes after `start` optimizer steps; a context manager.
 
     metrics.jsonl has one object a line: training lines `{"step", "epoch", "loss", "lr", "grad_norm",
     "clips_per_second", ...}` with means since the line before, and evaluations `{"step", "epoch",
-    "evaluation": {...}}`. `step` counts finished optimizer steps. A process that is not the main one makes a
-    log with `quiet=True`.
+    "evaluation": {...}}`. `step` counts finished optimizer steps. Every rank but the main one passes
+    `quiet=True`, and its log writes nothing.
     """
 
     def __init__(
@@ -48,7 +48,10 @@ class RunLog:
     def __enter__(self) -> "RunLog":
         if self.quiet:
             return self
+        # A killed run has logged steps after its last checkpoint. The resumed run repeats them, so their old
+        # lines are dropped: no step is in the file twice.
         _drop_lines_after(self.folder.metrics, self.start)
+        # Failures are kept: a file that could not be read is a fact, whether or not its step is repeated.
         self._failed = {(each["row"], each["path"]) for each in read_lines(self.folder.failures)}
         if sys.stderr.isatty():
             self._bar = new_bar()
@@ -62,18 +65,21 @@ class RunLog:
         if self._bar is not None:
             self._bar.stop()
         if self._events is not None:
+            # Closing flushes; on a full disk that would hide the error that the run ends with.
             with contextlib.suppress(OSError):
                 self._events.close()
 
     def say(self, text: str) -> None:
-        """A line for whoever watches."""
+        """Print a line on stderr, above the progress bar where there is one."""
         if self._bar is not None:
+            # Through the bar's console, which would otherwise draw over the line. Without markup, since paths
+            # may contain square brackets.
             self._bar.console.print(text, markup=False, highlight=False)
         elif not self.quiet:
             sys.stderr.write(f"{text}\n")
 
     def train(self, record: dict[str, Any]) -> None:
-        """Write a training line, and show it."""
+        """Write a training line to metrics.jsonl and TensorBoard, and show it."""
         if self.quiet:
             return
         self._append(self.folder.metrics, [record])
@@ -88,12 +94,12 @@ class RunLog:
             self.say(f"{self.name} step {record['step']}/{self.steps} {note} {left} left")
 
     def advance(self, step: int) -> None:
-        """Move the bar on without a line."""
+        """Set the progress bar to `step` without writing a line."""
         if self._bar is not None:
             self._bar.update(self._task, completed=step)
 
     def evaluation(self, step: int, epoch: float, values: dict[str, float]) -> None:
-        """Write an evaluation line."""
+        """Write an evaluation line to metrics.jsonl and TensorBoard, and show it."""
         if self.quiet:
             return
         self._append(self.folder.metrics, [{"step": step, "epoch": epoch, "evaluation": values}])
@@ -103,7 +109,7 @@ class RunLog:
         )
 
     def failures(self, failures: Iterable[Failure]) -> None:
-        """Write each row that could not be read once in the life of the run."""
+        """Write rows that could not be read, each once per run rather than once per epoch."""
         if self.quiet:
             return
         new = {(f.row, f.path): {"row": f.row, "path": f.path, "reason": f.reason} for f in failures}
@@ -124,17 +130,21 @@ class RunLog:
             return
         try:
             with path.open("a", encoding="utf-8") as file:
+                # NaN is no JSON: other readers would refuse the line. A mean that is not finite is null.
                 file.write("".join(json.dumps(record, allow_nan=False) + "\n" for record in records))
         except OSError as error:
             raise UserError(
                 f"{path} could not be written: {error.strerror}; make room and run the same command "
-                f"to go on from the last checkpoint"
+                f"to resume from the last checkpoint"
             ) from error
 
     def _event(self, section: str, record: dict[str, Any]) -> None:
         if not self._tensorboard:
             return
         if self._events is None:
+            # Imported and opened with the first event: the import is slow, and a run that fails before its
+            # first line leaves no empty file. `purge_step` hides the events of repeated steps, as
+            # `_drop_lines_after` does for metrics.jsonl.
             from torch.utils.tensorboard import SummaryWriter
 
             self._events = SummaryWriter(
@@ -146,8 +156,9 @@ class RunLog:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a .jsonl file; a last line that a kill cut short is left out, and a file not there is
-    empty.
+    """The objects of a .jsonl file, without lines that are no JSON; none where there is no such file.
+
+    A process killed while it appended leaves an incomplete last line.
     """
     objects = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:

@@ -1,4 +1,4 @@
-"""The loop: it knows a task, not a method, and leaves a folder from which any run goes on exactly."""
+"""The training loop: it knows the `Task` interface and no method, and resumes any run exactly."""
 
 import sys
 import time
@@ -26,11 +26,11 @@ from videomae2.records import Batch
 def train(task: Task, job: Job) -> Result:
     """Train a task to the end of its plan, from the newest checkpoint of its folder if there is one.
 
-    Evaluations run when the plan says so, and again with the averaged weights, whose numbers get the prefix
-    "ema_". On a CPU in fp32 an interrupted and resumed run ends with the same bits as an uninterrupted one.
+    Each evaluation runs with the trained weights and then with the averaged ones, whose metrics get the
+    prefix "ema_". On a CPU in fp32 a resumed run ends with the same bits as an uninterrupted one.
 
-    Raises Stopped after saving, when SIGTERM or SIGINT came; RunStopped when training diverged; UserError for
-    a full disk, a broken loader, or a checkpoint of another architecture.
+    Stopped, after saving, on SIGTERM or SIGINT; RunStopped where training diverged; UserError for a full
+    disk, a loader that failed, or a checkpoint of another architecture.
     """
     quiet = not parallel.is_main()
     if job.folder.finished is not None:
@@ -70,23 +70,23 @@ def train(task: Task, job: Job) -> Result:
 
 
 def prepare(task: Task, job: Job, device: torch.device) -> nn.Module:
-    """The task's network as it is trained: on the device, and wrapped in the one documented order.
+    """The task's network on the device, wrapped: CPU kernels, then compile, then DDP or FSDP2.
 
-    CPU kernels, activation checkpointing (which the network's own settings switch on), compile, then DDP or
-    FSDP2. Each wraps what the ones before it left, so no other order gives every one of them an ordinary
-    module.
+    Activation checkpointing comes before compile; the network's own settings switch it on.
     """
+    # The order matters. The kernels replace modules, which works only on ordinary ones; compile must trace
+    # what they left; DDP and FSDP2 put hooks on the outermost module, which a graph could not contain.
     network = task.network.to(device)
     if device.type == "cpu":
         keep_freed_memory()
         network = job.kernels(network)
     if job.run.compile:
-        network.compile()  # in place: it renames no parameter
+        network.compile()  # in place, where `torch.compile` would add a prefix to every parameter name
     return (job.wrap or parallel.replicate)(network)
 
 
 class _Trainer:
-    """The state of a run between two steps, and the four bands of the loop: evaluate, save, step, log."""
+    """The state of a run between two steps, and the four parts of the loop: evaluate, save, step, log."""
 
     def __init__(self, task: Task, job: Job) -> None:
         self.task, self.job, self.plan = task, job, job.plan
@@ -96,6 +96,7 @@ class _Trainer:
         self.average = build_average(self.network, job.optim.ema_decay)
         self.stepper = Stepper(task, self.network, self.optimizer, job.optim, job.run, self.device)
         self.step = 0
+        # The steps of the last evaluation and checkpoint: a resumed run repeats neither at its first step.
         self.evaluated_at = self.saved_at = -1
         self.metrics: dict[str, float] = {}
         self.best: Best | None = None
@@ -103,6 +104,10 @@ class _Trainer:
             job.folder.write_config(job.plan.describe())
 
     def go(self, log: RunLog, stop: StopRequest) -> None:
+        """Train until the plan ends."""
+        # Evaluation comes before saving, so that a checkpoint holds its own metrics and the best one is known
+        # when old checkpoints are removed. Both come before the step: a run that was killed in an evaluation
+        # at its last step evaluates and saves when it is resumed, although no step is left.
         stream: Iterator[Batch[Any]] | None = None
         self.clock = time.perf_counter()
         try:
@@ -115,9 +120,10 @@ class _Trainer:
                     self._save()
                 if self.step == self.plan.steps:
                     return
-                if self._stopping(stop):  # asked while it evaluated or saved
+                if self._stopping(stop):  # a signal came in the evaluation or while saving
                     self._leave(log, stop)
                 # ── step ──
+                # Opened with the first step, so that a run with nothing left to train starts no workers.
                 stream = stream or self.job.batches(self.step * self.plan.accumulate)
                 self._step(stream)
                 # ── log ──
@@ -127,11 +133,12 @@ class _Trainer:
                 if self._stopping(stop):
                     self._leave(log, stop)
         finally:
+            # Closing ends the loader's worker processes now rather than when the garbage collector runs.
             if stream is not None and hasattr(stream, "close"):
                 stream.close()
 
     def resume(self) -> int | None:
-        """Take up the newest usable checkpoint; the step it was made after, or None for a fresh start."""
+        """Load the newest undamaged checkpoint and return its step; None for a fresh start."""
         path = checkpoint.latest(self.job.folder.checkpoints)
         if path is None:
             return None
@@ -148,19 +155,20 @@ class _Trainer:
         return self.step
 
     def _evaluate(self, log: RunLog) -> None:
-        values = self._judge()
+        values = self._metrics_of_network()
         if self.average is not None:
             with self.average.swapped_in(self.network):
-                values |= {f"ema_{name}": value for name, value in self._judge().items()}
+                values |= {f"ema_{name}": value for name, value in self._metrics_of_network().items()}
         self.metrics, self.evaluated_at = values, self.step
         self._note_best()
         log.evaluation(self.step, self.plan.epoch(self.step), values)
-        self.clock = time.perf_counter()
+        self.clock = time.perf_counter()  # clips per second are of training alone
 
-    def _judge(self) -> dict[str, float]:
+    def _metrics_of_network(self) -> dict[str, float]:
         self.network.eval()
         with torch.no_grad(), autocast(self.device, self.job.run.precision):
             found = self.task.evaluate(self.network)
+        # No backward follows that would free the parameters an FSDP2 root has gathered.
         parallel.reshard(self.network)
         return {name: float(value) for name, value in found.items()}
 
@@ -183,6 +191,7 @@ class _Trainer:
             "best": asdict(self.best) if self.best else None,
             "counts": self.stepper.state(),
             "averaged": self.average.updates if self.average else 0,
+            # So that a checkpoint alone, copied out of its run, says which network it holds.
             "about": dict(self.job.about or {}),
         }
         tensors = state.gather(self.network, self.optimizer, self.average)
@@ -200,10 +209,12 @@ class _Trainer:
         if self.average is not None:
             self.average.update()
         self.step += 1
+        # On a CPU the counts are at hand, so a run that diverged ends at once; elsewhere when it logs.
         if self.device.type == "cpu":
             self.stepper.check(self.step)
 
     def _log(self, log: RunLog) -> None:
+        # The means are read before the counts, and in this order on every rank: both wait for the device.
         window, self.stepper.window = self.stepper.window, StepSums()
         means = window.means()
         self.stepper.check(self.step)
@@ -228,15 +239,16 @@ class _Trainer:
         if self.saved_at != self.step:
             self._save()
         raise Stopped(
-            f"stopped after step {self.step} of {self.plan.steps}, saved in {self.job.folder}; the same "
-            "command "
-            f"goes on from there",
+            f"stopped after step {self.step} of {self.plan.steps}, saved in {self.job.folder}; "
+            "run the same command to resume",
             stop.number,
         )
 
     def _stopping(self, stop: StopRequest) -> bool:
         if parallel.in_group() and not self._log_due():
-            return False  # Processes agree on stopping only when they meet to log.
+            # Ranks must stop after the same step, and to agree on it is a collective that the host waits for.
+            # Logging waits anyway; between two log lines a step would have to wait for it alone.
+            return False
         return parallel.any_process(bool(stop.number), self.device)
 
     def _evaluation_due(self) -> bool:
@@ -244,10 +256,12 @@ class _Trainer:
         return self.job.evaluates and every > 0 and self.plan.is_due(every, self.step)
 
     def _save_due(self) -> bool:
+        # Also at a new best evaluation: the best checkpoint must hold the weights that were evaluated.
         new_best = self.best is not None and self.best.step == self.step
         return new_best or self.plan.is_due(self.plan.checkpoint_every, self.step)
 
     def _log_due(self) -> bool:
-        # Also before an evaluation or a checkpoint, so that no part of a mean is lost to a resume.
+        # Also before an evaluation or a checkpoint: the sums are not in a checkpoint, so a resume would lose
+        # the part of a mean from before it.
         due = self.plan.is_due(self.job.run.log_every, self.step)
         return due or self._save_due() or self._evaluation_due()

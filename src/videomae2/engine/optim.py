@@ -1,6 +1,4 @@
-"""AdamW over the released parameter groups: which parameters decay, and how the learning rate falls with
-depth.
-"""
+"""AdamW and its parameter groups: which parameters get weight decay, and layer-wise learning-rate decay."""
 
 import re
 from typing import Any
@@ -13,19 +11,20 @@ from videomae2.errors import UserError
 from videomae2.settings import OptimSettings
 
 NO_DECAY = frozenset({"pos_embed", "cls_token", "mask_token", "positions"})
-"""Name parts of tables and tokens that never decay, next to 1-D parameters, biases and `.scale` (paper 3.1,
-released).
-"""
+"""Name parts of position tables and learned tokens, which get no weight decay (paper 3.1, released)."""
 
 FIRST_LAYER = frozenset({"patch_embed", "tokenizer", "pos_embed", "cls_token", "mask_token", "positions"})
-"""Name parts that sit below the first block: ours and the released ones."""
+"""Name parts of what comes before the first encoder block, in our names and in the released ones."""
 
+# Blocks at the top level (a bare encoder) or inside an encoder. The decoder's blocks are deliberately not
+# matched: they count as the head, at the full learning rate.
 _ENCODER_BLOCK = re.compile(r"(?:^|(?:^|\.)(?:encoder|backbone)\.)blocks\.(\d+)\.")
 
 
 def layer_number(name: str, depth: int) -> int:
-    """0 for what feeds the first block, l + 1 for encoder block l, depth + 1 for the rest (paper 3.4,
-    released).
+    """Layer of a parameter for layer-wise learning-rate decay (paper 3.4, released).
+
+    0 for what comes before the first block, l + 1 for encoder block l, depth + 1 for everything after.
     """
     name = bare_name(name)
     block = _ENCODER_BLOCK.search(name)
@@ -35,13 +34,14 @@ def layer_number(name: str, depth: int) -> int:
 
 
 def layer_scale(name: str, layer_decay: float, depth: int) -> float:
-    """What the learning rate of a parameter is multiplied by: decay ** (depth + 1 - layer)."""
+    """Factor of a parameter's learning rate: layer_decay ** (depth + 1 - layer), so 1 for the head."""
     return layer_decay ** (depth + 1 - layer_number(name, depth))
 
 
 def decays(name: str, parameter: torch.Tensor) -> bool:
-    """Whether weight decay applies: not to 1-D parameters, biases, attention scales, position tables and
-    tokens.
+    """Whether weight decay applies to a parameter.
+
+    It does not for 1-D parameters, biases, attention scales, position tables and learned tokens.
     """
     name = bare_name(name)
     return (
@@ -52,7 +52,7 @@ def decays(name: str, parameter: torch.Tensor) -> bool:
 
 
 def encoder_depth(module: nn.Module) -> int:
-    """How many encoder blocks a module's parameter names show."""
+    """Number of encoder blocks, read from a module's parameter names."""
     blocks = (_ENCODER_BLOCK.search(bare_name(name)) for name, _ in module.named_parameters())
     return max((int(block[1]) + 1 for block in blocks if block), default=0)
 
@@ -60,10 +60,11 @@ def encoder_depth(module: nn.Module) -> int:
 def parameter_groups(
     module: nn.Module, weight_decay: float, layer_decay: float = 1.0, depth: int | None = None
 ) -> list[dict[str, Any]]:
-    """Trainable parameters by (learning-rate scale, decay or not), in the order of first appearance.
+    """Trainable parameters grouped by (learning-rate scale, weight decay or not), in order of appearance.
 
-    Each group holds `params`, their bare `names`, `weight_decay` and `lr_scale`, by which the loop multiplies
-    the schedule's learning rate. `depth` is the encoder's number of blocks; None counts them.
+    Each group holds `params`, their bare `names`, `weight_decay`, and `lr_scale`, the factor on the
+    schedule's learning rate. `depth` is the encoder's number of blocks; None counts them. UserError where no
+    parameter requires a gradient.
     """
     depth = encoder_depth(module) if depth is None else depth
     groups: dict[tuple[float, bool], dict[str, Any]] = {}
@@ -81,19 +82,22 @@ def parameter_groups(
         group["params"].append(parameter)
         group["names"].append(bare_name(name))
     if not groups:
-        raise UserError("nothing to train: no parameter of the model requires a gradient; unfreeze some")
+        raise UserError(
+            "nothing to train: expected a parameter that requires a gradient, got none; unfreeze some"
+        )
     return list(groups.values())
 
 
 def build_optimizer(module: nn.Module, optim: OptimSettings) -> torch.optim.AdamW:
-    """AdamW in its fused form, on CPU and CUDA: one kernel a device, and it skips a step on a flag kept on
-    the device.
-    """
+    """Fused AdamW over the parameter groups of `parameter_groups`, on CPU and CUDA."""
+    # Fused for two reasons. One kernel updates all parameters instead of a dozen per tensor. And only the
+    # fused form reads `found_inf`, a flag on the device that makes it skip the step, its step count included,
+    # without the host waiting for the loss (`step.py`).
     groups = parameter_groups(module, optim.weight_decay, optim.layer_decay)
     return torch.optim.AdamW(groups, lr=optim.base_lr, betas=optim.betas, eps=optim.eps, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
-    """Give every group its share of the schedule's learning rate."""
+    """Set every group's learning rate: the schedule's value times the group's `lr_scale`."""
     for group in optimizer.param_groups:
         group["lr"] = value * group["lr_scale"]

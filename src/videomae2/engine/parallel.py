@@ -1,8 +1,9 @@
-"""Processes that train together: the few questions the engine asks about them, and how a network is spread.
+"""The process group: ranks, collectives, and a network replicated (DDP) or sharded (FSDP2) over it.
 
-Nothing outside `engine/` imports `torch.distributed`. Every question has an answer where there is one
-process. The order in which a network is wrapped is fixed: CPU kernels, activation checkpointing, compile,
-then `replicate` (DDP) or `shard` (FSDP2). Names are compared without the prefixes that wrappers add.
+Nothing outside `engine/` imports `torch.distributed`, and every function also works in a single process
+without a group, where collectives return their input. A network is wrapped in one fixed order: CPU kernels,
+activation checkpointing, compile, then `replicate` or `shard`. Parameter names are compared without the
+prefixes that these wrappers add.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -24,45 +25,46 @@ _WRAPPERS = ("_orig_mod", "module", "_checkpoint_wrapped_module", "_fsdp_wrapped
 
 
 def in_group() -> bool:
-    """Whether a process group exists (torchrun started this process and it was initialised)."""
+    """Whether a process group is initialised (torchrun started this process)."""
     return dist.is_available() and dist.is_initialized()
 
 
 def rank() -> int:
-    """This process's number, 0 when alone."""
+    """This process's rank in the group; 0 without one."""
     return dist.get_rank() if in_group() else 0
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """Number of processes in the group; 1 without one."""
     return dist.get_world_size() if in_group() else 1
 
 
 def is_main() -> bool:
-    """Whether this process writes the run's folder."""
+    """Whether this is rank 0, which alone writes logs, state and final weights into the run's folder."""
     return rank() == 0
 
 
 def barrier() -> None:
-    """Wait for every process; nothing when alone."""
+    """Wait until every rank has called this."""
     if in_group():
         dist.barrier()
 
 
 def any_true(flag: Tensor) -> Tensor:
-    """1.0 on every process where `flag`, a float of 0 or 1 on the device, is 1 on any; does not synchronise."""
+    """The maximum of a float flag, 0 or 1 on the device, over all ranks, in place; the host does not wait."""
+    # A maximum, since NCCL has no logical or.
     if in_group():
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
     return flag
 
 
 def any_process(flag: bool, device: torch.device) -> bool:
-    """The same for a Python bool, which does wait when there are others."""
+    """Whether `flag` is true on any rank. In a group the host waits for the collective."""
     return bool(any_true(torch.tensor(float(flag), device=device))) if in_group() else flag
 
 
 def mean(values: Tensor) -> Tensor:
-    """The mean over processes of a float tensor on the device."""
+    """The mean over ranks of a float tensor on the device."""
     if in_group():
         dist.all_reduce(values)
         values = values / world_size()
@@ -70,7 +72,7 @@ def mean(values: Tensor) -> Tensor:
 
 
 def all_objects(item: Item) -> list[Item]:
-    """What every process passed in, by rank, on every process; through pickle, so for small things."""
+    """All-gather of one Python object a rank, ordered by rank; it is pickled, so keep it small."""
     if not in_group():
         return [item]
     items: list[Any] = [None] * world_size()
@@ -78,26 +80,31 @@ def all_objects(item: Item) -> list[Item]:
     return items
 
 
-# ---- a network over processes
+# ---- a network over the ranks
 
 
 def replicate(network: nn.Module) -> nn.Module:
-    """The network under DDP: every process holds all of it and gradients are averaged. Alone: as it is.
+    """The network under DDP: every rank holds all parameters and gradients are averaged.
 
-    Buffers are position tables and pixel statistics, the same everywhere, so they are not broadcast: a
-    forward without gradients then exchanges nothing, and processes may evaluate unequal numbers of batches.
+    Without a group the network itself.
     """
     if not in_group():
         return network
+    # Buffers are position tables and pixel statistics, the same on every rank, so a broadcast would only cost
+    # time. Without it a forward outside training involves no collective, and ranks may evaluate unequal
+    # numbers of batches without waiting for each other forever.
     return DistributedDataParallel(network, broadcast_buffers=False)
 
 
 def shard(network: nn.Module) -> nn.Module:
-    """The network under FSDP2, in place: each block of a `ModuleList` is one unit, what remains is
-    another.
+    """The network under FSDP2, in place; without a group the network as it is.
+
+    Each block of a `ModuleList` is one unit of sharding, what remains is another.
     """
     if not in_group():
         return network
+    # Blocks before the root: a unit takes the parameters that no unit inside it has taken. One block a unit
+    # means that at most a block or two of the parameters are gathered at a time.
     for module in list(network.modules()):
         if isinstance(module, nn.ModuleList):
             for block in module:
@@ -107,12 +114,14 @@ def shard(network: nn.Module) -> nn.Module:
 
 
 def bare(network: nn.Module) -> nn.Module:
-    """The network inside DDP; any other as it is (FSDP2 and `compile` work in place)."""
+    """The network inside DDP; any other network as it is, since FSDP2 and `compile` work in place."""
     return network.module if isinstance(network, DistributedDataParallel) else network
 
 
 def on_main(work: Callable[[], object]) -> None:
-    """Do something on the main process alone, and raise what the user did wrong there on every process."""
+    """Call `work` on rank 0 alone, and raise a UserError from it on every rank. Collective."""
+    # Raised on rank 0 alone, the error would leave the others waiting in their next collective until it
+    # times out.
     error: UserError | None = None
     if is_main():
         try:
@@ -125,15 +134,16 @@ def on_main(work: Callable[[], object]) -> None:
 
 
 def in_step(batches: Iterable[Item], network: nn.Module, blank: Item) -> Iterator[tuple[Item, bool]]:
-    """Each batch of this process with True; then `blank` with False while another process still has some.
+    """Each batch of this rank with True; then `blank` with False while other ranks still have batches.
 
-    A sharded network gathers its parameters at each forward, so every process must call it equally often. Any
-    other network exchanges nothing without gradients, and there each process stops when it is done.
+    `blank` is only for FSDP2, where every forward all-gathers parameters and so every rank must run equally
+    many. Other networks involve no collective outside training, and there each rank stops when it is done.
     """
     if not isinstance(network, FSDPModule):
         for batch in batches:
             yield batch, True
         return
+    # A blank batch and no copy of a real one: its result is dropped, so that no row is counted twice.
     iterator, device = iter(batches), next(network.parameters()).device
     while True:
         following = next(iterator, None)
@@ -144,8 +154,10 @@ def in_step(batches: Iterable[Item], network: nn.Module, blank: Item) -> Iterato
 
 @contextmanager
 def exchanging(network: nn.Module, exchange: bool) -> Iterator[None]:
-    """Inside, a backward exchanges gradients or only adds them up: accumulation exchanges in its last
-    forward.
+    """Whether the backward inside averages gradients over ranks or only accumulates them locally.
+
+    Gradient accumulation averages once per optimizer step, in its last backward. DDP decides in the forward,
+    which therefore belongs inside too.
     """
     quiet: AbstractContextManager[Any] = nullcontext()
     if isinstance(network, FSDPModule):
@@ -157,26 +169,28 @@ def exchanging(network: nn.Module, exchange: bool) -> Iterator[None]:
 
 
 def reshard(network: nn.Module) -> None:
-    """Drop gathered parameters: FSDP2 keeps its root's after a forward, and would reuse values since
-    overwritten.
-    """
+    """Free the gathered parameters of a sharded network, so that its next forward gathers them anew."""
+    # FSDP2 leaves its root's parameters gathered after a forward, since a backward would need them at once.
+    # After an evaluation no backward follows, and the next forward would compute with the gathered values
+    # although the shards have since been overwritten, by the average or by the trained weights put back.
     for module in network.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
 
 
 def local(value: Tensor) -> Tensor:
-    """This process's part of a sharded tensor, sharing its memory; any other tensor as it is."""
+    """This rank's shard of a DTensor, sharing its memory; any other tensor as it is."""
     return value.to_local() if isinstance(value, DTensor) else value
 
 
 def whole(value: Tensor) -> Tensor:
-    """A sharded tensor gathered on every process; any other as it is. (FSDP2's gradient norm is a
-    DTensor.)
+    """A DTensor all-gathered on every rank; any other tensor as it is.
+
+    Parameters under FSDP2 are DTensors, and so is the norm of their gradients.
     """
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def bare_name(name: str) -> str:
-    """A parameter's name without what compile, DDP or checkpoint wrappers put into it."""
+    """A parameter's name without the parts that compile, DDP and activation checkpointing insert."""
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)

@@ -1,6 +1,4 @@
-"""What whoever watches sees on stderr: lines from the main process, and a progress bar where there is a
-terminal.
-"""
+"""What a user sees on stderr: lines from the main process, and a progress bar where stderr is a terminal."""
 
 import contextlib
 import sys
@@ -11,15 +9,17 @@ from videomae2.engine import parallel
 
 
 def say(text: str) -> None:
-    """Write a line for whoever watches, from the main process alone."""
+    """Write a line to stderr, from the main process alone."""
     if parallel.is_main():
         sys.stderr.write(f"{text}\n")
 
 
 def new_bar() -> Any:
-    """A `rich` progress bar on stderr, not yet started; each of its tasks has a field `note` after the time
-    left.
+    """A `rich` progress bar on stderr, not yet started.
+
+    Each task added to it needs a field `note`, the text after the remaining time.
     """
+    # Imported where a bar is drawn: jobs without a terminal, and every rank but one, never pay for it.
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -44,9 +44,12 @@ def new_bar() -> Any:
 
 @contextlib.contextmanager
 def row_progress(name: str, rows: int) -> Iterator[Callable[[int], None]]:
-    """Inside, a function to be told how many more rows were done; without a terminal it shows nothing."""
+    """A progress bar over `rows` manifest rows; call what it yields with the number of rows just finished.
+
+    Shows nothing where stderr is no terminal.
+    """
     if not sys.stderr.isatty():
-        yield lambda done: None
+        yield lambda _: None
         return
     with new_bar() as bar:
         task = bar.add_task(name, total=rows, note="")

@@ -1,4 +1,4 @@
-"""A run is a folder: one page of settings, one log, its checkpoints, and nothing of another run."""
+"""A run is a folder: one config.toml, one log, its checkpoints, and nothing of another run."""
 
 import contextlib
 import json
@@ -15,17 +15,17 @@ from videomae2.files import write_atomically
 
 CHANGES_NOTHING = frozenset(
     {
-        "data.workers", "data.max_broken", "run.out", "run.device", "run.compile", "run.checkpoint_every", "run.evaluate_every",
-        "run.log_every", "run.keep_last", "run.max_nonfinite", "run.tensorboard",
+        "data.workers", "data.max_broken", "run.out", "run.device", "run.compile", "run.checkpoint_every",
+        "run.evaluate_every", "run.log_every", "run.keep_last", "run.max_nonfinite", "run.tensorboard",
     }
 )  # fmt: skip
-"""Settings that may differ when a run is resumed: they say how it is executed, not what it computes."""
+"""Settings that may differ when a run is resumed: they affect how it runs, not what it computes."""
 
 _KIND = "# videomae2 run of "
 
 
 class RunFolder:
-    """Paths of one run, and the lock that keeps a second process out of it.
+    """Paths of one run, and the file lock that keeps other processes out of it.
 
     config.toml (replays the run) · metrics.jsonl · failures.jsonl · events/ (TensorBoard) ·
     checkpoints/step-N/ · finished.json once the run is complete.
@@ -46,35 +46,37 @@ class RunFolder:
 
     @classmethod
     def create_or_resume(cls, out: str | Path, settings: Any) -> "RunFolder":
-        """The folder of a new run, or of the same one to go on with.
+        """The folder of a new run, or of the run with the same settings, to be resumed; locked.
 
-        `settings` is the recipe's settings object. UserError: no folder given, the folder holds something
-        else, or a run with other settings (the keys that differ are named), or another process is at work in
-        it.
+        `settings` is the recipe's settings object. UserError where no folder is given, it holds something
+        else or a run with other settings (the differing keys are named), or another process trains in it.
         """
         if not str(out):
             raise UserError("no folder for the run was given; name one with --out, such as --out runs/first")
         folder = cls(Path(out), settings)
         if folder.path.exists() and not folder.path.is_dir():
-            raise UserError(f"{folder} is a file, but a run needs a folder; give another --out")
+            raise UserError(f"expected a folder for the run, got the file {folder}; give another --out")
         if folder.config.is_file():
             _refuse_another_run(folder, settings)
         elif folder.path.is_dir() and any(not _ours(entry.name) for entry in folder.path.iterdir()):
             raise UserError(
                 f"{folder} is not empty and holds no run (no config.toml); give another --out or empty it"
             )
-        with _readable(folder.path):
+        with _unwritable_named(folder.path):
             folder.path.mkdir(parents=True, exist_ok=True)
             folder._take_lock()
+            # Only under the lock: these are of a process that was killed while it replaced a file, and
+            # without the lock they could belong to one that is still writing.
             for leftover in folder.path.glob(".*.tmp"):
-                leftover.unlink()  # of a process killed while it replaced a file
+                leftover.unlink()
             folder.write_config()
             folder.checkpoints.mkdir(exist_ok=True)
         return folder
 
     def write_config(self, derived: str = "") -> None:
-        """Write the page that replays the run; `derived`, such as a plan's description, goes on top as
-        comments.
+        """Write config.toml, which replays the run.
+
+        `derived`, such as a plan's description, is put at the top as comments.
         """
         comments = "".join(f"# {line}\n" for line in derived.splitlines())
         write_atomically(
@@ -83,20 +85,22 @@ class RunFolder:
 
     @property
     def finished(self) -> dict[str, Any] | None:
-        """What the run wrote when it was complete; None before."""
+        """The summary written at the end of the run; None before."""
         return json.loads(self._finished.read_text()) if self._finished.is_file() else None
 
     def mark_finished(self, summary: dict[str, Any]) -> None:
-        """Declare the run complete."""
+        """Mark the run as complete."""
         write_atomically(self._finished, json.dumps(summary, indent=2) + "\n")
 
     def _take_lock(self) -> None:
-        """Record locks belong to the process: they end with it, even by SIGKILL, and loader workers do not
-        inherit them.
-        """
-        import fcntl
+        """Lock the folder for this process, by a record lock (fcntl) on .lock."""
+        # A record lock belongs to the process and ends with it, even by SIGKILL, and children do not inherit
+        # it. A flock belongs to the open file, which forked loader workers share: a worker that outlives its
+        # killed parent would keep the run locked. A file with a process id in it would outlive everybody.
+        import fcntl  # not on Windows
 
         lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        # Open for as long as this object lives: closing any descriptor of the file releases the lock.
         weakref.finalize(self, os.close, lock)
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -105,11 +109,11 @@ class RunFolder:
                 f"another process is training in {self}; wait for it, stop it, or give another --out"
             ) from None
         except OSError:
-            pass  # A file system without locks: the run goes on unguarded.
+            pass  # a file system without locks, such as some network mounts: the run is not guarded
 
 
 def _ours(name: str) -> bool:
-    """What a process killed before its first page was written leaves in a folder."""
+    """Whether a file was left by a process that was killed before it had written config.toml."""
     return name == ".lock" or (name.startswith(".config.toml.") and name.endswith(".tmp"))
 
 
@@ -122,39 +126,34 @@ def _refuse_another_run(folder: RunFolder, settings: Any) -> None:
     there = config.from_toml(type(settings), text, str(folder.config))
     changed = [each for each in config.differences(there, settings) if each.key not in CHANGES_NOTHING]
     if changed:
-        named = "; ".join(
-            f"{each.key} is {each.first!r} there and {each.second!r} here" for each in changed[:3]
-        )
+        named = "; ".join(f"expected {each.key} {each.first!r}, got {each.second!r}" for each in changed[:3])
         more = f"; and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise UserError(
-            f"{folder} holds another run: {named}{more}; give another --out, or the same settings to resume "
-            "it"
+            f"{folder} holds another run: {named}{more}; give another --out, or its own settings to resume it"
         )
 
 
 def _command(kind: str) -> str:
-    """The command whose settings these are."""
+    """The command that takes settings of this class, by the class's name."""
     return kind.removesuffix("Settings").lower()
 
 
 @contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _unwritable_named(path: Path) -> Iterator[None]:
     try:
         yield
-    except UserError:
-        raise
     except OSError as error:
         raise UserError(
             f"the run's folder {path} cannot be written: {error.strerror}; give another --out"
         ) from error
 
 
-# ---- how a run is judged, and how it ended
+# ---- the metric of a run, and its result
 
 
 @dataclass(frozen=True)
 class Metric:
-    """The number of an evaluation by which checkpoints are compared, and which way is better."""
+    """The metric of an evaluation that ranks checkpoints, and whether higher is better."""
 
     name: str
     higher_is_better: bool = True
@@ -162,8 +161,9 @@ class Metric:
 
 @dataclass(frozen=True)
 class Best:
-    """The best evaluation so far: the metric's name ("top1", or "ema_top1" for the averaged weights), value
-    and step.
+    """The best evaluation so far: the metric, its value and the optimizer step.
+
+    `metric` is the key of the evaluation: "top1", or "ema_top1" for the averaged weights.
     """
 
     metric: str
@@ -173,8 +173,10 @@ class Best:
 
 @dataclass(frozen=True)
 class Result:
-    """A run's folder, steps done, last checkpoint, last evaluation, best one, and whether there was anything
-    left to do.
+    """How a run ended: its folder, optimizer steps, last checkpoint, last evaluation and best evaluation.
+
+    `resumed_from` is the step of the checkpoint that this start resumed, None for a fresh start;
+    `already_finished` says that an earlier start had finished the run.
     """
 
     folder: Path
@@ -187,13 +189,13 @@ class Result:
 
 
 def write_result(folder: RunFolder, result: Result) -> None:
-    """Mark a run finished."""
+    """Write a result as finished.json, which marks the run as complete."""
     best = asdict(result.best) if result.best else None
     folder.mark_finished({"step": result.step, "metrics": result.metrics, "best": best})
 
 
 def read_result(folder: RunFolder) -> Result:
-    """The result of a run that was finished before."""
+    """The result in finished.json; `checkpoint` is None where its folder has been removed."""
     summary = folder.finished or {}
     best = Best(**summary["best"]) if summary["best"] else None
     newest = folder.checkpoints / f"step-{summary['step']}"

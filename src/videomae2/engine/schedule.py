@@ -1,6 +1,4 @@
-"""When things happen in a run: every duration becomes a number of optimizer steps here, once, and nowhere
-else.
-"""
+"""The schedule of a run: every duration is resolved to optimizer steps here, once; the learning rate."""
 
 import math
 import re
@@ -11,7 +9,7 @@ from videomae2.errors import UserError
 from videomae2.settings import Duration, OptimSettings, RunSettings
 
 LR_BATCH = 256
-"""The batch that a base learning rate is given for (paper, appendix: peak = base * batch / 256)."""
+"""The batch size of a base learning rate: peak = base * effective batch / 256 (paper, appendix)."""
 
 _TYPED = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ep|%|)\s*")
 
@@ -20,9 +18,9 @@ _TYPED = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ep|%|)\s*")
 class Plan:
     """A run's schedule, resolved: counts are optimizer steps unless they say batches, clips or videos.
 
-    `batches_per_epoch` and `accumulate` count the loader's batches of one process; `effective_batch` is the
-    batch that the learning-rate rule saw. An `every` of 0 means only at the end of the run (`evaluate_every`:
-    never).
+    `batches_per_epoch` counts the loader's batches of one rank, `accumulate` those of one optimizer step
+    (gradient accumulation); `effective_batch` is the batch size in the learning-rate rule. An `every` of 0
+    means only at the end of the run (for `evaluate_every`: never).
     """
 
     steps: int
@@ -38,47 +36,48 @@ class Plan:
     evaluate_every: int
 
     def epoch(self, step: int) -> float:
-        """How many epochs have been seen after `step` steps."""
+        """Epochs after `step` optimizer steps, as a fraction."""
         return step * self.accumulate / self.batches_per_epoch
 
     def is_due(self, every: int, step: int) -> bool:
-        """Whether something done every so many steps is due after `step` steps; the run's last step always
-        counts.
-        """
+        """Whether something done every `every` steps is due after `step` steps; always after the last one."""
         return step == self.steps or (every > 0 and step > 0 and step % every == 0)
 
     def fixed(self) -> dict[str, int | float]:
-        """What a resumed run must agree on: everything but when it saves and evaluates."""
+        """The fields that a resumed run must share: all but how often it saves and evaluates."""
         return {key: value for key, value in asdict(self).items() if not key.endswith("_every")}
 
     def must_equal(self, there: dict[str, Any], where: str) -> None:
-        """UserError, naming what differs, if a checkpoint `where` was made on another plan (`fixed()` of it
-        is `there`).
+        """UserError, naming what differs, where a checkpoint has another plan.
+
+        `there` is `fixed()` of the checkpoint's plan, `where` the checkpoint's name for the message.
         """
+        # The settings are equal by now, but a plan also follows from the number of videos and the world size.
+        # Under another plan a step would mean other videos and another learning rate.
         here = self.fixed()
         changed = [
-            f"{key} {there.get(key)} there and {value} here"
+            f"expected {key} {there.get(key)}, got {value}"
             for key, value in here.items()
             if there.get(key) != value
         ]
         if changed:
             raise UserError(
                 f"{where} was made on another schedule ({', '.join(changed)}): the manifest or the number of "
-                "processes has "
-                f"changed; restore them to resume, or give another --out"
+                "processes has changed; restore them to resume, or give another --out"
             )
 
     def describe(self) -> str:
-        """What was derived from the settings, one `name: value` a line; printed at the start and kept in
-        config.toml.
-        """
+        """What was derived from the settings, one `name: value` a line, for the log and config.toml."""
+        epochs, clips = self.epoch(self.steps), self.videos_per_step * self.views
+        cosine = f"cosine -> {self.final_lr:.6g}"
         lines = {
-            "optimizer steps": f"{self.steps} ({self.epoch(self.steps):.4g} epochs of {self.batches_per_epoch} batches)",
-            "one step": f"{self.videos_per_step} videos, {self.videos_per_step * self.views} clips, forwards: {self.accumulate}",
-            "learning rate": f"0 -> {self.peak_lr:.6g} in {self.warmup_steps} steps, then cosine -> {self.final_lr:.6g}"
+            "optimizer steps": f"{self.steps} ({epochs:.4g} epochs of {self.batches_per_epoch} batches)",
+            "one step": f"{self.videos_per_step} videos, {clips} clips, forwards: {self.accumulate}",
+            "learning rate": f"0 -> {self.peak_lr:.6g} in {self.warmup_steps} steps, then {cosine}"
             if self.warmup_steps
-            else f"{self.peak_lr:.6g}, cosine -> {self.final_lr:.6g}",
-            "batch of the learning-rate rule": f"{self.effective_batch} (peak = base * {self.effective_batch} / {LR_BATCH})",
+            else f"{self.peak_lr:.6g}, {cosine}",
+            "batch of the learning-rate rule": f"{self.effective_batch} "
+            f"(peak = base * {self.effective_batch} / {LR_BATCH})",
             "checkpoint": f"every {self.checkpoint_every} steps and at the end"
             if self.checkpoint_every
             else "at the end",
@@ -99,17 +98,15 @@ def make_plan(  # noqa: PLR0917
 ) -> Plan:
     """Resolve a run's durations for a manifest of `num_rows` videos, each giving `views` clips.
 
-    `batches_per_epoch` is the loader's own count for one process; without it, the whole batches that
-    `num_rows` fill. UserError for a duration that is not one, a run of no steps, or a warm-up longer than the
-    run.
+    `batches_per_epoch` is the loader's own count for one rank; without it, the full batches in `num_rows`.
+    UserError for what is no duration, a run of no steps, or a warm-up longer than the run.
     """
     _check(optim, num_rows)
     per_epoch = batches_per_epoch or max(1, num_rows // (optim.batch_size * world_size))
     steps = resolve(optim.length, per_epoch / optim.accumulate, None, "optim.length")
     if steps < 1:
         raise UserError(
-            f"optim.length {optim.length!r} is no optimizer step at all; give at least one, such as 1000 or "
-            "'30ep'"
+            f"expected optim.length of at least one optimizer step, got {optim.length!r}; try 1000 or '30ep'"
         )
     resolved = {
         name: resolve(value, per_epoch / optim.accumulate, steps, name)
@@ -122,9 +119,8 @@ def make_plan(  # noqa: PLR0917
     warmup = resolved["optim.warmup"]
     if warmup > steps:
         raise UserError(
-            f"optim.warmup {optim.warmup!r} is {warmup} steps, but optim.length {optim.length!r} is only "
-            f"{steps}; "
-            f"shorten the warm-up, for instance --optim.warmup 10%"
+            f"expected optim.warmup of at most the {steps} steps of optim.length {optim.length!r}, "
+            f"got {optim.warmup!r}, {warmup} steps; try --optim.warmup 10%"
         )
     videos = optim.batch_size * optim.accumulate * world_size
     effective = videos * views if optim.lr_counts_views else videos
@@ -146,20 +142,22 @@ def make_plan(  # noqa: PLR0917
 def resolve(
     duration: Duration, steps_per_epoch: int | float, run_steps: int | None, name: str = "duration"
 ) -> int:
-    """Optimizer steps in "30ep" (epochs), "5%" (share of the run) or 12000 (steps); a part of a step is
-    dropped.
+    """Optimizer steps in "30ep" (epochs), "5%" (share of the run) or 12000 (steps), rounded down.
 
-    A duration above zero is at least one step. UserError, naming the key, for anything else.
+    A duration above zero is at least one step. `run_steps` is None where no share is possible, for the length
+    of the run itself. UserError, naming the key, for anything else.
     """
     match = _TYPED.fullmatch(str(duration))
     if match is None or (match[2] == "" and "." in match[1]):
         raise UserError(
-            f"{name} is {duration!r}, but a duration is epochs ('30ep'), a share of the run ('5%') or steps "
-            "(12000)"
+            f"expected {name} in epochs ('30ep'), as a share of the run ('5%') or in steps (12000), "
+            f"got {duration!r}"
         )
     amount, unit = float(match[1]), match[2]
     if unit == "%" and run_steps is None:
-        raise UserError(f"{name} is {duration!r}, a share of itself; give epochs ('30ep') or steps (12000)")
+        raise UserError(
+            f"expected {name} in epochs ('30ep') or steps (12000), got {duration!r}, a share of itself"
+        )
     whole = {"ep": steps_per_epoch, "%": (run_steps or 0) / 100, "": 1}[unit]
     # The product of two decimals can fall a hair short of a whole number (0.29 * 100 = 28.999...).
     steps = math.floor(amount * whole + 1e-6)
@@ -167,11 +165,10 @@ def resolve(
 
 
 def learning_rate(plan: Plan, step: int) -> float:
-    """Peak-scaled learning rate of 0-based optimizer step `step`: linear from 0 to the peak, then half a
-    cosine (released).
+    """Learning rate of optimizer step `step`, from 0 on: linear warm-up from 0, then cosine decay (released).
 
-    The warm-up reaches the peak in its last step, so a warm-up of one step is one step at 0, as in the
-    released code.
+    The warm-up reaches the peak in its last step. A warm-up of one step is therefore one step at 0, as in the
+    released code, and the decay ends one step short of `final_lr`.
     """
     if not 0 <= step < plan.steps:
         raise IndexError(f"step {step} is outside a run of {plan.steps} steps")
@@ -184,8 +181,9 @@ def learning_rate(plan: Plan, step: int) -> float:
 def _check(optim: OptimSettings, num_rows: int) -> None:
     for name in ("batch_size", "accumulate"):
         if getattr(optim, name) < 1:
-            raise UserError(f"optim.{name} is {getattr(optim, name)}, but it must be at least 1")
+            raise UserError(f"expected optim.{name} of at least 1, got {getattr(optim, name)}")
     if num_rows < 1:
         raise UserError(
-            "the training manifest has no rows; give --data.train one that names at least one video"
+            "expected a training manifest with at least one video, got one that has no rows; try another "
+            "--data.train"
         )

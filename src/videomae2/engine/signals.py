@@ -1,4 +1,4 @@
-"""A wish to stop, noted when a signal comes and granted when a step is over."""
+"""SIGTERM and SIGINT: recorded when they arrive, acted on between two optimizer steps."""
 
 import signal
 import threading
@@ -7,9 +7,10 @@ from typing import Any
 
 
 class StopRequest:
-    """While entered, SIGTERM and SIGINT set `number` instead of ending the process.
+    """A context in which the first SIGTERM or SIGINT sets `number` instead of ending the process.
 
-    A Ctrl-C after that interrupts at once; SIGTERM may come several times, since clusters repeat it.
+    A later Ctrl-C raises KeyboardInterrupt at once. Further SIGTERMs are ignored: cluster schedulers repeat
+    them while the run saves its checkpoint.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -19,7 +20,8 @@ class StopRequest:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
-        if threading.current_thread() is threading.main_thread():  # Python lets no other thread set handlers.
+        # Python forbids handlers to other threads: a program that trains in one handles signals itself.
+        if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
         return self
 

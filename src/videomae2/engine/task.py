@@ -1,9 +1,9 @@
-"""The one seam between a method and its training: a task owns a network, and the engine wraps the network.
+"""The interface between a training method and the engine: a task owns a network, the engine wraps it.
 
-The engine moves `task.network` to the device, hands it to the CPU kernels, compiles it, replicates or shards
-it over processes, averages, saves and exports it. What comes of that is always just a `network` argument: the
-trained one, the averaged one, wrapped or bare. A teacher, a detector or a probe is an ordinary attribute of
-the task: it is neither wrapped nor saved.
+The engine moves `task.network` to the device, applies the CPU kernels, compiles it, replicates or shards it
+over the ranks, averages, saves and exports it. A task receives the result as its `network` argument, trained
+or averaged, wrapped or bare, and never needs to know which. A teacher, a detector or a probe is an ordinary
+attribute of the task: it is neither wrapped nor saved.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -20,35 +20,36 @@ from videomae2.settings import OptimSettings, RunSettings
 
 @runtime_checkable
 class Task(Protocol):
-    """What is trained, what one step of it computes, and how it is judged."""
+    """What is trained, the loss of one step, and the metrics of an evaluation."""
 
     @property
     def network(self) -> nn.Module:
-        """The trained network; its `forward` is all that the engine's wrappers see of it."""
+        """The trained network. Wrappers intercept only its `forward`, so a step must call that."""
         ...
 
     def step(self, network: nn.Module, batch: Batch[Any], step: int) -> StepOutput:
-        """Compute the loss of one batch, with gradients; `network` is called exactly once, by its
-        `forward`.
+        """Compute the loss of one batch, with gradients; `step` is the 0-based optimizer step.
+
+        `network` is called exactly once, since DDP prepares one backward for each forward.
         """
         ...
 
     def evaluate(self, network: nn.Module) -> dict[str, float]:
-        """Judge a network in evaluation mode, without gradients; the same numbers on every process."""
+        """Metrics of a network; called in eval mode without gradients. Every rank returns the same."""
         ...
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training run of a task: its data, its schedule, its folder, and what becomes of the network.
+    """A training run of a task: data, schedule and folder, and how its network is wrapped and saved.
 
-    batches: from the number of the first batch, this process's batches from there on, without end.
-    best: None keeps no best checkpoint. evaluates: whether the plan's evaluations take place.
-    kernels: what makes the network fast on a CPU; called with it where the run is on one.
-    wrap: what spreads the network over processes (`parallel.replicate`, `parallel.shard`).
-    about: plain JSON that whoever reads a checkpoint must know of the network in it.
-    finish: called on the main process at the end, with whole tensors by name: "model", and "ema" where an
-    average was kept.
+    batches: maps a batch number to this rank's endless batches from that number on.
+    best: the metric that chooses the best checkpoint; None keeps none.
+    evaluates: whether the plan's evaluations take place.
+    kernels: replaces modules by faster ones for a CPU; called only where the run is on a CPU.
+    wrap: distributes the network over the ranks (`parallel.replicate`, the default, or `parallel.shard`).
+    about: plain JSON saved in every checkpoint: what a reader must know about the network in it.
+    finish: called on the main process at the end with the state dicts "model" and, with an average, "ema".
     """
 
     name: str
@@ -62,4 +63,4 @@ class Job:
     kernels: Callable[[nn.Module], nn.Module] = lambda network: network
     wrap: Callable[[nn.Module], nn.Module] | None = None
     about: Mapping[str, Any] | None = None
-    finish: Callable[[dict[str, dict[str, Tensor]]], None] = lambda weights: None
+    finish: Callable[[dict[str, dict[str, Tensor]]], None] = lambda _: None

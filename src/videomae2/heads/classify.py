@@ -1,6 +1,4 @@
-"""Action classification (released fine-tuning model): the head, and its scores over the views of many
-videos.
-"""
+"""Action classification: the released fine-tuning model, and the softmax scores of all views of a feed."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
@@ -21,30 +19,32 @@ from videomae2.records import Batch
 from videomae2.settings import ModelSettings
 
 Views = tuple[Tensor, Tensor, Tensor]
-"""Frames [n, T, C, H, W], row [n] and view [n] of some views."""
+"""Frames [n, T, C, H, W], row int64 [n] and view int64 [n] of n views."""
 
 
 @runtime_checkable
 class Feed(Protocol):
-    """What is scored: batches of views, and a clip of the network's shape that stands in for none."""
+    """What `score_views` reads: batches of views, and a blank clip for a rank that has no batch left."""
 
     @property
-    def blank(self) -> Tensor: ...
+    def blank(self) -> Tensor:
+        """One clip [1, T, C, H, W] of the network's input shape, whose scores are dropped."""
+        ...
 
     def __iter__(self) -> Iterator[Batch[Any]]: ...
 
 
 class Classifier(nn.Module):
-    """An encoder without its final norm, then mean pooling, `fc_norm`, dropout and `head`, named as
-    released.
+    """An encoder without final norm, mean pooling over tokens, `fc_norm`, dropout and `head`, as released.
+
+    The names are the released ones too. UserError for fewer than one class.
     """
 
     def __init__(self, encoder: Encoder, num_classes: int, head_dropout: float = 0.0) -> None:
         super().__init__()
         if num_classes < 1:
             raise UserError(
-                f"num_classes is {num_classes}, but at least 1 was expected; give it, or a manifest with "
-                "labels"
+                f"expected num_classes of at least 1, got {num_classes}; give it, or a manifest with labels"
             )
         self.encoder = encoder
         self.num_classes = num_classes
@@ -53,12 +53,14 @@ class Classifier(nn.Module):
         self.head = nn.Linear(encoder.config.width, num_classes)
 
     def forward(self, frames: Frames) -> Float[Tensor, "B K"]:
-        """Logits of a clip, uint8 or float in [0, 1]."""
-        return self.head(self.dropout(self.features(frames)))
+        """Logits of clips [B, T, C, H, W], uint8 or float in [0, 1]."""
+        logits: Tensor = self.head(self.dropout(self.features(frames)))
+        return logits
 
     def features(self, frames: Frames) -> Float[Tensor, "B D"]:
-        """One vector a clip: what the head reads."""
-        return self.fc_norm(self.encoder(frames).mean(1))
+        """The embedding of each clip: the mean over its tokens, normalised."""
+        pooled: Tensor = self.fc_norm(self.encoder(frames).mean(1))
+        return pooled
 
 
 def build_classifier(
@@ -68,9 +70,11 @@ def build_classifier(
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
 ) -> Classifier:
-    """A fresh classifier; its head starts `head_init_scale` times as large as the other layers (released:
-    0.001).
+    """A classifier with initial weights drawn from `generator`; those of its head are scaled down.
+
+    `head_init_scale` is the factor (released: 0.001).
     """
+    # A small head gives nearly equal logits, and small first gradients into a pre-trained encoder.
     with torch.device("meta"):
         encoder = Encoder(encoder_config(settings), final_norm=False)
         model = Classifier(encoder, num_classes, settings.head_dropout)
@@ -88,13 +92,13 @@ def score_views(
     scores: ViewScores,
     *,
     views_per_forward: int = 0,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> ViewScores:
-    """Add every view's softmax to `scores`; rows that could not be read are failed, never replaced.
+    """Add the softmax of every view to `scores`; unreadable rows are recorded as failed, never replaced.
 
-    `network` is a classifier, under whatever the engine wrapped it in. At most `views_per_forward` clips go
-    through it at once (0: a whole batch). `progress` is told how many rows each batch brought. The network is
-    put back in the mode it came in.
+    `network` is a classifier, wrapped or not; its mode (train or eval) is restored afterwards. A forward has
+    at most `views_per_forward` clips (0: a whole batch). `progress` is called with the number of rows of each
+    batch.
     """
     device = next(network.parameters()).device
     was_training = network.training
@@ -103,6 +107,7 @@ def score_views(
     def views() -> Iterator[Views]:
         for batch in feed:
             scores.fail(batch.failures)
+            # A batch whose rows all failed has no clips; `range` needs a step of at least 1.
             size = views_per_forward or max(1, len(batch))
             for start in range(0, len(batch), size):
                 part = slice(start, start + size)
@@ -112,6 +117,7 @@ def score_views(
     none = torch.zeros(0, dtype=torch.int64)
     try:
         for (frames, row, view), counts in parallel.in_step(views(), network, (feed.blank, none, none)):
+            # fp32, since the softmax is averaged over views: bf16 has three decimal digits.
             logits = network(frames.to(device, non_blocking=True)).float()
             if counts:
                 scores.update(logits, row, view)
@@ -121,7 +127,7 @@ def score_views(
 
 
 def gather_scores(scores: ViewScores) -> ViewScores:
-    """The scores of all processes merged, on every process; the scores themselves when there is one."""
+    """All-gather and merge the scores of all ranks; without a group the scores themselves."""
     if not parallel.in_group():
         return scores
     merged, *others = (ViewScores.from_state_dict(each) for each in parallel.all_objects(scores.state_dict()))

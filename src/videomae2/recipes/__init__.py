@@ -1,1 +1,1 @@
-"""One file a training method: what a batch becomes, and how it is judged."""
+"""Recipes: for each training method the loss of a batch and the metrics of an evaluation."""

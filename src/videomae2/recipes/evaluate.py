@@ -1,4 +1,4 @@
-"""Evaluate a classifier over several views of each video: every listed row stays in the denominator."""
+"""Evaluate a classifier over several views of each video; every listed row counts in the denominator."""
 
 import csv
 import io
@@ -26,16 +26,19 @@ from videomae2.records import Failure
 from videomae2.settings import DataSettings, EvaluateSettings
 
 TABLE_CLASSES = 40
-"""Up to this many classes are printed one by one."""
+"""Up to this many classes the per-class table is printed."""
 
 FAILURES_TOLD = 5
-"""Up to this many videos that could not be read are printed."""
+"""Unreadable videos that are printed, at most."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found. `class_names` has a name for each class; `scores` holds each row's mean
-    softmax.
+    """The result of an evaluation.
+
+    confusion: counts [K, K], true class by predicted class. class_names: one for each class. scores: the
+    softmax of every view by row. views: (clips, crops) of each video. weights, data: the names that were
+    evaluated.
     """
 
     accuracy: Accuracy
@@ -49,7 +52,7 @@ class Evaluation:
     data: str
 
     def summary(self) -> dict[str, Any]:
-        """The key numbers, as JSON can hold them; shares are in [0, 1], top5 is null below five classes."""
+        """The key numbers as plain JSON; shares are in [0, 1], top5 is None with fewer than five classes."""
         accuracy = self.accuracy
         shares = {"top1": accuracy.top1, "top5": accuracy.top5, "mean_class": accuracy.mean_class}
         counts = {"evaluated": accuracy.evaluated, "failed": accuracy.failed, "listed": accuracy.listed}
@@ -62,7 +65,7 @@ class Evaluation:
         }
 
     def __str__(self) -> str:
-        """The per-class table, if it is short, videos that failed, and the key numbers as the last line."""
+        """The per-class table if it is short, unreadable videos, and the key numbers as the last line."""
         return "\n".join(
             [*self._table(), *told(self.failures), f"{self.accuracy}; {self.views[0]}x{self.views[1]} views"]
         )
@@ -70,8 +73,7 @@ class Evaluation:
     def _table(self) -> list[str]:
         if len(self.classes) > TABLE_CLASSES:
             return [
-                f"{len(self.classes)} classes: the table of each is in per_class.csv and report.html (with "
-                "--out)"
+                f"{len(self.classes)} classes: with --out, their table is in per_class.csv and report.html"
             ]
         width = max(len(name) for name in (*self.class_names, "class"))
         lines = [f"{'class':<{width}}  listed  failed   right   top-1"]
@@ -85,7 +87,7 @@ class Evaluation:
 
 
 def told(failures: Sequence[Failure]) -> list[str]:
-    """A line for each of the first videos that could not be read."""
+    """A line for each of the first `FAILURES_TOLD` unreadable videos, and one that counts the rest."""
     lines = [
         f"row {each.row}, {each.path}, could not be read: {each.reason}" for each in failures[:FAILURES_TOLD]
     ]
@@ -104,12 +106,13 @@ def evaluate_classifier(
     class_names: tuple[str, ...] = (),
     weights: str = "",
     views_per_forward: int = 0,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Evaluation:
-    """Score every view, average the softmax of each row's views, and count.
+    """Score every view, average the softmax over each row's views, and compute accuracies.
 
-    `class_names` are the model's, by which the labels of a manifest with names are matched; `progress` is
-    told how many rows each batch brought. UserError for labels that the classifier does not have.
+    Collective: every rank scores its own rows and returns the result for all. `class_names` are the model's,
+    by which the labels of a manifest with names are matched; `progress` is called with the number of rows of
+    each batch. UserError for labels that the classifier does not have.
     """
     scores = ViewScores(feed.labels(class_names), classifier.num_classes)
     score_views(
@@ -120,6 +123,7 @@ def evaluate_classifier(
         progress=progress,
     )
     scores = gather_scores(scores)
+    # Names for a different number of classes would label the wrong rows; numbers are at least true.
     names = class_names or tuple(feed.manifest.class_names)
     if len(names) != classifier.num_classes:
         names = tuple(str(number) for number in range(classifier.num_classes))
@@ -139,14 +143,16 @@ def evaluate_classifier(
 
 
 def run_evaluation(settings: EvaluateSettings) -> Evaluation:
-    """Evaluate the weights that `settings.weights` names on the videos that `settings.data.val` names.
+    """Evaluate the weights `settings.weights` on the videos of `settings.data.val`.
 
     With `settings.out`, writes summary.json, per_class.csv, confusion.csv and scores.jsonl (one line a
-    manifest row) there.
+    manifest row) there. UserError for settings, weights or videos that cannot be evaluated.
     """
     check(settings)
     if not settings.weights:
-        raise UserError("no weights to evaluate were given; name a run, a file or a hub name with --weights")
+        raise UserError(
+            "expected weights to evaluate, got none; name a run, a file or a hub name with --weights"
+        )
     device = choose_device(settings.device)
     if device.type == "cpu":
         keep_freed_memory()
@@ -172,7 +178,7 @@ def run_evaluation(settings: EvaluateSettings) -> Evaluation:
 
 
 def write_evaluation(evaluation: Evaluation, feed: EvaluationFeed, out: Path) -> None:
-    """Write what was found as JSON and CSV, each file whole or not at all."""
+    """Write an evaluation as JSON and CSV into `out`, each file by an atomic rename."""
     out.mkdir(parents=True, exist_ok=True)
     names = evaluation.class_names
     write_atomically(out / "summary.json", json.dumps(evaluation.summary(), indent=2) + "\n")
@@ -186,7 +192,7 @@ def write_evaluation(evaluation: Evaluation, feed: EvaluationFeed, out: Path) ->
 
 
 def score_lines(evaluation: Evaluation, feed: EvaluationFeed) -> list[dict[str, Any]]:
-    """One object a manifest row: its path and label, and either its scores or why there are none."""
+    """One object a manifest row: its path and label, and either its scores or the reason it has none."""
     rows, means = evaluation.scores.scored()
     best = ranking(means)[:, 0]
     found = {row: (int(winner), mean) for row, winner, mean in zip(rows.tolist(), best, means, strict=True)}
@@ -198,6 +204,7 @@ def score_lines(evaluation: Evaluation, feed: EvaluationFeed) -> list[dict[str, 
             line |= {
                 "predicted": winner,
                 "views": len(evaluation.scores.views[row]),
+                # fp32 has about seven digits; more would only make the file larger.
                 "scores": [round(s, 6) for s in mean.tolist()],
             }
         else:
@@ -208,15 +215,19 @@ def score_lines(evaluation: Evaluation, feed: EvaluationFeed) -> list[dict[str, 
 
 
 def _sampling(settings: EvaluateSettings, trained: dict[str, Any]) -> DataSettings:
-    """The data settings, as in training where they are left at their defaults; whatever differs is said.
+    """The data settings to evaluate with: those of training wherever the user left the default.
 
-    To take clips from the videos in another way than in training is a common, silent loss of accuracy.
+    Every difference from training or from the user's own settings is printed.
     """
+    # Another stride or frame rate than in training costs accuracy without any error, and is easily missed:
+    # no one default is right for all weights.
     defaults, followed = DataSettings(), {}
     for name, value in trained.items():
         here = getattr(settings.data, name, value)
         if here == value:
             continue
+        # A value that equals the default may also have been given on purpose, which cannot be known here:
+        # --no_as_trained is for that case.
         if settings.as_trained and here == getattr(defaults, name):
             followed[name] = value
             say(

@@ -1,4 +1,4 @@
-"""From data settings to batches: what a recipe trains on and what it is scored on."""
+"""From data settings to batches: the feeds that a recipe trains on and evaluates on."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ from videomae2.settings import DataSettings, ModelSettings, OptimSettings, RunSe
 
 @dataclass(frozen=True)
 class TrainingFeed:
-    """Training batches without end, from any batch on; and the plan that follows from their number."""
+    """Endless training batches from any batch number on, and the plan that follows from their number."""
 
     clips: TrainingClips
     data: DataSettings
@@ -29,7 +29,7 @@ class TrainingFeed:
     run: RunSettings
 
     def __call__(self, start_batch: int) -> Iterator[Batch[Any]]:
-        """This process's batches from `start_batch` on."""
+        """This rank's batches from `start_batch` on."""
         return training_batches(
             self.clips,
             batch_size=self.optim.batch_size,
@@ -42,16 +42,21 @@ class TrainingFeed:
         )
 
     def plan(self) -> Plan:
-        """The run's durations in steps."""
+        """The run's schedule, in optimizer steps."""
         rows, world = len(self.clips), parallel.world_size()
         per_epoch = batches_per_epoch(rows, self.optim.batch_size, world)
+        # Without held-out videos nothing can be evaluated, whatever the setting says.
         run = self.run if self.data.val else replace(self.run, evaluate_every=0)
         return make_plan(self.optim, run, rows, self.data.repeated_views, world, per_epoch)
 
 
 @dataclass(frozen=True)
 class EvaluationFeed:
-    """Every row of a manifest once, `views` = (clips, crops) of each from one decode."""
+    """Every row of a manifest once, with `views` = (clips, crops) of each from one decode.
+
+    Never padded to equal numbers of batches over the ranks: a row read twice would count twice. Ranks with
+    fewer batches wait by `blank` clips, where a sharded network makes them wait (`parallel.in_step`).
+    """
 
     manifest: Manifest
     data: DataSettings
@@ -74,17 +79,18 @@ class EvaluationFeed:
 
     @property
     def blank(self) -> torch.Tensor:
-        """One black clip [1, T, C, H, W] of the network's shape."""
+        """One black clip, uint8 [1, T, C, H, W], of the network's input shape."""
         shape = (1, self.model.num_frames, 3, self.model.size, self.model.size)
         return torch.zeros(shape, dtype=torch.uint8)
 
     def labels(self, class_names: tuple[str, ...]) -> torch.Tensor:
-        """Labels [M] counted as `class_names` counts them: a manifest that names its classes may number them
-        otherwise.
+        """Labels int64 [M] in the order of `class_names`, matched by name where the manifest has names too.
 
-        A folder of class folders that lacks one class numbers all later ones differently; by name they are
-        the same.
+        UserError where the manifest has no labels, or a class that is not in `class_names`.
         """
+        # By name, because numbers depend on the data at hand: in a folder of class folders that lacks one
+        # class, every later class has another number, and accuracy would drop without an error. Names that
+        # are numbers themselves say nothing; such labels are taken as they are.
         self.manifest.must_be_labelled("measuring accuracy")
         labels = torch.tensor(self.manifest.labels())
         own = tuple(self.manifest.class_names)
@@ -94,9 +100,8 @@ class EvaluationFeed:
         if unknown:
             raise UserError(
                 f"the videos to evaluate have class {unknown[0]!r}, which the model was not trained on (its "
-                "classes: "
-                f"{', '.join(class_names[:5])}{', ...' if len(class_names) > 5 else ''}); give videos of "
-                "these classes"
+                f"classes: {', '.join(class_names[:5])}{', ...' if len(class_names) > 5 else ''}); "
+                "try videos of these classes"
             )
         return torch.tensor([class_names.index(name) for name in own])[labels]
 
@@ -112,18 +117,21 @@ def training_feed(
 ) -> TrainingFeed:
     """The feed of a run's training manifest.
 
-    frames: how they are sampled, as in pre-training or as in fine-tuning (released). read_target: what a row
-    is labelled with.
+    frames: how they are sampled, as in pre-training or in fine-tuning (released). read_target: reads the
+    target of a row. UserError where nothing can be trained, before anything is written.
     """
     if not data.train:
         raise UserError(
-            "no training videos were given; name a manifest, a list or a folder with --data.train"
+            "expected training videos, got none; name a manifest, a list or a folder with --data.train"
         )
-    # What needs no data is refused first: a grid that does not divide, a device that is not here.
+    # Checked first because it needs no data, whose reading may take minutes: a grid that the size does not
+    # divide into, a device that is not there.
     token_grid(model)
     choose_device(run.device)
     manifest = read_listed(data.train, data)
     sampler: Sampler = SAMPLERS[data.sampling](model.num_frames)
+    # The released loaders differ: pre-training takes frames `stride` apart from a random start, fine-tuning
+    # spreads them over a random window.
     if frames == "pretrain" and data.sampling == "dense":
         sampler = RandomWindow(model.num_frames)
     clips = TrainingClips(manifest, data, model.size, sampler, read_target, run.seed)
@@ -132,16 +140,14 @@ def training_feed(
 
 
 def _must_be_readable(clips: TrainingClips, name: str) -> None:
-    """Refuse videos of which none of several tried can be read (a wrong root, most often) while nothing is
-    written yet.
-    """
+    """UserError where none of several videos can be read; most often the root folder is wrong."""
+    # The first training row already tries others in place of one that fails, so it stands for several.
     failures = [each for each in clips[0, 0] if isinstance(each, Failure)]
     if failures:
         named = "; ".join(f"row {each.row}, {each.path}: {each.reason}" for each in failures[:3])
         raise UserError(
             f"none of {len(failures)} videos tried of {name} could be read; the first failures: {named}; "
-            "mend the paths or "
-            f"--data.root (videomae2 data check names all broken files)"
+            "mend the paths or --data.root (videomae2 data check names all broken files)"
         )
 
 
@@ -152,14 +158,14 @@ def evaluation_feed(
     batch_size: int = 1,
     device: str = "auto",
 ) -> EvaluationFeed:
-    """The feed of the manifest that `data.val` names; by default one centre view of each video."""
+    """The feed of the manifest `data.val`; by default one centre view of each video."""
     if not data.val:
         raise UserError(
-            "no videos to evaluate were given; name a manifest, a list or a folder with --data.val"
+            "expected videos to evaluate, got none; name a manifest, a list or a folder with --data.val"
         )
     if min(views) < 1:
         raise UserError(
-            f"{views[0]} clips x {views[1]} crops came, but a video needs at least one view; try 1 and 1"
+            f"expected at least one view of each video, got {views[0]} clips x {views[1]} crops; try 1 and 1"
         )
     manifest = read_listed(data.val, data)
     return EvaluationFeed(manifest, data, model, views, batch_size, choose_device(device).type == "cuda")
@@ -168,7 +174,7 @@ def evaluation_feed(
 def held_out_feed(
     data: DataSettings, model: ModelSettings, batch_size: int, device: str
 ) -> EvaluationFeed | None:
-    """What training is watched on: one centre view of each row of `data.val`; None where it is empty."""
+    """The feed of evaluations during training: one centre view a row of `data.val`; None without it."""
     return evaluation_feed(data, model, (1, 1), batch_size, device) if data.val else None
 
 

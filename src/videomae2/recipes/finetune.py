@@ -1,4 +1,4 @@
-"""Supervised training of a classifier; also post-pre-training on a labelled mix (paper 3.3)."""
+"""Fine-tuning: supervised training of a classifier; also post-pre-training (paper 3.3)."""
 
 from collections.abc import Iterable
 
@@ -22,7 +22,7 @@ from videomae2.settings import FinetuneSettings
 
 
 class Finetuning:
-    """The task: mix clips and labels, classify, compare; and accuracy on held-out videos."""
+    """The task: mix clips and labels, classify, soft cross-entropy; accuracy on held-out videos."""
 
     network: Classifier
 
@@ -40,18 +40,18 @@ class Finetuning:
         self.held_out = held_out
         self._named: set[int] = set()
 
-    def step(self, network: nn.Module, batch: Batch[Classes], step: int) -> StepOutput:
-        """Compute one training step's loss, against labels softened by smoothing and mixing."""
+    def step(self, network: nn.Module, batch: Batch[Classes], _step: int) -> StepOutput:
+        """Compute the cross-entropy of a batch with soft targets, from label smoothing, mixup and cutmix."""
         frames, targets = self.mix(batch)
         return StepOutput(soft_cross_entropy(network(frames), targets))
 
     def mix(self, batch: Batch[Classes]) -> tuple[Tensor, Tensor]:
-        """Frames and soft targets [B, K]; frames stay uint8 where neither mixup nor cutmix is on."""
+        """Frames [B, T, C, H, W] and soft targets [B, K]; frames are uint8 unless mixup or cutmix is on."""
         settings, labels = self.settings, batch.target.index
         if settings.mixup <= 0 and settings.cutmix <= 0:
             return batch.frames, soft_targets(labels, self.num_classes, settings.label_smoothing)
-        # Like dropout's, this draw is seeded for each step and forward by the engine; it is on the CPU, so no
-        # device waits.
+        # Drawn from the generator that the engine seeds for each step and accumulated batch, as for dropout.
+        # On the CPU, since `int` of a tensor on a GPU would wait for the device.
         key = int(torch.randint(2**62, ()))
         return mixup_cutmix(
             batch.frames,
@@ -66,11 +66,11 @@ class Finetuning:
         )
 
     def evaluate(self, network: nn.Module) -> dict[str, float]:
-        """Accuracy over one centre view of each held-out video; one that cannot be read counts as wrong.
+        """Accuracy over one centre view of each held-out video; unreadable videos count as wrong.
 
-        Each such video is named once in a run.
+        Shares in [0, 1] and counts. Each unreadable video is printed once per run.
         """
-        assert self.held_out is not None, "an evaluation was asked for, but there are no held-out videos"
+        assert self.held_out is not None, "an evaluation needs held-out videos, and the run has none"
         scores = ViewScores(self.held_out.labels(self.class_names), self.num_classes)
         scores = gather_scores(score_views(network, self.held_out, scores))
         self._name(scores.failures.values())
@@ -90,7 +90,7 @@ class Finetuning:
 
 
 def prepare_finetuning(settings: FinetuneSettings, feed: TrainingFeed) -> Prepared:
-    """Build the task of these settings, with initial weights; UserError for what cannot work."""
+    """Build the fine-tuning task with initial weights; UserError for settings that cannot work."""
     num_classes, class_names = classes_of(feed, settings.num_classes)
     generator = chance.torch_generator(chance.key(settings.run.seed, "initial weights"))
     network = build_classifier(settings.model, num_classes, settings.head_init_scale, generator)
@@ -100,24 +100,26 @@ def prepare_finetuning(settings: FinetuneSettings, feed: TrainingFeed) -> Prepar
         notes = (str(report),)
     held_out = held_out_feed(settings.data, settings.model, settings.optim.batch_size, settings.run.device)
     if held_out is not None:
-        ViewScores(held_out.labels(class_names), num_classes)  # labels are checked now, not after an epoch
+        # Built only for its check of the labels: a wrong label must not end the run after its first epoch.
+        ViewScores(held_out.labels(class_names), num_classes)
     task = Finetuning(network, settings, class_names, held_out)
     extra = {"data": sampling_of(settings.data)}
     return Prepared(task, About("classifier", settings.model, num_classes, class_names, extra), notes)
 
 
 def classes_of(feed: TrainingFeed, num_classes: int) -> tuple[int, tuple[str, ...]]:
-    """How many classes a run trains, and their names; counted from the manifest where `num_classes` is 0."""
+    """Number of classes of a run, and their names; counted from the manifest where `num_classes` is 0."""
     manifest = feed.clips.manifest
     manifest.must_be_labelled("fine-tuning")
     found, labels = manifest.num_classes, manifest.labels()
     if num_classes and int(labels.max()) >= num_classes:
         row = int(labels.argmax())
         raise UserError(
-            f"label {labels[row]} came (row {row}, {manifest.row(row).path}), but num_classes is "
-            f"{num_classes}: "
-            f"labels run from 0 to {num_classes - 1}"
+            f"expected labels from 0 to {num_classes - 1}, since num_classes is {num_classes}, got "
+            f"{labels[row]} (row {row}, {manifest.row(row).path}); raise num_classes or mend the label"
         )
+    # More classes than the manifest has are allowed: a subset of a data set trains the whole head. Its names
+    # are then incomplete, and wrong names would be worse than none.
     total = num_classes or found
     names = tuple(manifest.class_names)
     return total, names if len(names) == total else ()

@@ -1,4 +1,4 @@
-"""Masked autoencoding of unlabelled video with dual masking (paper 3.2, 4.1)."""
+"""Pre-training: masked autoencoding of unlabelled video with dual masking (paper 3.2, 4.1)."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -25,10 +25,10 @@ from videomae2.targets import reconstruction_targets
 
 
 class Pretraining:
-    """The task: mask, encode what is visible, predict what is hidden, compare.
+    """The task: mask the tokens, encode the visible ones, predict hidden ones, mean squared error.
 
-    Masks follow from (seed, epoch, row, view), so they are the same for any number of workers or processes.
-    `held_out` are the batches that evaluations read; None where there are none.
+    Masks follow from (seed, epoch, row, view), so they are the same for any number of workers or world size.
+    `held_out` are the batches of an evaluation; None for a run that has none.
     """
 
     network: Autoencoder
@@ -46,46 +46,50 @@ class Pretraining:
         self.mask, self.target = mask, target
         self.seed = seed
         self.held_out = held_out
-        count_tokens(self.grid, mask)  # refuses a mask that this grid cannot have, before anything is trained
+        count_tokens(self.grid, mask)  # refuses, before training, a mask that does not fit the grid
 
-    def step(self, network: nn.Module, batch: Batch[Any], step: int) -> StepOutput:
-        """Compute one training step's loss; masks depend on the epoch, not on the step."""
+    def step(self, network: nn.Module, batch: Batch[Any], _step: int) -> StepOutput:
+        """Compute the loss of a batch, with masks drawn for its epoch."""
+        # By epoch and not by step: a step of another batch size would draw other masks for the same clip.
         return StepOutput(self.loss(network, batch, chance.key(self.seed, "mask", batch.epoch)))
 
     def loss(self, network: nn.Module, batch: Batch[Any], mask_key: int) -> Float[Tensor, ""]:
-        """Mean squared error of the scored cubes; masks are drawn from `mask_key` and each clip's row and
-        view.
-        """
+        """Mean squared error over the scored cubes; masks follow from `mask_key` and each row and view."""
         split = draw_split(self.grid, self.mask, chance.keys(mask_key, batch.row, batch.view))
         prediction = network(batch.frames, split)
         target = reconstruction_targets(batch.frames, self.grid, split.targets, self.target.normalize)
         return masked_mse(prediction, target)
 
     def evaluate(self, network: nn.Module) -> dict[str, float]:
-        """Mean loss over every held-out clip, with the same masks at every call."""
+        """Mean loss over every held-out clip: {"loss": mean}. UserError where no video could be read."""
+        # The same masks at every evaluation, so that losses differ by the weights alone.
         device = next(network.parameters()).device
         mask_key = chance.key(self.seed, "validation mask")
         total = torch.zeros(2, dtype=torch.float64)
+        # A batch in which no video could be read has no clips, and a mean over none would be NaN.
         batches = (batch for batch in self.held_out or () if len(batch))
         for batch, counts in parallel.in_step(batches, network, self._blank()):
             loss = self.loss(network, batch.to(device), mask_key)
             if counts:
                 total += torch.tensor([float(loss) * len(batch), len(batch)], dtype=torch.float64)
+        # Sum and count are averaged over the ranks and then divided: ranks hold unequal numbers of clips, and
+        # a mean of their means would weigh those clips unequally.
         summed, clips = parallel.mean(total.to(device)).tolist()
         if clips == 0:
             raise UserError(
-                "no validation video could be read; videomae2 data check names the broken ones and why"
+                "expected validation videos, got none that could be read; videomae2 data check names the "
+                "broken ones and why"
             )
         return {"loss": summed / clips}
 
     def _blank(self) -> Batch[Any]:
-        """A batch of one black clip, for processes that keep a sharded network company."""
+        """A batch of one black clip, for a rank without batches while others still call a sharded network."""
         zero = torch.zeros(1, dtype=torch.int64)
         return Batch(torch.zeros(self.grid.clip_shape(1), dtype=torch.uint8), zero, zero, Unlabelled(1))
 
 
-def prepare_pretraining(settings: PretrainSettings, feed: TrainingFeed) -> Prepared:
-    """Build the task of these settings, with initial weights; UserError for what cannot work."""
+def prepare_pretraining(settings: PretrainSettings, _feed: TrainingFeed) -> Prepared:
+    """Build the pre-training task with initial weights; UserError for settings that cannot work."""
     generator = chance.torch_generator(chance.key(settings.run.seed, "initial weights"))
     network = build_autoencoder(settings.model, generator, decoder_fp32=settings.run.decoder_fp32)
     held_out = held_out_feed(settings.data, settings.model, settings.optim.batch_size, settings.run.device)

@@ -1,4 +1,4 @@
-"""What the file of a training task provides: how its data are read, and how its task is prepared."""
+"""The interface of a training method: how its data are sampled, and how its task is built."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from videomae2.recipes.weights import About
 
 @dataclass(frozen=True)
 class Prepared:
-    """A task whose network has its initial weights, what those weights must carry, and what to say of them."""
+    """A task with initial weights, the description saved with its weights, and notes to print."""
 
     task: Task
     about: About
@@ -21,11 +21,11 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a task is made of its settings.
+    """How a task is built from its settings.
 
-    prepare: from settings and training data to a task with initial weights; UserError for what cannot work.
-    frames: how training frames are sampled, as in pre-training or as in fine-tuning (released). read_target:
-    what a row of the training manifest is labelled with, the `target` of the task's batches.
+    prepare: maps settings and the training feed to a task with initial weights; UserError for what cannot
+    work. frames: how training frames are sampled, as in pre-training or in fine-tuning (released).
+    read_target: reads the target of a row of the training manifest, the `target` of the task's batches.
     """
 
     prepare: Callable[[Any, TrainingFeed], Prepared]

@@ -1,7 +1,7 @@
-"""Every training task, one row each; the command line, the Python API, reports and weights read it.
+"""The table of training tasks, read by the command line, the Python API, reports and weights.
 
-To add a task: write its settings (`settings.py`), a file with its recipe beside `pretrain.py`, and a row here.
-No torch in this file: a task's recipe is imported when the task runs, so that `--help` is instant.
+To add a task, write its settings (`settings.py`), a file with its recipe beside `pretrain.py`, and a row.
+This file imports no torch, so that `--help` is instant: a recipe is imported when its task runs.
 """
 
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ from videomae2.settings import FinetuneSettings, PretrainSettings
 
 @dataclass(frozen=True)
 class TaskRow:
-    """What the package must know of a task.
+    """One task of the table.
 
-    title: what reports call it. summary: what it does, for `--help`. settings: a frozen dataclass with at
-    least the sections model, data, optim and run. recipe: "module:name" of its `Recipe`, or the recipe itself.
-    kind: what its weights are (a key of `NETWORKS` in `train.py`). best: the number of its evaluation by which
+    title: its name in reports. summary: its line in `--help`. settings: a frozen dataclass with at least the
+    sections model, data, optim and run. recipe: "module:name" of its `Recipe`, or the recipe itself. kind:
+    the kind of its weights, a key of `NETWORKS` in `train.py`. best: the metric of its evaluation by which
     the best checkpoint is chosen.
     """
 
@@ -53,8 +53,9 @@ TASKS: dict[str, TaskRow] = {
 
 
 def task_of(settings: Any) -> str:
-    """The name of the task whose settings these are."""
+    """The name of the task that takes these settings; UserError where no task does."""
     for name, row in TASKS.items():
+        # The exact class: one task's settings may be a subclass of another's.
         if type(settings) is row.settings:
             return name
     known = ", ".join(row.settings.__name__ for row in TASKS.values())
@@ -62,17 +63,17 @@ def task_of(settings: Any) -> str:
 
 
 def run_settings(folder: str | Path) -> Any:
-    """The settings that a run's config.toml replays; UserError where there is no run of a task of the table."""
+    """The settings in a run's config.toml; UserError where the folder holds no run of a task of the table."""
     page = Path(folder) / "config.toml"
     if not page.is_file():
         raise UserError(
-            f"{folder} holds no run (no config.toml); give the folder that a run was given as --out"
+            f"expected the folder of a run, got {folder}, which holds no run (no config.toml); "
+            "give the --out of a run"
         )
     text = page.read_text(encoding="utf-8")
+    first = text.partition("\n")[0]
     kinds = {row.settings.__name__: row.settings for row in TASKS.values()}
     for name, kind in kinds.items():
-        if text.partition("\n")[0].endswith(f"run of {name}"):
+        if first.endswith(f"run of {name}"):
             return config.from_toml(kind, text, str(page))
-    raise UserError(
-        f"{page} does not say which kind of run it is (its first line names one of {', '.join(kinds)})"
-    )
+    raise UserError(f"expected one of {', '.join(kinds)} in the first line of {page}, got {first!r}")

@@ -1,4 +1,4 @@
-"""The one way in which every training task runs: data, task, folder, engine, weights."""
+"""The sequence of every training run: feed, plan, task, folder, training loop, final weights."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -23,21 +23,22 @@ from videomae2.settings import ModelSettings
 from videomae2.weights import Checkpoint
 
 NETWORKS: dict[str, Callable[[ModelSettings, Checkpoint], nn.Module]] = {
-    "pretrain": lambda settings, checkpoint: build_autoencoder(settings),
+    "pretrain": lambda settings, _: build_autoencoder(settings),
     "classifier": lambda settings, checkpoint: build_classifier(settings, checkpoint.num_classes or 0),
+    # The trunk of a classifier has no final norm, since its `fc_norm` comes after the pooling.
     "encoder": lambda settings, checkpoint: build_encoder(
         settings, final_norm="encoder.norm.weight" in checkpoint.state
     ),
 }
-"""Which network each kind of weights fills."""
+"""Kind of weights -> the network that they are loaded into."""
 
 
 def run_task(settings: Any, wrap: Callable[[nn.Module], nn.Module] | None = None) -> Path:
-    """Train to the end of the plan, resuming where an earlier start left off; the run's folder comes back.
+    """Train to the end of the plan, resuming from the newest checkpoint; returns the run's folder.
 
-    The folder ends with `model.safetensors` (averaged weights where an average was kept), which says what its
-    user must know. UserError for anything in the settings, the data or the initial weights that cannot work,
-    before the folder is touched. `wrap` spreads the network over processes in another way than DDP.
+    At the end the folder has `model.safetensors` (the averaged weights where an average was kept), with the
+    metadata that its user needs. UserError, before the folder is touched, for settings, data or initial
+    weights that cannot work. `wrap` distributes the network in another way than DDP.
     """
     name = task_of(settings)
     row, recipe = TASKS[name], recipe_of(name)
@@ -46,6 +47,7 @@ def run_task(settings: Any, wrap: Callable[[nn.Module], nn.Module] | None = None
     feed = training_feed(*sections, recipe.frames, read_target=recipe.read_target)
     plan = feed.plan()
     prepared = recipe.prepare(settings, feed)
+    # Last of all, so that whatever was refused above has left no half-made run behind.
     folder = _shared_folder(settings)
     for note in prepared.notes:
         say(note)
@@ -68,19 +70,17 @@ def run_task(settings: Any, wrap: Callable[[nn.Module], nn.Module] | None = None
 
 
 def recipe_of(name: str) -> Recipe:
-    """The recipe of a task of the table, imported where the row only names it."""
-    recipe = TASKS[name].recipe
-    if isinstance(recipe, str):
-        module, _, attribute = recipe.partition(":")
-        recipe = getattr(import_module(module), attribute)
+    """The recipe of a task of the table, imported now where its row holds only the name."""
+    named: Recipe | str = TASKS[name].recipe
+    if not isinstance(named, str):
+        return named
+    module, _, attribute = named.partition(":")
+    recipe: Recipe = getattr(import_module(module), attribute)
     return recipe
 
 
 def _shared_folder(settings: Any) -> RunFolder:
-    """The run's folder in every process of a group: the main one makes and locks it.
-
-    What is wrong with it is raised in all of them.
-    """
+    """The run's folder on every rank; rank 0 creates and locks it, and its UserError is raised on all."""
     made: list[RunFolder] = []
     parallel.on_main(lambda: made.append(RunFolder.create_or_resume(settings.run.out, settings)))
     return made[0] if made else RunFolder(Path(settings.run.out), settings)

@@ -1,6 +1,4 @@
-"""A trained network from whatever a user names: a run's folder, a weights file of any layout, or a hub
-name.
-"""
+"""A trained network by name: a run's folder, a weights file of any layout, or a hub name."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +19,7 @@ M = TypeVar("M", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Trained(Generic[M]):
-    """A network in evaluation mode, on its device, with what is known about it."""
+    """A network in eval mode on its device, its settings, its checkpoint and the report of the loading."""
 
     module: M
     settings: ModelSettings
@@ -35,18 +33,19 @@ def read_trained(
     device: torch.device | str = "cpu",
     change: Callable[[ModelSettings], ModelSettings] = lambda settings: settings,
 ) -> Trained[nn.Module]:
-    """The network that the weights hold, in evaluation mode, with its settings changed where that is asked
-    for.
+    """The network that a weights name stands for, in eval mode; `change` may replace its settings.
 
-    Another number of frames or another size interpolates the positions. UserError where weights and settings
-    do not fit, and where a foreign file does not say which network it is and `change` gives no name.
+    Another number of frames or another size interpolates the position table. UserError where weights and
+    settings do not fit, and where a foreign file has no model name and `change` gives none.
     """
     checkpoint = read_weights(name, use_ema)
+    # Files of other projects may hold tensors alone; their shapes do not always tell one model from another.
     settings = change(checkpoint.settings or ModelSettings(name=""))
     if not settings.name:
         reason = "; ".join(checkpoint.notes)
         raise UserError(
-            f'{name} does not say which network it is: {reason}; in Python, load(..., name="vit_b16") names it'
+            f"{name} does not say which network it is: {reason}; "
+            'in Python, load(..., name="vit_b16") names it'
         )
     module = NETWORKS[checkpoint.kind](settings, checkpoint)
     report = load_into(module, checkpoint, expect="encoder" if checkpoint.kind == "encoder" else "same")
@@ -60,8 +59,7 @@ def read_classifier(
     trained = read_trained(name, use_ema, device)
     if not isinstance(trained.module, Classifier):
         raise UserError(
-            f"{name} holds a {trained.checkpoint.kind} network without a classification head, so it cannot "
-            "name "
-            f"classes; fine-tune it first: videomae2 finetune --init {name} --data.train LABELLED --out RUN"
+            f"expected a classifier, got {name}, a {trained.checkpoint.kind} network without a classification"
+            f" head; fine-tune it first: videomae2 finetune --init {name} --data.train LABELLED --out RUN"
         )
     return Trained(trained.module, trained.settings, trained.checkpoint, trained.report)

@@ -1,4 +1,4 @@
-"""Weights of runs: what a run leaves for their user, and how they are found by whatever name a user gives.
+"""Weights of runs: what is saved for their user, how they are found by name, how a network starts from them.
 
 A name is a run's folder (finished or not), one of its checkpoints, a weights file of any layout, or a hub
 name.
@@ -17,17 +17,17 @@ from videomae2.settings import DataSettings, ModelSettings
 from videomae2.weights import Checkpoint, LoadReport, load_into, read_checkpoint, save_safetensors, slice_head
 
 WEIGHTS = "model.safetensors"
-"""A finished run's weights: the averaged ones where it kept an average."""
+"""The final weights of a run: the averaged ones where it kept an average."""
 WITHOUT_AVERAGE = "model_without_ema.safetensors"
 """The trained weights beside the averaged ones."""
 
 SAMPLING = ("sampling", "stride", "target_fps", "frame_order")
-"""The data settings that a user of the weights must repeat to show the network what it was trained on."""
+"""The data settings that inference must share with training: how frames are taken from a video."""
 
 
 @dataclass(frozen=True)
 class About:
-    """What weights must carry for their user: kept with every checkpoint of a run, and in its final weights.
+    """The metadata of weights, saved in every checkpoint of a run and in its final weights.
 
     kind: pretrain (with a decoder), classifier (with a head) or encoder. `extra` is any JSON.
     """
@@ -39,11 +39,11 @@ class About:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON, for a checkpoint's state."""
+        """The metadata as plain JSON, for state.json."""
         return asdict(self)
 
     def writer(self, folder: Path) -> Callable[[dict[str, dict[str, Tensor]]], None]:
-        """What the engine is to do at the end with whole tensors by name: write them into a run's folder."""
+        """A function for `Job.finish`: it writes state dicts into a run's folder as safetensors."""
 
         def write(weights: dict[str, dict[str, Tensor]]) -> None:
             files = {WEIGHTS: weights.get("ema", weights["model"])}
@@ -63,18 +63,18 @@ class About:
 
 
 def sampling_of(data: DataSettings) -> dict[str, Any]:
-    """How clips were taken from videos in training, to be kept with the weights."""
+    """The data settings to be saved with the weights: those named in `SAMPLING`."""
     return {name: value for name, value in asdict(data).items() if name in SAMPLING}
 
 
-# ---- by name
+# ---- reading by name
 
 
 def read_weights(name: str, use_ema: bool = True, label_map: str | Sequence[int] | None = None) -> Checkpoint:
-    """Read weights; of a run the final ones or, before it is finished, those of its newest checkpoint.
+    """Read weights by name; of an unfinished run, those of its newest checkpoint.
 
-    `use_ema` takes a run's averaged weights where it has them. Also takes runs/x/checkpoints/step-N.
-    UserError with what to try.
+    `use_ema` chooses a run's averaged weights where it has them. `label_map` slices the head of a classifier.
+    UserError where there are no such weights.
     """
     path = Path(name)
     if (path / checkpoints.STATE).is_file():
@@ -89,15 +89,15 @@ def read_weights(name: str, use_ema: bool = True, label_map: str | Sequence[int]
 
 
 def _of_training(path: Path, use_ema: bool) -> Checkpoint:
-    """A training checkpoint as weights."""
+    """A checkpoint of a run as weights."""
     state = checkpoints.read_state(path)
     about = state.get("about")
     if not about:
         raise UserError(
             f"checkpoint {path} does not say which network it holds (an older version wrote it); finish its "
-            "run "
-            f"with the version that began it, and give the run's folder"
+            "run with the version that began it, and give the run's folder"
         )
+    # Before the first update the average holds the random initial values.
     averaged = use_ema and state["averaged"] > 0
     note = f"weights after step {state['step']}{', averaged' if averaged else ''}, from {path}"
     return Checkpoint(
@@ -121,9 +121,7 @@ def _sliced(checkpoint: Checkpoint, label_map: str | Sequence[int] | None) -> Ch
 
 
 def load_pretraining(autoencoder: nn.Module, init: str) -> LoadReport:
-    """Continue pre-training: the whole network from a pre-training checkpoint, the encoder alone from
-    others.
-    """
+    """Initialise an autoencoder: all of it from a pre-training checkpoint, the encoder alone from others."""
     checkpoint = read_weights(init)
     return load_into(autoencoder, checkpoint, expect="same" if checkpoint.kind == "pretrain" else "encoder")
 
@@ -133,8 +131,8 @@ def load_classifier(
 ) -> LoadReport:
     """Initialise a classifier: the encoder from any checkpoint, the head only from one with the same classes.
 
-    `label_map` slices a larger head first (710 -> 400/600/700). A head of another number of classes, or of
-    other names, is dropped and reported.
+    `label_map` first slices a larger head (710 -> 400/600/700 classes). A head with another number of classes
+    or other class names is dropped, which the report says.
     """
     checkpoint = read_weights(init, label_map=label_map or None)
     if checkpoint.kind == "classifier" and not _same_classes(checkpoint, num_classes, class_names):
@@ -147,6 +145,8 @@ def load_classifier(
 
 
 def _same_classes(checkpoint: Checkpoint, num_classes: int, class_names: Sequence[str]) -> bool:
+    # By name where both sides have names: as many classes in another order would start the head from rows
+    # that belong to other classes.
     named = bool(checkpoint.class_names and class_names)
     return checkpoint.num_classes == num_classes and (
         not named or tuple(class_names) == checkpoint.class_names
