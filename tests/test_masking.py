@@ -168,7 +168,7 @@ def test_every_start_of_the_running_cell_is_drawn_equally_often() -> None:
 
 
 def test_the_masks_of_encoder_and_decoder_are_independent() -> None:
-    """From one draw for both, the decoder would keep among the hidden tokens those nearest to being hidden."""
+    """From one draw for both, the decoder would keep those hidden tokens that were nearest to being seen."""
     grid = TokenGrid.square(8, 32, patch=8)
     mask = MaskSettings(encoder="random", encoder_ratio=0.5, decoder="random")
     split = draw_split(grid, mask, torch.arange(2000))

@@ -54,7 +54,8 @@ def in_two_processes(work: Callable[[], object], store: Path) -> None:
     def process(rank: int) -> None:
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
         torch.set_num_threads(1)
-        dist.init_process_group("gloo", store=dist.FileStore(str(store), 2), rank=rank, world_size=2)
+        shared = dist.FileStore(str(store), 2)  # type: ignore[attr-defined]
+        dist.init_process_group("gloo", store=shared, rank=rank, world_size=2)
         work()
         dist.destroy_process_group()
 
@@ -91,8 +92,8 @@ def test_two_processes_are_one_with_twice_the_batch(
     # A checkpoint has the same names and shapes, sharded or not, and is read by one process.
     ours, theirs = all_tensors(tmp_path / "run"), all_tensors(reference)
     assert {name: tensor.shape for name, tensor in ours.items()} == {n: t.shape for n, t in theirs.items()}
-    for mine, expected in zip(logged(tmp_path / "run"), logged(reference), strict=True):
-        assert mine == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    for mine, others in zip(logged(tmp_path / "run"), logged(reference), strict=True):
+        assert mine == pytest.approx(others, rel=1e-5, abs=1e-6)
 
 
 def logged(run: Path) -> list[dict[str, float]]:
