@@ -34,13 +34,13 @@ def pretraining(videos: Path, out: Path) -> Settings:
     return long(pretrain_settings(videos, out))
 
 
-def finetuning(videos: Path, out: Path) -> Settings:
+def finetuning(videos: Path, out: Path) -> Any:
     # What is drawn for a whole batch, mixing and drop path, is drawn for each process's own.
     settings = finetune_settings(videos, out, mixup=0.0, cutmix=0.0)
     return long(replace(settings, model=replace(settings.model, drop_path=0.0)))
 
 
-def long(settings: Settings) -> Settings:
+def long(settings: Any) -> Any:
     """Four steps of two forwards with everything on, evaluated and saved in the middle and at the end."""
     optim = replace(
         settings.optim, length=4, warmup=2, accumulate=2, clip_grad=0.5, ema_decay=0.5, batch_size=2
