@@ -7,8 +7,8 @@ its memory.
 Programs of one model and precision run in turn, A B C A B C, each in a process of its own. `transformers`
 runs as its users run it, and once more with glibc told to keep freed memory, as our loop tells it
 (engine/device.py): the second shows what the networks are worth without that. A step is forward, backward and
-fused AdamW. "Useful" counts the matmuls of the step as computed here (`cost.macs.training_macs`: recomputation is
-not counted) against the rate of a 2048 x 2048 x 2048 product measured in the same turns. Memory is what the
+fused AdamW. "Useful" counts the matmuls of the step as computed here (`cost.macs.training_macs`, without
+recomputation) against the rate of a 2048 x 2048 x 2048 matmul measured in the same turns. Memory is what the
 process holds at most above its imports, and what its tensors do; activations are the tensors' peak less
 parameters, optimizer and position tables.
 """
