@@ -1,11 +1,11 @@
 """A fine-tuning step on a CPU: ours eager, compiled, in bf16 and with MLPs checkpointed against
 `transformers`, and memory.
 
-    python benchmarks/finetune_step.py                          # ViT-S and ViT-B at 16 x 224 x 224, about twenty minutes
+    python benchmarks/finetune_step.py  # ViT-S and ViT-B at 16 x 224 x 224, about twenty minutes
     python benchmarks/finetune_step.py --models vit_s16 --no-compiled
 
 Times are of `--batch` clips, programs in turn, A B C A B C, each in a process of its own; `transformers` runs
-as its users run it, and once more with our allocator setting (engine/heap.py). Memory is of `--memory-batch`
+as its users run it, and again with our allocator setting (engine/device.py). Memory is of `--memory-batch`
 clips, where activations outweigh weights and optimizer, from one step of each: the process's peak above its
 imports, and its tensors' peak.
 """

@@ -7,6 +7,7 @@ them.
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -56,7 +57,8 @@ def _texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     phases = rng.normal(size=(3, *falling.shape)) + 1j * rng.normal(size=(3, *falling.shape))
     noise = np.fft.irfft2(phases * falling, s=(height, width))
     noise = noise / noise.std((1, 2), keepdims=True) * 45 + 120
-    return noise.clip(0, 255).astype(np.int16).transpose(1, 2, 0)
+    texture: np.ndarray = noise.clip(0, 255).astype(np.int16).transpose(1, 2, 0)
+    return texture
 
 
 def _disc(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -67,7 +69,7 @@ def _disc(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray,
     return _texture(rng, side, side), inside, rng.uniform(0, 1000, 2), rng.uniform(-12, 12, 2)
 
 
-def _picture(ground: np.ndarray, discs: list, number: int) -> np.ndarray:
+def _picture(ground: np.ndarray, discs: list[Any], number: int) -> np.ndarray:
     width, height = SIZE
     top = int(190 + 180 * np.sin(number / 40))
     left = int(360 + 350 * np.sin(number / 55))

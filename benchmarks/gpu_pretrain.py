@@ -1,7 +1,7 @@
 """Pre-training on one GPU in bf16: step time, clips a second, model-FLOPs utilisation, memory, and what the
 loader brings.
 
-    python benchmarks/gpu_pretrain.py                                   # ViT-B, L and g; says so and stops where there is no GPU
+    python benchmarks/gpu_pretrain.py  # ViT-B, L and g; says so and stops where there is no GPU
     python benchmarks/gpu_pretrain.py --models vit_g14                  # one of them; rows of others are kept
 
 Each row is a process of its own that trains with the engine's own step (autocast, clipping at 0.02, fused
@@ -142,7 +142,7 @@ def _prepare(setting: Setting) -> Call:
     return lambda: measure(setting, settings)
 
 
-def _stepper(setting: Setting, settings: ModelSettings, batch: int) -> tuple[Stepper, Iterator[Batch]]:
+def _stepper(setting: Setting, settings: ModelSettings, batch: int) -> tuple[Stepper, Iterator[Batch[Any]]]:
     device = torch.device(setting.device)
     network = build_autoencoder(settings).to(device)
     task = Pretraining(network, MASKS[setting.mask], TargetSettings())
@@ -154,7 +154,7 @@ def _stepper(setting: Setting, settings: ModelSettings, batch: int) -> tuple[Ste
     return Stepper(task, network, optimizer, optim, RunSettings(), device), repeat(clips)
 
 
-def _clips(grid: TokenGrid, batch: int, device: torch.device) -> Batch:
+def _clips(grid: TokenGrid, batch: int, device: torch.device) -> Batch[Any]:
     frames = torch.randint(
         0, 256, grid.clip_shape(batch), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )

@@ -5,7 +5,7 @@ minutes
 
 Programs run in turn, A B C A B C, each in a process of its own: ours from uint8 clips, `transformers` from
 normalised pixels, both without gradients. Ours keeps freed memory, as `videomae2 evaluate` and `predict` do
-(engine/heap.py); `transformers` runs as its users run it, under autocast where in bf16, and once more with
+(engine/device.py); `transformers` runs as its users run it, under autocast where in bf16, and once more with
 that setting.
 """
 

@@ -17,12 +17,11 @@ class LiveBytes(TorchDispatchMode):
     A kernel's own scratch memory and the gaps between tensors are not seen.
     """
 
-    measures_cpu_path = (
-        True  # `models/cpu` steps aside for every other mode: what runs inside would not be what is measured
-    )
+    measures_cpu_path = True
+    """`models/cpu` steps aside for every other mode: what runs inside would not be what is measured."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._known: set[int] = set()
 

@@ -46,11 +46,12 @@ class Program:
 
     def turn(self) -> Turn:
         """Call it once."""
-        return self._ask("turn")
+        answer: Turn = self._ask("turn")
+        return answer
 
     def peak_bytes(self) -> int:
         """Most memory that the process has held so far."""
-        return self._ask("peak")
+        return int(self._ask("peak"))
 
     def stop(self) -> None:
         """End the process."""

@@ -1,14 +1,14 @@
 """A pre-training step on a CPU: ours under each decoder mask against `transformers`, in fp32 and bf16, with
 its memory.
 
-    python benchmarks/pretrain_step.py                          # ViT-S and ViT-B at 16 x 224 x 224, about ten minutes
+    python benchmarks/pretrain_step.py  # ViT-S and ViT-B at 16 x 224 x 224, about ten minutes
     python benchmarks/pretrain_step.py --models vit_s16 --pairs 3
 
 Programs of one model and precision run in turn, A B C A B C, each in a process of its own. `transformers`
 runs as its users run it, and once more with glibc told to keep freed memory, as our loop tells it
-(engine/heap.py): the second shows what the networks are worth without that. A step is forward, backward and
-fused AdamW. "Useful" counts the matmuls of the step as computed here (`cost.macs.training_macs`: recomputation is
-not counted) against the rate of a 2048 x 2048 x 2048 product measured in the same turns. Memory is what the
+(engine/device.py): the second shows what the networks are worth without that. A step is forward, backward and
+fused AdamW. "Useful" counts the matmuls of the step as computed here (`cost.macs.training_macs`, without
+recomputation) against the rate of a 2048 x 2048 x 2048 matmul measured in the same turns. Memory is what the
 process holds at most above its imports, and what its tensors do; activations are the tensors' peak less
 parameters, optimizer and position tables.
 """

@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -23,8 +24,8 @@ from videomae2.settings import (
 )
 
 MODEL = ModelSettings(
-    name="vit_ti16", num_frames=8, size=32, patch=8, width=48, depth=2, num_heads=3, decoder_depth=1, decoder_width=24,
-    decoder_heads=3, native_frames=8, native_size=32,
+    name="vit_ti16", num_frames=8, size=32, patch=8, width=48, depth=2, num_heads=3,
+    decoder_depth=1, decoder_width=24, decoder_heads=3, native_frames=8, native_size=32,
 )  # fmt: skip
 DATA = DataSettings(stride=1, workers=0, rand_augment="", erasing=0.0, test_clips=2, test_crops=3)
 OPTIM = OptimSettings(batch_size=2, length=2, warmup=0, base_lr=1e-2)
@@ -56,7 +57,7 @@ def write_classes(folder: Path, each: int = 3) -> Path:
     return folder
 
 
-def pretrain_settings(videos: Path, out: Path, **changes) -> PretrainSettings:
+def pretrain_settings(videos: Path, out: Path, **changes: Any) -> PretrainSettings:
     """Two steps of pre-training, two views of each video."""
     data = replace(DATA, train=str(videos), val=str(videos), repeated_views=2, crop="multi_scale", flip=False)
     mask = MaskSettings(encoder_ratio=0.75)
@@ -76,7 +77,7 @@ def as_before_its_end(run: Path, copy: Path) -> Path:
     return copy
 
 
-def finetune_settings(videos: Path, out: Path, init: str = "", **changes) -> FinetuneSettings:
+def finetune_settings(videos: Path, out: Path, init: str = "", **changes: Any) -> FinetuneSettings:
     """Two steps of fine-tuning, averaged weights beside."""
     data = replace(DATA, train=str(videos), val=str(videos), repeated_views=2)
     optim = replace(OPTIM, ema_decay=0.5, layer_decay=0.75)

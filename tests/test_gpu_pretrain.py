@@ -1,6 +1,4 @@
-"""The GPU benchmark's own arithmetic and step, on a CPU with a tiny network: what it would report of a card
-is consistent.
-"""
+"""The GPU benchmark's own arithmetic and step, on a CPU with a tiny network, are consistent."""
 
 import pytest
 import torch

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from videomae2 import chance
 from videomae2.errors import UserError
@@ -168,7 +169,7 @@ def test_every_start_of_the_running_cell_is_drawn_equally_often() -> None:
 
 
 def test_the_masks_of_encoder_and_decoder_are_independent() -> None:
-    """From one draw for both, the decoder would keep among the hidden tokens those nearest to being hidden."""
+    """From one draw for both, the decoder would keep those hidden tokens that were nearest to being seen."""
     grid = TokenGrid.square(8, 32, patch=8)
     mask = MaskSettings(encoder="random", encoder_ratio=0.5, decoder="random")
     split = draw_split(grid, mask, torch.arange(2000))
@@ -264,6 +265,23 @@ def test_an_unknown_word_in_settings_is_refused(key: str, choices: str) -> None:
     settings = MaskSettings(**{key: "tubes"})  # type: ignore[arg-type]
     with pytest.raises(UserError, match=f"expected mask.{key} to be one of {choices}, got 'tubes'"):
         draw_split(TokenGrid(), settings, torch.arange(2))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_mask_of_ones_own_is_a_row_in_each_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every other column hidden: no line but the rows knows of it (the word in settings is for the user)."""
+
+    def columns(grid: TokenGrid, _: float, keys: Tensor) -> Tensor:
+        odd = torch.arange(grid.num_tokens) % grid.shape[2] % 2 == 1
+        return odd.expand(len(keys), -1)
+
+    monkeypatch.setitem(HIDDEN, "columns", columns)
+    monkeypatch.setitem(HIDDEN_COUNTS, "columns", lambda grid, _: grid.num_tokens // 2)
+    grid = TokenGrid.square(8, 32, patch=8)
+    mask = MaskSettings(encoder="columns", decoder="random")  # type: ignore[arg-type]
+    split = draw_split(grid, mask, torch.arange(3))
+    assert (split.visible % 4 % 2 == 0).all() and split.visible.shape == (3, 32)
+    assert (split.targets % 4 % 2 == 1).all() and split.targets.shape == (3, 16)
 
 
 def test_settings_name_the_masks_that_are_in_the_tables() -> None:

@@ -92,6 +92,17 @@ def test_epsilon_is_added_to_the_standard_deviation(normalize: str) -> None:
     torch.testing.assert_close(target.abs(), torch.full_like(target, expected), rtol=1e-6, atol=0)
 
 
+def test_a_target_of_ones_own_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    def halves(frames: Tensor, grid: TokenGrid, tokens: Tensor) -> Tensor:
+        return cubes(frames, grid, tokens) / 2
+
+    monkeypatch.setitem(TARGETS, "halves", halves)
+    grid, frames = GRIDS[0], clip(GRIDS[0]).float().div(255).requires_grad_()
+    target = reconstruction_targets(frames, grid, all_tokens(grid), "halves")
+    assert torch.equal(target, cubes(frames, grid) / 2)
+    assert not target.requires_grad
+
+
 def test_every_word_of_the_settings_has_its_target() -> None:
     assert typing.get_args(typing.get_type_hints(TargetSettings)["normalize"]) == tuple(TARGETS)
 

@@ -84,6 +84,7 @@ def paste(
         )
     if canvas is None:
         canvas = values.new_zeros(grid.clip_shape(batch))
+    # Cube by cube, in the layout of the values, and the layout of a clip at the end.
     whole = flatten_cubes(gather_cubes(canvas, grid)).to(values.dtype)
     whole = whole.scatter(1, tokens[..., None].expand(-1, -1, size), values)
     steps, rows, columns = grid.shape

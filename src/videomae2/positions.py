@@ -43,7 +43,7 @@ def by_axes(shape: tuple[int, int, int], native: tuple[int, int, int], width: in
     similar codes from the start, which networks too small, or trained too briefly, do not learn from the
     released table. `shape` covers the same extent as `native`, whose steps are the unit of the coordinates.
     """
-    third = width // 6 * 2
+    third = width // 6 * 2  # even
     tables = []
     for side, native_side, channels in zip(shape, native, (width - 2 * third, third, third), strict=True):
         places = (np.arange(side) + 0.5) * native_side / side - 0.5  # cell centres, in native steps
@@ -67,4 +67,6 @@ def interpolate(
     if native == shape:
         return table
     volume = table.T.reshape(1, -1, *native)
+    # Without aligned corners, so that a cell's centre lies where it does in the clip; contiguous, because the
+    # table is added to every batch of tokens.
     return F.interpolate(volume, shape, mode="trilinear", align_corners=False)[0].flatten(1).T.contiguous()

@@ -53,6 +53,7 @@ def strip(frames: UInt8[Tensor, "T C H W"], count: int = 8, gap: int = 4) -> UIn
     """`count` frames in a row, evenly spread from the first to the last; all where the clip has fewer."""
     if count < 1:
         raise UserError(f"expected a strip of at least 1 frame, got {count}")
+    # Both ends included: where a movement starts and where it ends says most about it.
     chosen = torch.linspace(0, len(frames) - 1, min(count, len(frames))).round().long()
     return _join(list(frames[chosen.to(frames.device)]), gap, axis=2)
 
@@ -73,5 +74,5 @@ def _join(parts: Sequence[Tensor], gap: int, axis: int) -> Tensor:
     spacer_shape = list(parts[0].shape)
     spacer_shape[axis] = gap
     spacer = torch.full(spacer_shape, GAP, dtype=torch.uint8, device=parts[0].device)
-    joined = [piece for part in parts for piece in (spacer, part)][1:]
+    joined = [piece for part in parts for piece in (spacer, part)][1:]  # no gap before the first
     return torch.cat(joined, dim=axis)

@@ -41,7 +41,7 @@ def test_inside_the_network_has_the_average_and_afterwards_its_own_weights() -> 
     average.update()
     averaged = net.weight.detach().clone()
     nn.init.constant_(net.weight, 7.0)
-    with pytest.raises(KeyError), average.swapped_in(net):
+    with pytest.raises(KeyError), average.swapped_in(net):  # noqa: PT012 - the body is what is tested
         assert torch.equal(net.weight, averaged)
         raise KeyError  # what goes wrong in an evaluation leaves the weights in order
     assert torch.equal(net.weight, torch.full((2, 3), 7.0))

@@ -1,6 +1,8 @@
 import json
 import os
 import pickle
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from videomae2.errors import UserError
 
 
 @pytest.fixture
-def tensors():
+def tensors() -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     return {
         "model.head.weight": torch.randn(3, 4, generator=generator),
@@ -20,13 +22,13 @@ def tensors():
     }
 
 
-def save(folder, tensors, *steps):
+def save(folder: Path, tensors: dict[str, torch.Tensor], *steps: int) -> Path:
     for step in steps:
         checkpoint.save_checkpoint(folder, tensors, {"note": f"at {step}"}, step)
     return folder / f"step-{steps[-1]}"
 
 
-def test_what_is_saved_comes_back_bit_for_bit(tmp_path, tensors):
+def test_what_is_saved_comes_back_bit_for_bit(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> None:
     path = save(tmp_path, tensors, 4)
     blank = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
     checkpoint.load_tensors(path, blank)
@@ -34,7 +36,7 @@ def test_what_is_saved_comes_back_bit_for_bit(tmp_path, tensors):
     assert checkpoint.read_state(path)["note"] == "at 4" and checkpoint.read_state(path)["step"] == 4
 
 
-def test_weights_come_without_knowing_their_shapes(tmp_path, tensors):
+def test_weights_come_without_knowing_their_shapes(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> None:
     save(tmp_path / "checkpoints", tensors, 2, 4)
     model = checkpoint.load_model_state(tmp_path)
     assert set(model) == {"head.weight", "norm"} and model["norm"].dtype == torch.bfloat16
@@ -48,7 +50,7 @@ def test_weights_come_without_knowing_their_shapes(tmp_path, tensors):
         checkpoint.load_model_state(tmp_path / "nothing")
 
 
-def test_it_is_read_by_torchs_own_tools(tmp_path, tensors):
+def test_it_is_read_by_torchs_own_tools(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> None:
     from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
     path = save(tmp_path, tensors, 1)
@@ -56,17 +58,19 @@ def test_it_is_read_by_torchs_own_tools(tmp_path, tensors):
     assert torch.equal(torch.load(tmp_path / "flat.pt")["model.head.weight"], tensors["model.head.weight"])
 
 
-def test_leftovers_of_a_kill_are_ignored_and_swept(tmp_path, tensors):
+def test_leftovers_of_a_kill_are_ignored_and_swept(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> None:
     save(tmp_path, tensors, 4)
     (tmp_path / ".writing-9").mkdir()
     (tmp_path / ".writing-9" / "__0_0.distcp").write_bytes(b"half")
-    assert checkpoint.latest(tmp_path).name == "step-4"
+    assert checkpoint.latest(tmp_path) == tmp_path / "step-4"
     save(tmp_path, tensors, 5)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-4", "step-5"]
 
 
 @pytest.mark.parametrize("harm", ["truncate", "remove", "no state", "broken state"])
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, tensors, harm):
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    tmp_path: Path, tensors: dict[str, torch.Tensor], harm: str
+) -> None:
     path = save(tmp_path, tensors, 4, 8)
     data, state = path / "__0_0.distcp", path / "state.json"
     if harm == "truncate":
@@ -78,10 +82,12 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, tensors, ha
     else:
         state.write_text('{"step": 8, "fil')
     with pytest.warns(UserWarning, match=r"step-8 is damaged.*going back to step-4"):
-        assert checkpoint.latest(tmp_path).name == "step-4"
+        assert checkpoint.latest(tmp_path) == tmp_path / "step-4"
 
 
-def test_no_usable_checkpoint_is_an_error_not_a_fresh_start(tmp_path, tensors):
+def test_no_usable_checkpoint_is_an_error_not_a_fresh_start(
+    tmp_path: Path, tensors: dict[str, torch.Tensor]
+) -> None:
     (save(tmp_path, tensors, 4) / "__0_0.distcp").unlink()
     with pytest.raises(
         UserError,
@@ -91,7 +97,7 @@ def test_no_usable_checkpoint_is_an_error_not_a_fresh_start(tmp_path, tensors):
     assert checkpoint.latest(tmp_path / "empty") is None
 
 
-def test_flipped_bytes_are_one_clear_line(tmp_path, tensors):
+def test_flipped_bytes_are_one_clear_line(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> None:
     path = save(tmp_path, tensors, 4)
     data = path / "__0_0.distcp"
     data.write_bytes(b"\0" * data.stat().st_size)
@@ -100,7 +106,7 @@ def test_flipped_bytes_are_one_clear_line(tmp_path, tensors):
     assert "\n" not in str(caught.value)
 
 
-def test_another_architecture_is_named(tmp_path, tensors):
+def test_another_architecture_is_named(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> None:
     path = save(tmp_path, tensors, 4)
     with pytest.raises(
         UserError, match=r"another architecture: .*expected model.head.weight of shape \[2, 4\], got \[3, 4\]"
@@ -110,7 +116,7 @@ def test_another_architecture_is_named(tmp_path, tensors):
         checkpoint.load_tensors(path, {"model.tail": torch.zeros(2, 4)})
 
 
-def test_the_last_and_the_best_are_kept(tmp_path, tensors):
+def test_the_last_and_the_best_are_kept(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> None:
     save(tmp_path, tensors, 2, 4, 6, 8, 10)
     checkpoint.keep(tmp_path, last=2, best_step=4)
     assert [path.name for path in checkpoint.checkpoints(tmp_path)] == ["step-4", "step-8", "step-10"]
@@ -118,7 +124,7 @@ def test_the_last_and_the_best_are_kept(tmp_path, tensors):
     assert [path.name for path in checkpoint.checkpoints(tmp_path)] == ["step-10"]
 
 
-def test_saving_a_step_again_replaces_it(tmp_path, tensors):
+def test_saving_a_step_again_replaces_it(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> None:
     save(tmp_path, tensors, 4)
     path = save(tmp_path, {**tensors, "model.norm": torch.ones(5)}, 4)
     assert torch.equal(checkpoint.load_model_state(path)["norm"], torch.ones(5))
@@ -126,11 +132,13 @@ def test_saving_a_step_again_replaces_it(tmp_path, tensors):
 
 
 class Bomb:
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return (os.system, ("touch bombed",))
 
 
-def test_an_index_that_tries_to_run_code_does_not(tmp_path, tensors, monkeypatch):
+def test_an_index_that_tries_to_run_code_does_not(
+    tmp_path: Path, tensors: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     path = save(tmp_path, tensors, 4)
     (path / ".metadata").write_bytes(pickle.dumps(Bomb()))

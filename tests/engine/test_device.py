@@ -5,7 +5,7 @@ from videomae2.engine.device import autocast, choose_device, precision_note, see
 from videomae2.errors import UserError
 
 
-def test_the_same_key_gives_the_same_chance_and_disturbs_no_one():
+def test_the_same_key_gives_the_same_chance_and_disturbs_no_one() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -20,15 +20,15 @@ def test_the_same_key_gives_the_same_chance_and_disturbs_no_one():
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_chance_is_given_back_after_an_error_too():
+def test_chance_is_given_back_after_an_error_too() -> None:
     before = torch.get_rng_state()
-    with pytest.raises(RuntimeError, match="in the forward"), seeded(7, torch.device("cpu")):
+    with pytest.raises(RuntimeError, match="in the forward"), seeded(7, torch.device("cpu")):  # noqa: PT012
         torch.rand(3)
         raise RuntimeError("in the forward")
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_half_precision_is_bf16():
+def test_half_precision_is_bf16() -> None:
     matrix = torch.ones(2, 2)
     with autocast(torch.device("cpu"), "bf16"):
         assert (matrix @ matrix).dtype == torch.bfloat16
@@ -36,7 +36,7 @@ def test_half_precision_is_bf16():
         assert (matrix @ matrix).dtype == torch.float32
 
 
-def test_devices():
+def test_devices() -> None:
     with pytest.raises(UserError, match="expected device auto, cpu or cuda, got 'gpu'; try auto"):
         choose_device("gpu")
     assert choose_device("cpu") == torch.device("cpu")

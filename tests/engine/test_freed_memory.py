@@ -36,11 +36,11 @@ def measured(**variables: str) -> tuple[str, int]:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
-def test_freed_memory_is_used_again():
+def test_freed_memory_is_used_again() -> None:
     kept, faults = measured()
     assert kept == "True"
     assert measured(MALLOC_TOP_PAD_="131072")[1] > 4 * faults  # left alone, every tensor is paged in anew
 
 
-def test_the_users_own_settings_stay():
+def test_the_users_own_settings_stay() -> None:
     assert measured(MALLOC_ARENA_MAX="2")[0] == "False"

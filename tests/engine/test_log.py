@@ -1,6 +1,8 @@
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,15 +15,15 @@ from .toys import RUN, toy_run
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> RunFolder:
     return RunFolder.create_or_resume(tmp_path, PretrainSettings())
 
 
-def log_of(folder, start=0):
+def log_of(folder: RunFolder, start: int = 0) -> RunLog:
     return RunLog(folder, start, 100, name="toy", tensorboard=False)
 
 
-def record(step, **others):
+def record(step: int, **others: Any) -> dict[str, Any]:
     return {
         "step": step,
         "epoch": 0.5,
@@ -33,7 +35,7 @@ def record(step, **others):
     }
 
 
-def test_one_object_a_line(folder):
+def test_one_object_a_line(folder: RunFolder) -> None:
     with log_of(folder) as log:
         log.train(record(10))
         log.train(record(20, loss=None))
@@ -46,14 +48,14 @@ def test_one_object_a_line(folder):
     ]
 
 
-def test_lines_after_the_resumed_step_and_torn_ones_are_dropped(folder):
+def test_lines_after_the_resumed_step_and_torn_ones_are_dropped(folder: RunFolder) -> None:
     folder.metrics.write_text('{"step": 10}\n{"step": 20}\n{"step": 30}\n{"step": 3')
     with log_of(folder, start=20):
         pass
     assert folder.metrics.read_text() == '{"step": 10}\n{"step": 20}\n'
 
 
-def test_a_failure_is_written_once_even_across_runs(folder):
+def test_a_failure_is_written_once_even_across_runs(folder: RunFolder) -> None:
     broken, other = Failure(3, "a.mp4", "no frames"), Failure(4, "b.mp4", "not a video")
     with log_of(folder) as log:
         log.failures([broken, broken])
@@ -63,7 +65,9 @@ def test_a_failure_is_written_once_even_across_runs(folder):
     assert [line["row"] for line in read_lines(folder.failures)] == [3, 4]
 
 
-def test_without_a_terminal_a_line_says_how_far_it_is(folder, capsys):
+def test_without_a_terminal_a_line_says_how_far_it_is(
+    folder: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
     with log_of(folder) as log:
         log.train(record(10))
         log.train(record(11))
@@ -71,9 +75,11 @@ def test_without_a_terminal_a_line_says_how_far_it_is(folder, capsys):
     assert said.out == "" and said.err == "toy step 10/100 loss 1 lr 0.1 3.0 clips/s 0:01:15 left\n"
 
 
-def test_on_a_terminal_there_is_a_bar_and_no_plain_line(folder, monkeypatch):
+def test_on_a_terminal_there_is_a_bar_and_no_plain_line(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     terminal = io.StringIO()
-    terminal.isatty = lambda: True
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
     monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "160")
@@ -88,7 +94,9 @@ def test_on_a_terminal_there_is_a_bar_and_no_plain_line(folder, monkeypatch):
     )
 
 
-def test_a_process_that_is_not_the_main_one_writes_nothing(folder, capsys):
+def test_a_process_that_is_not_the_main_one_writes_nothing(
+    folder: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
     with RunLog(folder, 0, 100, name="toy", tensorboard=True, quiet=True) as log:
         log.train(record(10))
         log.evaluation(10, 0.5, {"top1": 0.25})
@@ -97,7 +105,7 @@ def test_a_process_that_is_not_the_main_one_writes_nothing(folder, capsys):
     assert not folder.metrics.exists() and not folder.failures.exists() and capsys.readouterr().err == ""
 
 
-def test_a_run_prints_its_plan_and_keeps_it(tmp_path, capsys):
+def test_a_run_prints_its_plan_and_keeps_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     toy_run(tmp_path, run=replace(RUN, evaluate_every=0))
     said = capsys.readouterr().err
     assert "optimizer steps: 14" in said and "batch of the learning-rate rule: 8" in said
@@ -106,7 +114,9 @@ def test_a_run_prints_its_plan_and_keeps_it(tmp_path, capsys):
     assert "finished after step 14; nothing is left to do" in capsys.readouterr().err
 
 
-def test_the_first_videos_that_cannot_be_read_are_said(folder, capsys):
+def test_the_first_videos_that_cannot_be_read_are_said(
+    folder: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
     with log_of(folder) as log:
         log.failures([Failure(row, f"{row}.mp4", "no frames") for row in range(8)])
         log.failures([Failure(0, "0.mp4", "no frames"), Failure(9, "9.mp4", "no frames")])

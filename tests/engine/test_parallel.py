@@ -6,7 +6,7 @@ from torch import nn
 from videomae2.engine import parallel
 
 
-def test_alone_every_question_has_an_answer():
+def test_alone_every_question_has_an_answer() -> None:
     assert (parallel.rank(), parallel.world_size(), parallel.is_main()) == (0, 1, True)
     flag = torch.tensor(1.0)
     assert parallel.any_true(flag) == 1 and parallel.mean(torch.tensor([2.0])) == 2
@@ -14,7 +14,7 @@ def test_alone_every_question_has_an_answer():
     parallel.barrier()
 
 
-def test_names_lose_what_wrappers_put_into_them():
+def test_names_lose_what_wrappers_put_into_them() -> None:
     assert (
         parallel.bare_name("module._orig_mod.encoder._checkpoint_wrapped_module.norm.weight")
         == "encoder.norm.weight"

@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +20,7 @@ from videomae2.settings import (
 SETTINGS = PretrainSettings()
 
 
-def test_a_new_run_writes_the_page_that_replays_it(tmp_path):
+def test_a_new_run_writes_the_page_that_replays_it(tmp_path: Path) -> None:
     from videomae2.config import from_toml
 
     settings = replace(SETTINGS, optim=OptimSettings(base_lr=3e-4, length=100))
@@ -30,12 +31,12 @@ def test_a_new_run_writes_the_page_that_replays_it(tmp_path):
     assert folder.finished is None
 
 
-def test_no_folder_given():
+def test_no_folder_given() -> None:
     with pytest.raises(UserError, match="name one with --out"):
         RunFolder.create_or_resume("", SETTINGS)
 
 
-def test_the_same_settings_resume_and_harmless_ones_may_differ(tmp_path):
+def test_the_same_settings_resume_and_harmless_ones_may_differ(tmp_path: Path) -> None:
     RunFolder.create_or_resume(tmp_path, SETTINGS)
     harmless = replace(
         SETTINGS, data=replace(SETTINGS.data, workers=7), run=replace(SETTINGS.run, out="x", log_every=1)
@@ -57,7 +58,7 @@ def test_the_same_settings_resume_and_harmless_ones_may_differ(tmp_path):
         (FinetuneSettings(), "a run of pretrain, not of finetune"),
     ],
 )
-def test_another_run_is_refused_and_untouched(tmp_path, other, named):
+def test_another_run_is_refused_and_untouched(tmp_path: Path, other: PretrainSettings, named: str) -> None:
     RunFolder.create_or_resume(tmp_path, SETTINGS)
     before = (tmp_path / "config.toml").read_text()
     with pytest.raises(UserError, match=named) as caught:
@@ -66,7 +67,7 @@ def test_another_run_is_refused_and_untouched(tmp_path, other, named):
     assert (tmp_path / "config.toml").read_text() == before
 
 
-def test_a_folder_of_something_else_is_refused(tmp_path):
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "holiday.mp4").touch()
     with pytest.raises(UserError, match="not empty and holds no run"):
         RunFolder.create_or_resume(tmp_path, SETTINGS)
@@ -75,19 +76,19 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         RunFolder.create_or_resume(tmp_path / "holiday.mp4", SETTINGS)
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written: Not a directory"):
         RunFolder.create_or_resume(tmp_path / "file" / "run", SETTINGS)
 
 
-def test_a_second_process_is_kept_out(tmp_path):
+def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
     folder = RunFolder.create_or_resume(tmp_path, SETTINGS)
     assert folder.finished is None
     fork = multiprocessing.get_context("fork")
     answers = fork.Queue()
 
-    def intrude():
+    def intrude() -> None:
         try:
             RunFolder.create_or_resume(tmp_path, SETTINGS)
             answers.put("let in")
@@ -100,11 +101,11 @@ def test_a_second_process_is_kept_out(tmp_path):
     process.join()
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "page"
     write_atomically(path, "old")
 
-    def fail(_):
+    def fail(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", fail)
@@ -113,7 +114,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["page"]
 
 
-def test_finishing_is_remembered(tmp_path):
+def test_finishing_is_remembered(tmp_path: Path) -> None:
     folder = RunFolder.create_or_resume(tmp_path, SETTINGS)
     folder.mark_finished({"step": 3})
     again = RunFolder.create_or_resume(tmp_path, SETTINGS)

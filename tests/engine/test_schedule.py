@@ -1,16 +1,20 @@
+from typing import Any
+
 import pytest
 
-from videomae2.engine.schedule import learning_rate, make_plan, resolve
+from videomae2.engine.schedule import Plan, learning_rate, make_plan, resolve
 from videomae2.errors import UserError
 from videomae2.settings import OptimSettings, PretrainSettings, RunSettings
 
 
-def plan(rows=640, views=1, world_size=1, run=None, **optim):
+def plan(
+    rows: int = 640, views: int = 1, world_size: int = 1, run: RunSettings | None = None, **optim: Any
+) -> Plan:
     optim = {"length": "10ep", "warmup": "1ep", **optim}
     return make_plan(OptimSettings(**optim), run or RunSettings(), rows, views, world_size)
 
 
-def test_durations_are_epochs_shares_or_steps():
+def test_durations_are_epochs_shares_or_steps() -> None:
     assert resolve("30ep", 20, 1000) == 600
     assert resolve("0.5ep", 20, 1000) == 10
     assert resolve("5%", 20, 1000) == 50
@@ -21,24 +25,24 @@ def test_durations_are_epochs_shares_or_steps():
 
 
 @pytest.mark.parametrize("wrong", ["30 epochs", "ep", "", "-3", "1.5", "5%%"])
-def test_anything_else_is_refused_by_name(wrong):
+def test_anything_else_is_refused_by_name(wrong: Any) -> None:
     with pytest.raises(UserError, match=r"expected optim.length .*'30ep'.*'5%'.*12000.* got"):
         plan(length=wrong)
 
 
-def test_a_length_cannot_be_a_share_of_itself():
+def test_a_length_cannot_be_a_share_of_itself() -> None:
     with pytest.raises(UserError, match=r"expected optim.length .* got '50%', a share of itself"):
         plan(length="50%")
 
 
-def test_the_warmup_must_fit():
+def test_the_warmup_must_fit() -> None:
     with pytest.raises(
         UserError, match=r"at most the 100 steps of optim.length 100, got '30ep', 600 steps; try"
     ):
         plan(length=100, warmup="30ep")
 
 
-def test_no_steps_no_rows_no_batch():
+def test_no_steps_no_rows_no_batch() -> None:
     with pytest.raises(UserError, match=r"of at least one optimizer step, got"):
         plan(length=0)
     with pytest.raises(UserError, match=r"no rows"):
@@ -47,7 +51,7 @@ def test_no_steps_no_rows_no_batch():
         plan(accumulate=0)
 
 
-def test_the_papers_peak_learning_rate_counts_repeated_views():
+def test_the_papers_peak_learning_rate_counts_repeated_views() -> None:
     paper = PretrainSettings()
     optim = OptimSettings(batch_size=32, lr_counts_views=True, base_lr=paper.optim.base_lr)
     resolved = make_plan(optim, RunSettings(), 64 * 32 * 10, views=4, world_size=64)
@@ -58,14 +62,14 @@ def test_the_papers_peak_learning_rate_counts_repeated_views():
     assert resolved.final_lr == pytest.approx(8e-5)
 
 
-def test_accumulation_shortens_a_run_and_keeps_its_epochs():
+def test_accumulation_shortens_a_run_and_keeps_its_epochs() -> None:
     whole, halved = plan(accumulate=1), plan(accumulate=3)
     assert whole.steps == 200 and halved.steps == 66
     assert whole.epoch(200) == 10 and halved.epoch(66) == pytest.approx(9.9)
     assert halved.peak_lr == pytest.approx(3 * whole.peak_lr)
 
 
-def test_no_step_is_outside_the_schedule():
+def test_no_step_is_outside_the_schedule() -> None:
     resolved = plan()
     assert learning_rate(resolved, 0) == 0 and learning_rate(resolved, resolved.steps - 1) > resolved.final_lr
     for step in (-1, resolved.steps):
@@ -73,7 +77,7 @@ def test_no_step_is_outside_the_schedule():
             learning_rate(resolved, step)
 
 
-def test_what_is_due_when():
+def test_what_is_due_when() -> None:
     resolved = plan(run=RunSettings(checkpoint_every="1ep", evaluate_every="50%"))
     assert [s for s in range(201) if resolved.is_due(resolved.evaluate_every, s)] == [100, 200]
     assert [s for s in range(201) if resolved.is_due(resolved.checkpoint_every, s)] == list(
@@ -82,7 +86,7 @@ def test_what_is_due_when():
     assert not resolved.is_due(0, 100) and resolved.is_due(0, 200)
 
 
-def test_the_description_says_what_was_derived():
+def test_the_description_says_what_was_derived() -> None:
     text = plan(batch_size=32, views=4).describe()
     assert "optimizer steps: 200 (10 epochs of 20 batches)" in text
     assert "32 videos, 128 clips" in text

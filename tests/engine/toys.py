@@ -36,7 +36,8 @@ class Brightness(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """Brightness [B] of flattened clips [B, 48]."""
-        return self.encoder(values)[:, 0] + self.mask_token.mean()
+        predicted: Tensor = self.encoder(values)[:, 0] + self.mask_token.mean()
+        return predicted
 
 
 class Toy:
@@ -48,7 +49,7 @@ class Toy:
         self.network = Brightness(width, dropout)
         self.score = score or brightness_score
 
-    def step(self, network: nn.Module, batch: Batch[Any], step: int) -> StepOutput:
+    def step(self, network: nn.Module, batch: Batch[Any], step: int) -> StepOutput:  # noqa: ARG002 - a task
         """The squared error of the brightness."""
         values = batch.frames.flatten(1).float() / 255
         error = network(values) - values.mean(1)
@@ -69,7 +70,7 @@ def brightness_score(network: nn.Module) -> float:
 def toy_batches(batch_size: int, failing: bool = False) -> Callable[[int], Iterator[Batch[Any]]]:
     """Batches that are a function of their number alone."""
 
-    def batches(start: int) -> Iterator[Batch]:
+    def batches(start: int) -> Iterator[Batch[Any]]:
         number = start
         while True:
             generator = chance.torch_generator(chance.key(1, "toy", number))

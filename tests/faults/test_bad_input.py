@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -70,9 +71,7 @@ def out(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def fails(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Fails:
-    """Run a command line that must fail as a user's mistake, changing no file under tmp_path; its one line
-    comes back.
-    """
+    """Run a command that must fail as a user's mistake and change no file; its one line comes back."""
 
     def command(*tokens: str | Path) -> str:
         before = snapshot(tmp_path)
@@ -110,7 +109,7 @@ def weights(path: Path, *changes: str, kind: str = "classifier") -> Path:
     from videomae2.models.build import build_autoencoder
     from videomae2.weights.write import save_safetensors
 
-    cls = FinetuneSettings if kind == "classifier" else PretrainSettings
+    cls: type[Any] = FinetuneSettings if kind == "classifier" else PretrainSettings
     settings = load_settings(cls, None, [*(TINY if kind == "classifier" else TINY_PRETRAIN), *changes]).model
     generator = torch.Generator().manual_seed(0)
     module = (
@@ -184,7 +183,7 @@ def test_cuda_is_refused_where_there_is_none(videos: Path, out: Path, fails: Fai
     ],
 )
 def test_a_manifest_that_cannot_be_used_is_named(
-    videos: Path, out: Path, fails: Fails, *, command: Callable, manifest: str, message: str
+    videos: Path, out: Path, fails: Fails, *, command: Callable[..., list[Any]], manifest: str, message: str
 ) -> None:
     path = videos / manifest if manifest else ""
     assert message in fails(*command(videos, out, "--data.train", path))
@@ -213,7 +212,7 @@ def test_fine_tuning_needs_labels(videos: Path, out: Path, fails: Fails) -> None
     ("manifest", "first"), [("broken.csv", "broken0.mp4"), ("absent.csv", "absent0.mp4")]
 )
 def test_where_every_video_is_broken_the_run_stops_at_once_and_names_the_first(
-    videos: Path, out: Path, fails: Fails, *, command: Callable, manifest: str, first: str
+    videos: Path, out: Path, fails: Fails, *, command: Callable[..., list[Any]], manifest: str, first: str
 ) -> None:
     error = fails(*command(videos, out, "--data.train", videos / manifest, "--optim.length", "1000"))
     assert (
@@ -257,7 +256,7 @@ class Malice:
     def __init__(self, target: Path) -> None:
         self.command = f"touch {target}"
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return os.system, (self.command,)
 
 
@@ -271,7 +270,7 @@ def test_a_pickle_that_would_execute_code_is_refused_and_never_executed(
         torch.save(content, bad)
     else:
         bad.write_bytes(pickle.dumps({"args": content["args"]}))
-    commands = [
+    commands: list[list[Any]] = [
         ["weights", "show", bad],
         ["weights", "convert", bad, tmp_path / "good.safetensors", "--layout", "ours"],
         finetune(videos, out, "--init", bad),
@@ -287,7 +286,9 @@ def test_a_pickle_that_would_execute_code_is_refused_and_never_executed(
 
 
 @pytest.mark.parametrize("command", [pretrain, finetune])
-def test_missing_weights_are_named(videos: Path, out: Path, fails: Fails, command: Callable) -> None:
+def test_missing_weights_are_named(
+    videos: Path, out: Path, fails: Fails, command: Callable[..., list[Any]]
+) -> None:
     assert "nowhere.pth" in fails(*command(videos, out, "--init", "nowhere.pth"))
     assert not out.exists()
 

@@ -3,8 +3,10 @@
 import contextlib
 import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 import torch
@@ -15,31 +17,31 @@ from videomae2.errors import UserError
 
 from ..engine.toys import RUN, Toy, same_tensors, toy_run
 
-SETTINGS = {"run": replace(RUN, checkpoint_every=2, evaluate_every=0)}
+SETTINGS: dict[str, Any] = {"run": replace(RUN, checkpoint_every=2, evaluate_every=0)}
 
 
 @pytest.fixture
-def full_disk(monkeypatch):
-    """Bytes that torch writes into a checkpoint go to /dev/full, whose every write is refused by the
-    kernel.
-    """
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Bytes that torch writes into a checkpoint go to /dev/full, where the kernel refuses every write."""
 
     @contextlib.contextmanager
-    def create_stream(self, path, mode):
+    def create_stream(_: object, path: Path, mode: str) -> Iterator[IO[Any]]:
         target = "/dev/full" if "w" in mode and self_fills(path) else path
         with Path(target).open(mode) as stream:
             yield stream
 
     full_from = {"step": 10**9}
 
-    def self_fills(path):
+    def self_fills(path: Path) -> bool:
         return int(Path(path).parent.name.rsplit("-")[-1]) >= full_from["step"]
 
     monkeypatch.setattr(filesystem.FileSystem, "create_stream", create_stream)
     return full_from
 
 
-def test_the_checkpoint_before_stays_usable_and_the_run_goes_on(tmp_path, full_disk):
+def test_the_checkpoint_before_stays_usable_and_the_run_goes_on(
+    tmp_path: Path, full_disk: dict[str, int]
+) -> None:
     toy_run(tmp_path / "whole", **SETTINGS)
     full_disk["step"] = 8
     with pytest.raises(UserError) as caught:
@@ -54,18 +56,18 @@ def test_the_checkpoint_before_stays_usable_and_the_run_goes_on(tmp_path, full_d
     assert result.resumed_from == 6 and same_tensors(tmp_path / "whole", tmp_path / "run")
 
 
-def test_full_at_the_first_checkpoint(tmp_path, full_disk):
+def test_full_at_the_first_checkpoint(tmp_path: Path, full_disk: dict[str, int]) -> None:
     full_disk["step"] = 0
     with pytest.raises(UserError, match=r"there was none before it"):
         toy_run(tmp_path, **SETTINGS)
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
-def test_full_when_the_small_files_are_written(tmp_path, monkeypatch):
+def test_full_when_the_small_files_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tensors = {"model.weight": torch.ones(3)}
     checkpoint.save_checkpoint(tmp_path, tensors, {}, 1)
 
-    def refuse(*_):
+    def refuse(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "write_atomically", refuse)
@@ -74,8 +76,8 @@ def test_full_when_the_small_files_are_written(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["step-1"]
 
 
-def test_a_folder_that_may_not_be_written(tmp_path, monkeypatch):
-    def refuse(*_, **__):
+def test_a_folder_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "mkdir", refuse)
@@ -83,10 +85,10 @@ def test_a_folder_that_may_not_be_written(tmp_path, monkeypatch):
         checkpoint.save_checkpoint(tmp_path, {"model.weight": torch.ones(3)}, {}, 2)
 
 
-def test_a_full_log(tmp_path, monkeypatch):
+def test_a_full_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Path.open
 
-    def open_full(self, *arguments, **others):
+    def open_full(self: Path, *arguments: Any, **others: Any) -> Any:
         return real(Path("/dev/full") if self.name == "metrics.jsonl" else self, *arguments, **others)
 
     monkeypatch.setattr(Path, "open", open_full)
@@ -96,8 +98,8 @@ def test_a_full_log(tmp_path, monkeypatch):
         toy_run(tmp_path, **SETTINGS)
 
 
-def test_a_mistake_of_ours_is_not_called_a_full_disk(tmp_path, monkeypatch):
-    def mistaken(*_):
+def test_a_mistake_of_ours_is_not_called_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def mistaken(*_: Any) -> None:
         raise TypeError("a stream was expected")
 
     monkeypatch.setattr(filesystem.FileSystem, "create_stream", mistaken)
@@ -106,7 +108,7 @@ def test_a_mistake_of_ours_is_not_called_a_full_disk(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_on_a_file_system_that_is_really_full(tmp_path):
+def test_on_a_file_system_that_is_really_full(tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
     mounted = subprocess.run(
@@ -119,6 +121,7 @@ def test_on_a_file_system_that_is_really_full(tmp_path):
         with pytest.raises(UserError, match=r"the disk is full .*untouched; make room"):
             toy_run(out, run=replace(RUN, checkpoint_every=2, keep_last=99), task=Toy(width=150))
         newest = checkpoint.find(out)
+        assert newest is not None
         assert checkpoint.load_model_state(newest)
         assert not any(path.name.startswith(".") for path in (out / "checkpoints").iterdir())
         for old in checkpoint.checkpoints(out / "checkpoints")[:-1]:

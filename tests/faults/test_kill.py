@@ -1,5 +1,6 @@
-"""SIGKILL at any moment: the resumed run ends with the same bits. Children are forked, so that torch is
-imported once.
+"""SIGKILL at any moment: the resumed run ends with the same bits.
+
+Children are forked, so that torch is imported once.
 """
 
 import multiprocessing
@@ -9,7 +10,11 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing.context import ForkProcess
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,14 +23,14 @@ from videomae2.engine.log import read_lines
 from ..engine.toys import OPTIM, RUN, same_tensors, toy_batches, toy_run, without_time
 
 FORK = multiprocessing.get_context("fork")
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "run": replace(RUN, checkpoint_every=2, keep_last=2),
     "batches": toy_batches(OPTIM.batch_size, failing=True),
 }
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     """An uninterrupted run and how long it takes once warm."""
     toy_run(tmp_path_factory.mktemp("warm"), **SETTINGS)
     out = tmp_path_factory.mktemp("whole")
@@ -34,10 +39,10 @@ def whole(tmp_path_factory):
     return out, time.monotonic() - began
 
 
-def child(out, before=lambda: None):
+def child(out: Path, before: Callable[[], object] = lambda: None) -> ForkProcess:
     """Train in a process of its own; `before` is called in it first."""
 
-    def work():
+    def work() -> None:
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
         before()
         toy_run(out, **SETTINGS)
@@ -47,7 +52,7 @@ def child(out, before=lambda: None):
     return process
 
 
-def assert_equal(whole, out):
+def assert_equal(whole: Path, out: Path) -> None:
     assert same_tensors(whole, out)
     assert without_time(read_lines(whole / "metrics.jsonl")) == without_time(
         read_lines(out / "metrics.jsonl")
@@ -60,7 +65,7 @@ def assert_equal(whole, out):
 
 
 @pytest.mark.parametrize("number", range(10))
-def test_killed_at_a_random_moment(whole, tmp_path, number):
+def test_killed_at_a_random_moment(whole: tuple[Path, float], tmp_path: Path, number: int) -> None:
     reference, seconds = whole
     out, delay = tmp_path / "run", random.Random(number).uniform(0.0, seconds)
     while killed_after(out, delay) != -signal.SIGKILL:  # it was faster than that
@@ -70,10 +75,10 @@ def test_killed_at_a_random_moment(whole, tmp_path, number):
     assert_equal(reference, out)
 
 
-def killed_after(out, seconds):
+def killed_after(out: Path, seconds: float) -> int | None:
     process = child(out)
     time.sleep(seconds)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.join()
     return process.exitcode
 
@@ -83,32 +88,35 @@ class FileOperations:
 
     NAMES = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir")
 
-    def __init__(self, folder, kill_at=-1):
-        self.folder, self.kill_at, self.counted = str(folder), kill_at, FORK.Value("i", 0)
+    def __init__(self, folder: Path, kill_at: int = -1) -> None:
+        self.folder, self.kill_at = folder, kill_at
+        self.counted = FORK.Value("i", 0)
 
-    def watch(self):
+    def watch(self) -> None:
         sys.addaudithook(self.note)
 
-    def note(self, event, arguments):
-        if event in self.NAMES and str(arguments[0]).startswith(self.folder):
+    def note(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event in self.NAMES and str(arguments[0]).startswith(str(self.folder)):
             self.counted.value += 1
             if self.counted.value == self.kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
-def num_operations(tmp_path_factory):
+def num_operations(tmp_path_factory: pytest.TempPathFactory) -> int:
     operations = FileOperations(tmp_path_factory.mktemp("counted"))
     child(operations.folder, operations.watch).join()
     assert operations.counted.value > 100
-    return operations.counted.value
+    return int(operations.counted.value)
 
 
 MOMENTS = 16
 
 
 @pytest.mark.parametrize("moment", range(MOMENTS))
-def test_killed_just_before_a_file_operation(whole, tmp_path, num_operations, moment):
+def test_killed_just_before_a_file_operation(
+    whole: tuple[Path, float], tmp_path: Path, num_operations: int, moment: int
+) -> None:
     """The moments that could tear something, spread over all opens, renames and removals of a run."""
     operations = FileOperations(tmp_path, kill_at=1 + moment * num_operations // MOMENTS)
     process = child(tmp_path, operations.watch)
@@ -118,13 +126,13 @@ def test_killed_just_before_a_file_operation(whole, tmp_path, num_operations, mo
     assert_equal(whole[0], tmp_path)
 
 
-def test_killed_again_and_again(whole, tmp_path):
+def test_killed_again_and_again(whole: tuple[Path, float], tmp_path: Path) -> None:
     chance = random.Random(7)
     for _ in range(10):
         process = child(tmp_path)
         process.join(chance.uniform(0.1, 0.6 * whole[1] + 0.1))
         if process.exitcode is None:
-            os.kill(process.pid, signal.SIGKILL)
+            process.kill()
             process.join()
     toy_run(tmp_path, **SETTINGS)
     assert_equal(whole[0], tmp_path)

@@ -1,5 +1,4 @@
-"""A compiled task keeps its graphs: no epoch, step or mask makes new ones, which in the end would switch
-compilation off.
+"""A compiled task keeps its graphs: too many new ones would switch compilation off.
 
 A process of its own, because the shape checks of a test run are Python; the backend that compiles nothing
 keeps it short.

@@ -3,6 +3,8 @@
 import csv
 import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,10 +17,10 @@ from videomae2.recipes.trained import read_classifier
 from videomae2.settings import DataSettings, EvaluateSettings
 from videomae2.weights import save_safetensors
 
-from ..small_runs import DATA, MODEL, write_classes, write_video
+from ..small_runs import DATA, MODEL, SmallRuns, write_classes, write_video
 
 
-def settings(weights, videos, /, **changes) -> EvaluateSettings:
+def settings(weights: Path, videos: Path, /, **changes: Any) -> EvaluateSettings:
     return replace(
         EvaluateSettings(str(weights), replace(DATA, val=str(videos)), device="cpu", precision="fp32"),
         **changes,
@@ -26,7 +28,7 @@ def settings(weights, videos, /, **changes) -> EvaluateSettings:
 
 
 @pytest.fixture
-def constant(tmp_path):
+def constant(tmp_path: Path) -> Path:
     """A classifier that answers class 0 (left) whatever it is shown."""
     classifier = build_classifier(MODEL, 2)
     with torch.no_grad():
@@ -36,14 +38,14 @@ def constant(tmp_path):
     return save_safetensors(path, classifier, MODEL, "classifier", class_names=("left", "right"))
 
 
-def test_videos_of_the_same_name_are_two_videos(constant, tmp_path):
+def test_videos_of_the_same_name_are_two_videos(constant: Path, tmp_path: Path) -> None:
     videos = write_classes(tmp_path / "videos", each=1)  # left/0.mp4 and right/0.mp4
     evaluation = run_evaluation(settings(constant, videos))
     assert (evaluation.accuracy.listed, evaluation.accuracy.top1) == (2, 0.5)
     assert evaluation.confusion.tolist() == [[1, 0], [1, 0]]
 
 
-def test_a_broken_video_counts_as_wrong_and_is_named(constant, tmp_path):
+def test_a_broken_video_counts_as_wrong_and_is_named(constant: Path, tmp_path: Path) -> None:
     videos = write_classes(tmp_path / "videos", each=1)
     (videos / "left" / "broken.mp4").write_bytes(b"no video")
     evaluation = run_evaluation(settings(constant, videos, out=str(tmp_path / "out")))
@@ -61,7 +63,7 @@ def test_a_broken_video_counts_as_wrong_and_is_named(constant, tmp_path):
     assert broken["failed"] and "scores" not in broken
 
 
-def test_files_of_an_evaluation(runs, tmp_path):
+def test_files_of_an_evaluation(runs: SmallRuns, tmp_path: Path) -> None:
     evaluation = run_evaluation(settings(runs.finetuned, runs.videos, out=str(tmp_path / "out")))
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary == evaluation.summary()
@@ -77,17 +79,17 @@ def test_files_of_an_evaluation(runs, tmp_path):
     )
 
 
-def test_views_and_batches_do_not_change_the_scores(runs):
+def test_views_and_batches_do_not_change_the_scores(runs: SmallRuns) -> None:
     whole = run_evaluation(settings(runs.finetuned, runs.videos, batch_size=4))
     parts = run_evaluation(settings(runs.finetuned, runs.videos, views_per_forward=1))
     torch.testing.assert_close(whole.scores.scored()[1], parts.scores.scored()[1], rtol=1e-5, atol=1e-6)
 
 
-def test_a_video_is_decoded_once_for_all_its_views(runs, monkeypatch):
-    opened = []
+def test_a_video_is_decoded_once_for_all_its_views(runs: SmallRuns, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Any] = []
     original = VideoFile.__init__
 
-    def counted(self, source, *rest, **more):
+    def counted(self: VideoFile, source: Any, *rest: Any, **more: Any) -> None:
         opened.append(source)
         original(self, source, *rest, **more)
 
@@ -96,7 +98,7 @@ def test_a_video_is_decoded_once_for_all_its_views(runs, monkeypatch):
     assert len(opened) == 6
 
 
-def test_averaged_weights_are_used_unless_told_otherwise(runs):
+def test_averaged_weights_are_used_unless_told_otherwise(runs: SmallRuns) -> None:
     averaged, trained = (
         read_classifier(str(runs.finetuned)),
         read_classifier(str(runs.finetuned), use_ema=False),
@@ -104,7 +106,7 @@ def test_averaged_weights_are_used_unless_told_otherwise(runs):
     assert not torch.equal(averaged.module.head.weight, trained.module.head.weight)
 
 
-def test_classes_are_matched_by_name_where_a_folder_lacks_one(constant, tmp_path):
+def test_classes_are_matched_by_name_where_a_folder_lacks_one(constant: Path, tmp_path: Path) -> None:
     write_video(tmp_path / "videos" / "right" / "0.mp4", 2)  # the folder alone would number right as 0
     evaluation = run_evaluation(settings(constant, tmp_path / "videos"))
     assert evaluation.confusion.tolist() == [[0, 0], [1, 0]]
@@ -113,12 +115,12 @@ def test_classes_are_matched_by_name_where_a_folder_lacks_one(constant, tmp_path
         run_evaluation(settings(constant, tmp_path / "videos"))
 
 
-def test_a_network_without_a_head_says_to_fine_tune(runs):
+def test_a_network_without_a_head_says_to_fine_tune(runs: SmallRuns) -> None:
     with pytest.raises(UserError, match=r"without a classification head.*videomae2 finetune --init"):
         run_evaluation(settings(runs.pretrained, runs.videos))
 
 
-def test_other_sampling_than_in_training_is_said(runs, capsys):
+def test_other_sampling_than_in_training_is_said(runs: SmallRuns, capsys: pytest.CaptureFixture[str]) -> None:
     run_evaluation(settings(runs.finetuned, runs.videos, data=replace(DATA, val=str(runs.videos), stride=2)))
     assert (
         "note: data.stride is 2 here, but was 1 when these weights were trained; --data.stride 1 repeats that"
@@ -126,7 +128,9 @@ def test_other_sampling_than_in_training_is_said(runs, capsys):
     )
 
 
-def test_a_setting_left_at_its_default_follows_the_weights(runs, capsys):
+def test_a_setting_left_at_its_default_follows_the_weights(
+    runs: SmallRuns, capsys: pytest.CaptureFixture[str]
+) -> None:
     plain = replace(DATA, val=str(runs.videos), stride=DataSettings().stride)
     followed = run_evaluation(settings(runs.finetuned, runs.videos, data=plain))
     assert (
@@ -144,6 +148,6 @@ def test_a_setting_left_at_its_default_follows_the_weights(runs, capsys):
 @pytest.mark.parametrize(
     ("changes", "message"), [({"weights": ""}, "--weights"), ({"data": DATA}, r"--data\.val")]
 )
-def test_what_is_missing_is_named(runs, changes, message):
+def test_what_is_missing_is_named(runs: SmallRuns, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         run_evaluation(settings(runs.finetuned, runs.videos, **changes))

@@ -1,6 +1,8 @@
 """Fine-tuning: targets, initial weights, classes, and averaged weights that are evaluated and saved."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +20,7 @@ from videomae2.recipes.weights import load_classifier
 from videomae2.records import Batch
 from videomae2.weights import read_checkpoint, save_safetensors
 
-from ..small_runs import MODEL, finetune_settings, write_video
+from ..small_runs import MODEL, SmallRuns, finetune_settings, write_video
 
 CPU = torch.device("cpu")
 
@@ -30,11 +32,11 @@ def batch() -> Batch[Classes]:
     )
 
 
-def task(tmp_path, **changes) -> Finetuning:
+def task(tmp_path: Path, **changes: Any) -> Finetuning:
     return Finetuning(build_classifier(MODEL, 3), finetune_settings(tmp_path, tmp_path, **changes))
 
 
-def test_without_mixing_frames_stay_bytes_and_labels_are_smoothed(tmp_path):
+def test_without_mixing_frames_stay_bytes_and_labels_are_smoothed(tmp_path: Path) -> None:
     finetuning, clips = task(tmp_path, mixup=0.0, cutmix=0.0, label_smoothing=0.3), batch()
     frames, targets = finetuning.mix(clips)
     assert frames is clips.frames
@@ -45,7 +47,7 @@ def test_without_mixing_frames_stay_bytes_and_labels_are_smoothed(tmp_path):
     torch.testing.assert_close(finetuning.step(finetuning.network, clips, 0).loss, expected)
 
 
-def test_mixing_follows_from_the_step_seed_and_from_nothing_else(tmp_path):
+def test_mixing_follows_from_the_step_seed_and_from_nothing_else(tmp_path: Path) -> None:
     finetuning, clips = task(tmp_path), batch()
 
     def mixed(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -59,7 +61,7 @@ def test_mixing_follows_from_the_step_seed_and_from_nothing_else(tmp_path):
     torch.testing.assert_close(first[1].sum(1), torch.ones(4))
 
 
-def test_a_run_saves_named_classes_and_evaluates_the_average(runs):
+def test_a_run_saves_named_classes_and_evaluates_the_average(runs: SmallRuns) -> None:
     checkpoint = read_checkpoint(runs.finetuned)
     assert (checkpoint.kind, checkpoint.num_classes, checkpoint.class_names) == (
         "classifier",
@@ -75,7 +77,7 @@ def test_a_run_saves_named_classes_and_evaluates_the_average(runs):
     assert (last["listed"], last["failed"]) == (6, 0)
 
 
-def test_pretrained_weights_give_the_encoder_and_nothing_else(runs):
+def test_pretrained_weights_give_the_encoder_and_nothing_else(runs: SmallRuns) -> None:
     classifier = build_classifier(MODEL, 2)
     fresh = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
     report = load_classifier(classifier, str(runs.pretrained), 2)
@@ -90,7 +92,7 @@ def test_pretrained_weights_give_the_encoder_and_nothing_else(runs):
     )
 
 
-def test_a_head_of_the_same_classes_is_kept_and_of_others_dropped_and_said(runs, tmp_path):
+def test_a_head_of_the_same_classes_is_kept_and_of_others_dropped_and_said(runs: SmallRuns) -> None:
     source = load_file(runs.finetuned / "model.safetensors")
     same, more, renamed = (build_classifier(MODEL, classes) for classes in (2, 3, 2))
     assert load_classifier(same, str(runs.finetuned), 2, ("left", "right")).complete
@@ -103,7 +105,7 @@ def test_a_head_of_the_same_classes_is_kept_and_of_others_dropped_and_said(runs,
     assert not torch.equal(renamed.head.weight, source["head.weight"])
 
 
-def test_a_label_map_slices_a_larger_head(tmp_path):
+def test_a_label_map_slices_a_larger_head(tmp_path: Path) -> None:
     large = build_classifier(MODEL, 4, generator=chance.torch_generator(5))
     save_safetensors(tmp_path / "large.safetensors", large, MODEL, "classifier")
     (tmp_path / "map.json").write_text("[3, 1]")
@@ -112,14 +114,14 @@ def test_a_label_map_slices_a_larger_head(tmp_path):
     assert torch.equal(small.head.weight, large.head.weight[[3, 1]])
 
 
-def test_another_architecture_is_refused_and_nothing_is_written(runs, tmp_path):
+def test_another_architecture_is_refused_and_nothing_is_written(runs: SmallRuns, tmp_path: Path) -> None:
     settings = finetune_settings(runs.videos, tmp_path / "run", str(runs.pretrained))
     with pytest.raises(UserError, match="does not fit this model"):
         run_task(replace(settings, model=replace(settings.model, width=96)))
     assert not (tmp_path / "run").exists()
 
 
-def test_labels_are_needed_and_must_fit(runs, tmp_path):
+def test_labels_are_needed_and_must_fit(runs: SmallRuns, tmp_path: Path) -> None:
     unlabelled = tmp_path / "videos"
     write_video(unlabelled / "a.mp4", 1)
     with pytest.raises(UserError, match=r"have no label.*add a label column"):
@@ -129,7 +131,7 @@ def test_labels_are_needed_and_must_fit(runs, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_more_classes_than_the_manifest_shows_can_be_asked_for(runs, tmp_path):
+def test_more_classes_than_the_manifest_shows_can_be_asked_for(runs: SmallRuns, tmp_path: Path) -> None:
     settings = finetune_settings(runs.videos, tmp_path / "run", num_classes=5)
     run_task(settings)
     assert read_checkpoint(tmp_path / "run").num_classes == 5
@@ -137,7 +139,9 @@ def test_more_classes_than_the_manifest_shows_can_be_asked_for(runs, tmp_path):
     assert last["top5"] == 1.0
 
 
-def test_a_held_out_video_that_cannot_be_read_is_named_once(runs, tmp_path, capsys):
+def test_a_held_out_video_that_cannot_be_read_is_named_once(
+    runs: SmallRuns, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     videos = tmp_path / "videos"
     write_video(videos / "left" / "0.mp4", -2)
     write_video(videos / "right" / "0.mp4", 2)

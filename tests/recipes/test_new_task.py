@@ -1,4 +1,4 @@
-"""A task that the package does not have, in one row: was a clip's order of frames reversed?
+"""A task that the package does not have, in one row: tell clips whose frames were reversed.
 
 What stands between the two lines is all that whoever adds a task writes. It trains, is judged and averaged,
 goes on after SIGKILL with the same bits, loads by name and gets its report.
@@ -10,7 +10,6 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -57,7 +56,7 @@ class FrameOrder:
     def __init__(self, network: nn.Module, seed: int, held_out: EvaluationFeed | None) -> None:
         self.network, self.seed, self.held_out = network, seed, held_out
 
-    def step(self, network: nn.Module, batch: Batch[Any], step: int) -> StepOutput:
+    def step(self, network: nn.Module, batch: Batch[Any], _step: int) -> StepOutput:
         frames, backwards = self.turned(batch, "train", batch.epoch)
         return StepOutput(nn.functional.cross_entropy(network(frames).float(), backwards))
 
@@ -76,7 +75,7 @@ class FrameOrder:
         return frames, backwards.long()
 
 
-def prepare_order(settings: OrderSettings, feed: TrainingFeed) -> Prepared:
+def prepare_order(settings: OrderSettings, _feed: TrainingFeed) -> Prepared:
     seed = chance.key(settings.run.seed, "initial weights")
     network = build_classifier(settings.model, 2, generator=chance.torch_generator(seed))
     held_out = held_out_feed(settings.data, settings.model, settings.optim.batch_size, settings.run.device)
@@ -104,10 +103,9 @@ def test_the_task_has_at_most_sixty_lines() -> None:
 
 
 @pytest.fixture(autouse=True)
-def row(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def row(monkeypatch: pytest.MonkeyPatch) -> None:
     """The one row, in the package's table for the time of a test."""
     monkeypatch.setitem(TASKS, "order", ROW)
-    yield
 
 
 def settings_of(runs: SmallRuns, out: Path) -> OrderSettings:

@@ -1,8 +1,9 @@
-"""Pre-training: masks are a function of (seed, epoch, row, view), the released loss, and what a run
-leaves.
-"""
+"""Pre-training: masks by (seed, epoch, row, view), the released loss, and what a run leaves."""
 
+from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,21 +23,23 @@ from videomae2.settings import MaskSettings, TargetSettings
 from videomae2.targets import reconstruction_targets
 from videomae2.weights import read_checkpoint
 
-from ..small_runs import MODEL, OPTIM, pretrain_settings
+from ..small_runs import MODEL, OPTIM, SmallRuns, pretrain_settings
 
 MASK = MaskSettings(encoder_ratio=0.75)
 
 
-def task(held_out=None, **changes) -> Pretraining:
+def task(held_out: Iterable[Batch[Unlabelled]] | None = None, **changes: Any) -> Pretraining:
     network = build_autoencoder(MODEL, **changes)
     return Pretraining(network, MASK, TargetSettings(), seed=3, held_out=held_out)
 
 
-def step(pretraining: Pretraining, batch: Batch, number: int) -> StepOutput:
+def step(pretraining: Pretraining, batch: Batch[Unlabelled], number: int) -> StepOutput:
     return pretraining.step(pretraining.network, batch, number)
 
 
-def batch(rows=(0, 1, 2), views=(0, 0, 1), epoch=0) -> Batch:
+def batch(
+    rows: tuple[int, ...] = (0, 1, 2), views: tuple[int, ...] = (0, 0, 1), epoch: int = 0
+) -> Batch[Unlabelled]:
     frames = torch.stack(
         [
             torch.randint(
@@ -48,7 +51,7 @@ def batch(rows=(0, 1, 2), views=(0, 0, 1), epoch=0) -> Batch:
     return Batch(frames, torch.tensor(rows), torch.tensor(views), Unlabelled(len(rows)), epoch)
 
 
-def test_the_loss_is_the_mean_squared_error_of_the_scored_cubes():
+def test_the_loss_is_the_mean_squared_error_of_the_scored_cubes() -> None:
     pretraining, clips = task(), batch(epoch=5)
     keys = chance.keys(chance.key(3, "mask", 5), clips.row, clips.view)
     split = draw_split(pretraining.grid, MASK, keys)
@@ -60,7 +63,7 @@ def test_the_loss_is_the_mean_squared_error_of_the_scored_cubes():
     assert pretraining.network.mask_token.grad is not None
 
 
-def test_a_mask_does_not_depend_on_the_batch_but_on_epoch_row_and_view():
+def test_a_mask_does_not_depend_on_the_batch_but_on_epoch_row_and_view() -> None:
     pretraining = task()
     whole = pretraining.loss(pretraining.network, batch(), chance.key(3, "mask", 0))
     alone = [
@@ -73,8 +76,9 @@ def test_a_mask_does_not_depend_on_the_batch_but_on_epoch_row_and_view():
 
 
 @pytest.mark.parametrize(("switch", "expected"), [(False, torch.bfloat16), (True, torch.float32)])
-def test_the_decoder_runs_in_fp32_where_it_was_asked_to(switch, expected):
-    pretraining, seen = task(decoder_fp32=switch), []
+def test_the_decoder_runs_in_fp32_where_it_was_asked_to(switch: bool, expected: torch.dtype) -> None:
+    pretraining = task(decoder_fp32=switch)
+    seen: list[torch.dtype] = []
     pretraining.network.decoder.head.register_forward_hook(
         lambda _module, _inputs, output: seen.append(output.dtype)
     )
@@ -84,15 +88,16 @@ def test_the_decoder_runs_in_fp32_where_it_was_asked_to(switch, expected):
     assert loss.dtype == torch.float32
 
 
-def test_evaluation_is_the_same_every_time_and_weighs_every_clip_alike():
+def test_evaluation_is_the_same_every_time_and_weighs_every_clip_alike() -> None:
     empty = Batch(
         torch.zeros(0, 8, 3, 32, 32, dtype=torch.uint8),
-        *[torch.zeros(0, dtype=torch.int64)] * 2,
+        torch.zeros(0, dtype=torch.int64),
+        torch.zeros(0, dtype=torch.int64),
         Unlabelled(0),
     )
 
     @torch.no_grad()
-    def evaluated(*held_out: Batch) -> float:
+    def evaluated(*held_out: Batch[Unlabelled]) -> float:
         pretraining = task(held_out)
         return pretraining.evaluate(pretraining.network.eval())["loss"]
 
@@ -102,12 +107,12 @@ def test_evaluation_is_the_same_every_time_and_weighs_every_clip_alike():
         evaluated(empty)
 
 
-def test_a_mask_the_grid_cannot_have_is_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(UserError):
+def test_a_mask_the_grid_cannot_have_is_refused_before_anything_is_trained() -> None:
+    with pytest.raises(UserError, match=r"got mask\.decoder_ratio 0\.3"):
         Pretraining(build_autoencoder(MODEL), replace(MASK, decoder_ratio=0.3), TargetSettings())
 
 
-def test_a_run_leaves_weights_that_say_what_they_are(runs):
+def test_a_run_leaves_weights_that_say_what_they_are(runs: SmallRuns) -> None:
     checkpoint = read_checkpoint(runs.pretrained)
     assert (checkpoint.kind, checkpoint.layout, checkpoint.settings) == ("pretrain", "ours", MODEL)
     assert checkpoint.metadata["data"]["stride"] == 1
@@ -118,7 +123,7 @@ def test_a_run_leaves_weights_that_say_what_they_are(runs):
     assert any("loss" in line.get("evaluation", {}) for line in lines)
 
 
-def test_the_number_of_loader_workers_changes_no_bit(runs, tmp_path):
+def test_the_number_of_loader_workers_changes_no_bit(runs: SmallRuns, tmp_path: Path) -> None:
     def weights(workers: int) -> dict[str, torch.Tensor]:
         settings = pretrain_settings(runs.videos, tmp_path / str(workers))
         data = replace(settings.data, workers=workers, val="")
@@ -130,7 +135,9 @@ def test_the_number_of_loader_workers_changes_no_bit(runs, tmp_path):
     assert not torch.equal(none["mask_token"], load_file(runs.pretrained / "model.safetensors")["mask_token"])
 
 
-def test_a_run_continues_from_other_weights_and_says_what_matched(runs, tmp_path, capsys):
+def test_a_run_continues_from_other_weights_and_says_what_matched(
+    runs: SmallRuns, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = pretrain_settings(runs.videos, tmp_path / "more", init=str(runs.pretrained))
     data = replace(settings.data, val="")
     run_task(
@@ -146,7 +153,7 @@ def test_a_run_continues_from_other_weights_and_says_what_matched(runs, tmp_path
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_no_training_videos_is_refused_and_nothing_is_written(runs, tmp_path):
+def test_no_training_videos_is_refused_and_nothing_is_written(runs: SmallRuns, tmp_path: Path) -> None:
     settings = pretrain_settings(runs.videos, tmp_path / "run")
     with pytest.raises(UserError, match=r"--data\.train"):
         run_task(replace(settings, data=replace(settings.data, train="")))

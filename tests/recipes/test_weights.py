@@ -12,11 +12,11 @@ from videomae2.recipes.tasks import run_settings
 from videomae2.recipes.weights import read_weights
 from videomae2.settings import FinetuneSettings, PretrainSettings
 
-from ..small_runs import MODEL, as_before_its_end
+from ..small_runs import MODEL, SmallRuns, as_before_its_end
 
 
 @pytest.fixture
-def unfinished(runs, tmp_path) -> Path:
+def unfinished(runs: SmallRuns, tmp_path: Path) -> Path:
     """The fine-tuning run as it was before its end."""
     return as_before_its_end(runs.finetuned, tmp_path / "run")
 
@@ -24,7 +24,9 @@ def unfinished(runs, tmp_path) -> Path:
 @pytest.mark.parametrize(
     ("use_ema", "file"), [(True, "model.safetensors"), (False, "model_without_ema.safetensors")]
 )
-def test_an_unfinished_run_gives_the_weights_of_its_newest_checkpoint(runs, unfinished, use_ema, file):
+def test_an_unfinished_run_gives_the_weights_of_its_newest_checkpoint(
+    runs: SmallRuns, unfinished: Path, use_ema: bool, file: str
+) -> None:
     expected = load_file(runs.finetuned / file)
     for name in (unfinished, unfinished / "checkpoints" / "step-2"):
         found = read_weights(str(name), use_ema)
@@ -34,23 +36,23 @@ def test_an_unfinished_run_gives_the_weights_of_its_newest_checkpoint(runs, unfi
         assert "weights after step 2" in found.notes[0]
 
 
-def test_a_finished_run_gives_its_final_weights_under_its_own_name(runs):
+def test_a_finished_run_gives_its_final_weights_under_its_own_name(runs: SmallRuns) -> None:
     found = read_weights(str(runs.pretrained))
     assert (found.source, found.kind, found.settings) == (str(runs.pretrained), "pretrain", MODEL)
 
 
-def test_a_head_of_an_unfinished_run_is_sliced_too(unfinished):
+def test_a_head_of_an_unfinished_run_is_sliced_too(unfinished: Path) -> None:
     assert read_weights(str(unfinished), label_map=[1]).class_names == ("right",)
 
 
-def test_a_run_without_any_checkpoint_is_refused(unfinished):
+def test_a_run_without_any_checkpoint_is_refused(unfinished: Path) -> None:
     shutil.rmtree(unfinished / "checkpoints")
     (unfinished / "checkpoints").mkdir()
     with pytest.raises(UserError, match="checkpoint"):
         read_weights(str(unfinished))
 
 
-def test_the_settings_of_a_run(runs, tmp_path):
+def test_the_settings_of_a_run(runs: SmallRuns, tmp_path: Path) -> None:
     assert isinstance(run_settings(runs.pretrained), PretrainSettings)
     assert isinstance(run_settings(runs.finetuned), FinetuneSettings)
     with pytest.raises(UserError, match="holds no run"):

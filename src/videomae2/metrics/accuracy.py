@@ -126,7 +126,8 @@ class ViewScores:
             )
         seen = self.views.get(row, frozenset())
         if views <= seen:
-            return
+            return  # a sampler that pads gives some rows to two processes
+        # Where only some views are new, their share of the sum is not known.
         if views & seen:
             raise UserError(
                 f"expected each view once, got views {sorted(views & seen)} of row {row} in two sums that "
@@ -140,6 +141,7 @@ class ViewScores:
 
         Rows that failed are left out, and so are those with a score that is not finite.
         """
+        # A NaN would sort before every score and make its class the answer.
         rows = [
             r for r in sorted(self.sums) if r not in self.failures and bool(self.sums[r].isfinite().all())
         ]
@@ -172,11 +174,13 @@ class ViewScores:
         right5 = labels[top_hits(means, labels, 5)].bincount(minlength=self.num_classes)
         columns = zip(listed.tolist(), evaluated.tolist(), right.tolist(), right5.tolist(), strict=True)
         few = self.num_classes < 5
+        # Failed is listed less evaluated, so that a row of which nobody heard counts too.
         return [ClassScore(k, n, n - e, r, None if few else r5) for k, (n, e, r, r5) in enumerate(columns)]
 
     def confusion(self) -> Int[Tensor, "K K"]:
         """Counts [true class, best-scored class] of the rows that were scored."""
         rows, means = self.scored()
+        # One number for each pair, so that one bincount fills the matrix.
         pairs = self.labels[rows] * self.num_classes + ranking(means)[:, 0]
         return pairs.bincount(minlength=self.num_classes**2).reshape(self.num_classes, self.num_classes)
 
