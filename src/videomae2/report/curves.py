@@ -1,7 +1,7 @@
 """Curves of what a run logged, one figure for each kind of number; they know names of numbers, not tasks.
 
-`MEASURES` says what each logged name is called, how it is written and which chart draws it; a name that no row
-describes is still shown, as a plain number in a chart of its own.
+`MEASURES` says what each logged name is called, how it is written and which chart draws it; a name that no
+row describes is still shown, as a plain number in a chart of its own.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""The two ends of a decoder: opening a container of video, or why not; and the upright RGB picture that leaves."""
+"""The two ends of a decoder: opening a container, or why not; and the upright RGB picture that leaves."""
 
 import re
 import struct
