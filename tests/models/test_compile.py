@@ -24,6 +24,6 @@ print("one graph")
 """
 
 
-def test_compilation_sees_one_graph():
+def test_compilation_sees_one_graph() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False)
     assert done.stdout == "one graph\n", done.stderr

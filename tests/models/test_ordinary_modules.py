@@ -131,7 +131,7 @@ def test_captured_tensors_keep_their_values(task: str, path: Path) -> None:
         network, loss = made(task, path, drop_path=0.3, layer_scale=0.1)
         held: list[tuple[str, Tensor, Tensor]] = []
 
-        def capture(module: nn.Module, given: Any, out: Tensor, name: str, held: list[Any] = held) -> None:
+        def capture(_: nn.Module, given: Any, out: Tensor, name: str, held: list[Any] = held) -> None:
             held.extend(
                 (name, tensor, tensor.detach().clone())
                 for tensor in (*given, out)

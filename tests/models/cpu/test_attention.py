@@ -1,6 +1,6 @@
-"""bf16 attention on a CPU: the values of the fused kernel, and gradients as near to the exact ones as its
-own.
-"""
+"""Attention on a CPU: the values of the fused kernel, and gradients as near to the exact ones as its own."""
+
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -27,8 +27,9 @@ def operands(queries: int, keys: int) -> list[Tensor]:
     return [torch.randn(shape, generator=generator).bfloat16() for shape in shapes]
 
 
-def gradients(query: Tensor, key: Tensor, value: Tensor, grad: Tensor, function) -> tuple[Tensor, ...]:
-    leaves = [each.clone().requires_grad_() for each in (query, key, value)]
+def gradients(given: list[Tensor], function: Callable[..., Tensor]) -> tuple[Tensor, ...]:
+    *operands, grad = given
+    leaves = [each.clone().requires_grad_() for each in operands]
     out = function(*leaves)
     return out, *torch.autograd.grad(out, leaves, grad)
 
@@ -44,9 +45,10 @@ def test_values_and_gradients_are_as_exact_as_bf16_allows(
 ) -> None:
     given = operands(queries, keys)
     exact = gradients(
-        *(each.double() for each in given), lambda *x: F.scaled_dot_product_attention(*x, scale=scale)
+        [each.double() for each in given],
+        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, scale=scale),
     )
-    ours = gradients(*given, lambda *x: attend(*x, scale))
+    ours = gradients(given, lambda q, k, v: attend(q, k, v, scale))
     for mine, true in zip(ours, exact, strict=True):
         assert mine.dtype == torch.bfloat16
         assert error(mine, true) < 0.02
@@ -54,9 +56,9 @@ def test_values_and_gradients_are_as_exact_as_bf16_allows(
 
 def test_heads_in_any_number_of_parts_give_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     given = operands(300, 300)
-    whole = gradients(*given, attend)
+    whole = gradients(given, attend)
     monkeypatch.setattr(attention, "_CACHE", 1)  # two heads at a time
-    parts = gradients(*given, attend)
+    parts = gradients(given, attend)
     assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
 
 

@@ -245,6 +245,6 @@ def test_a_hook_of_all_modules_gets_the_plain_layers(fast: Callable[..., int]) -
 
 def test_a_watched_embedding_is_called_with_normalised_pixels() -> None:
     network, seen = cpu.apply(tiny.network()), []
-    network.encoder.patch_embed.proj.register_forward_hook(lambda module, given, out: seen.append(given[0]))
+    network.encoder.patch_embed.proj.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     network(tiny.frames(), tiny.split())
     assert seen[0].dtype == torch.float32 and float(seen[0].min()) < -1

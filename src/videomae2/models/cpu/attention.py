@@ -1,5 +1,4 @@
-"""Attention on a CPU, where torch's fused kernel wants contiguous operands, and in bf16 is fast forward but
-not backward.
+"""Attention on a CPU, where torch's fused kernel is slow on strided operands, and in bf16 slow backward.
 
 The backward pass here recomputes the attention weights, for a few heads at a time, so that they stay in the
 cache and no [M, N] matrix is saved. On two cores with bf16 arithmetic it takes two thirds of the fused one's
@@ -53,8 +52,10 @@ def attend_bf16(
     """softmax(query key^T * scale) value, for training."""
     if key.shape[2] <= EXPLICIT_UP_TO:
         # So few that recomputing the weights would cost more than saving them.
-        return (query * scale @ key.transpose(-2, -1)).softmax(-1).to(value.dtype) @ value
-    return _Attention.apply(query, key, value, scale)
+        weights = (query * scale @ key.transpose(-2, -1)).softmax(-1).to(value.dtype)
+        return weights @ value
+    attended: Tensor = _Attention.apply(query, key, value, scale)  # type: ignore[no-untyped-call]
+    return attended
 
 
 def part_shape(part: str, shape: tuple[int, ...]) -> tuple[int, ...]:

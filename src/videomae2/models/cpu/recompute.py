@@ -1,5 +1,4 @@
-"""Norms, heads and MLPs that save less for the backward pass: what one elementwise pass recomputes is not
-saved.
+"""Norms, heads and MLPs that save less for the backward pass: what an elementwise pass recomputes is not.
 
 Of `linear(norm(x))` autograd would save x and norm(x), of an MLP also its hidden values before and after
 GELU. Here x and the values before GELU are saved: of a block ten times the embedding width for each token
@@ -12,7 +11,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from videomae2.models.cpu.attention import as_part, part_shape
@@ -20,20 +19,52 @@ from videomae2.models.cpu.linear import matmul_dtype
 from videomae2.models.cpu.scratch import Scratch
 
 
+def norm_heads(
+    x: Float[Tensor, "B N D"],
+    norm: nn.LayerNorm,
+    weight: Float[Tensor, "O D"],
+    bias: Float[Tensor, "O"],
+    *,
+    parts: str,
+    num_heads: int,
+    scratch: Scratch,
+) -> tuple[Float[Tensor, "B heads N d"], ...]:
+    """`linear(norm(x))`, cut into `parts` such as "qkv", queries, keys and values, and those into heads.
+
+    Each part is allocated as torch's attention on a CPU is fastest with it (`attention.part_shape`).
+    """
+    found: tuple[Tensor, ...] = _NormHeads.apply(  # type: ignore[no-untyped-call]
+        x, norm.weight, norm.bias, norm.eps, weight, bias, parts, num_heads, scratch
+    )
+    return found
+
+
+def norm_mlp(
+    x: Float[Tensor, "B N D"],
+    norm: nn.LayerNorm,
+    first: nn.Linear,
+    second: nn.Linear,
+    *,
+    recompute: bool,
+    scratch: Scratch,
+) -> Float[Tensor, "B N D"]:
+    """`second(gelu(first(norm(x))))` with an exact GELU; `recompute` saves no hidden value."""
+    parameters = first.weight, first.bias, second.weight, second.bias
+    out: Tensor = _NormMlp.apply(  # type: ignore[no-untyped-call]
+        x, norm.weight, norm.bias, norm.eps, *parameters, recompute, scratch
+    )
+    return out
+
+
 def cut(
     joint: Float[Tensor, "B N O"], parts: int, num_heads: int
 ) -> tuple[Float[Tensor, "B heads N d"], ...]:
     """Views of the `parts` that lie side by side in the last axis, each cut into heads."""
-    return joint.unflatten(2, (parts, num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+    heads: tuple[Tensor, ...] = joint.unflatten(2, (parts, num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+    return heads
 
 
-class NormHeads(torch.autograd.Function):
-    """`linear(norm(x))`, cut into `parts`, "q" queries, "k" keys, "v" values, such as "qkv", and those into
-    heads.
-
-    Each part is allocated as torch's attention on a CPU is fastest with it (`attention.part_shape`).
-    """
-
+class _NormHeads(torch.autograd.Function):
     @staticmethod
     def forward(  # noqa: PLR0917
         ctx: Any,
@@ -75,9 +106,7 @@ class NormHeads(torch.autograd.Function):
         return *norm_grads, None, weight_grad, bias_grad, None, None, None
 
 
-class NormMlp(torch.autograd.Function):
-    """`second(gelu(first(norm(x))))` with an exact GELU; `recompute` saves no hidden value."""
-
+class _NormMlp(torch.autograd.Function):
     @staticmethod
     def forward(  # noqa: PLR0917
         ctx: Any,
@@ -158,9 +187,7 @@ def _norm_grads(  # noqa: PLR0917
     shift: Tensor,
     wanted: tuple[bool, bool, bool],
 ) -> tuple[Tensor | None, ...]:
-    """Those gradients of a norm's input, scale and shift that are wanted, from the gradient of the linear
-    layer behind it.
-    """
+    """The `wanted` gradients of a norm's input, scale and shift, from that of the linear layer behind it."""
     if not any(wanted):
         return None, None, None
     entered = (grad @ weight).to(x.dtype)
