@@ -34,6 +34,7 @@ def test_no_gradient_flows_between_clips() -> None:
     model, split = tiny.network(), tiny.split()
     clip = (tiny.frames().float() / 255).requires_grad_()
     model(clip, split)[0].square().sum().backward()
+    assert clip.grad is not None
     assert float(clip.grad[0].abs().sum()) > 0
     assert float(clip.grad[1].abs().sum()) == 0
 
@@ -42,6 +43,7 @@ def test_scored_tokens_are_predicted_blind() -> None:
     model, split = tiny.network(), tiny.split()
     clip = (tiny.frames().float() / 255).requires_grad_()
     model(clip, split).square().sum().backward()
+    assert clip.grad is not None
     seen = torch.zeros(2, 64, dtype=torch.bool).scatter_(1, split.visible, True)
     assert not bool(seen.gather(1, split.targets).any())
     reached = clip.grad.abs().sum(2).view(2, 4, 2, 4, 8, 4, 8).sum((2, 4, 6)).flatten(1) > 0

@@ -40,7 +40,8 @@ def test_initial_values_are_a_function_of_the_generator() -> None:
     assert torch.equal(torch.get_rng_state(), before)
     for name, value in first.state_dict().items():
         assert torch.equal(second.state_dict()[name], value), name
-    assert not torch.equal(other.encoder.blocks[0].attn.qkv.weight, first.encoder.blocks[0].attn.qkv.weight)
+    qkv = "encoder.blocks.0.attn.qkv.weight"
+    assert not torch.equal(other.get_parameter(qkv), first.get_parameter(qkv))
     default = build_autoencoder(tiny.settings()).state_dict()
     assert torch.equal(default["mask_token"], tiny.network(0).state_dict()["mask_token"])
 

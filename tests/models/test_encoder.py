@@ -72,9 +72,10 @@ def test_recomputed_activations_give_the_same_gradients(what: Any, drop_path: An
 
 
 def test_drop_path_rises_linearly_with_depth() -> None:
-    encoder = build_encoder(tiny.settings(depth=5, drop_path=0.2))
+    encoder: Any = build_encoder(tiny.settings(depth=5, drop_path=0.2))
     assert [block.drop_path.rate for block in encoder.blocks] == pytest.approx([0, 0.05, 0.1, 0.15, 0.2])
-    assert build_encoder(tiny.settings(depth=1, drop_path=0.2)).blocks[0].drop_path.rate == 0
+    alone: Any = build_encoder(tiny.settings(depth=1, drop_path=0.2)).blocks[0]
+    assert alone.drop_path.rate == 0
 
 
 def test_bf16_autocast_is_close_to_float32() -> None:

@@ -82,6 +82,7 @@ def test_drop_path_leaves_the_branch_alone() -> None:
 def test_cosine_attention_is_scaled_by_at_most_a_hundred() -> None:
     torch.manual_seed(0)
     attention, x = Attention(8, 2, cosine=True), torch.randn(1, 5, 8)
+    assert attention.scale is not None
     with torch.no_grad():
         attention.scale.fill_(100.0)
         largest = attention(x)
@@ -95,7 +96,7 @@ def saved_values(module: Any, x: Any) -> Any:
     """How many values autograd saves of a forward, beside parameters."""
     known, saved = {parameter.data_ptr() for parameter in module.parameters()}, {}
 
-    def pack(tensor):
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
         saved.update({tensor.data_ptr(): tensor.numel()} if tensor.data_ptr() not in known else {})
         return tensor
 

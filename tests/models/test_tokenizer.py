@@ -45,7 +45,8 @@ def test_mean_and_std_are_in_no_checkpoint() -> None:
 
 
 def test_the_embedding_is_called_with_one_cube_a_row() -> None:
-    tokenizer, clip, seen = Tokenizer(encoder_config(tiny.settings())), tiny.frames(), []
+    tokenizer, clip = Tokenizer(encoder_config(tiny.settings())), tiny.frames()
+    seen: list[Any] = []
     tokenizer.proj.register_forward_hook(lambda _, given, out: seen.extend((given[0].shape, out.shape)))
     tokenizer(clip, torch.tensor([[3, 60, 7], [0, 1, 63]]))
     assert seen == [(6, 3, 2, 8, 8), (6, 48, 1, 1, 1)]
@@ -59,7 +60,7 @@ def test_the_embedding_is_a_convolution_for_inputs_of_any_shape(shape: Any) -> N
     x, grads = torch.randn(shape), []
     torch.testing.assert_close(embedding(x), plain(x))
     for module in (embedding, plain):
-        grads.append(torch.autograd.grad(module(x).square().sum(), [module.weight, module.bias]))
+        grads.append(torch.autograd.grad(module(x).square().sum(), list(module.parameters())))
     torch.testing.assert_close(*grads)
 
 
