@@ -7,18 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from videomae2.cost.memory import APART_FROM
 from videomae2.models.cpu import attention
-from videomae2.models.cpu.scratch import Scratch
+from videomae2.models.cpu.attention import attend
 
 SHAPES = [(20, 20), (300, 300), (130, 290)]  # written out, recomputed, and recomputed for some of the queries
-
-
-SCRATCH = Scratch()
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None) -> Tensor:
-    return attention.attend(query, key, value, scale, SCRATCH)
 
 
 def operands(queries: int, keys: int) -> list[Tensor]:
@@ -73,21 +65,3 @@ def test_long_sequences_keep_no_matrix_of_scores() -> None:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         attend(query.requires_grad_(), key, value)
     assert largest == [16, 16, 16]
-
-
-@pytest.mark.parametrize("queries", [APART_FROM, 7])
-def test_long_attention_without_gradients_is_that_with_them(queries: int) -> None:
-    generator = torch.Generator().manual_seed(0)
-    side_by_side = torch.randn(2, APART_FROM, 3, 4, 8, generator=generator).permute(2, 0, 3, 1, 4)
-    query, key, value = side_by_side.unbind(0)
-    query = query[:, :, :queries]
-    expected = attend(query, key, value)
-    with torch.no_grad():
-        torch.testing.assert_close(attend(query, key, value), expected)
-        copies = [attend(query + number, key, value) for number in range(2)]
-    assert not torch.equal(*copies), (
-        "what an earlier call returned lies apart from what the next one works in"
-    )
-    for mode in (torch.inference_mode, torch.no_grad, torch.inference_mode):
-        with mode():
-            torch.testing.assert_close(attend(query, key, value), expected)

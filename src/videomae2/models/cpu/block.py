@@ -59,7 +59,7 @@ class CpuBlock(Block):
         if attn.scale is not None:
             query, key = (each.to(value.dtype) for each in attn.cosine(query, key, attn.scale))
             scale = 1.0
-        attended = attend(query, key, value, scale, self.scratch)
+        attended = attend(query, key, value, scale)
         branch: Tensor = attn.proj(attended.transpose(1, 2).flatten(2))
         return branch
 

@@ -14,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from videomae2.models.cpu.attention import as_part, part_shape
 from videomae2.models.cpu.linear import matmul_dtype
 from videomae2.models.cpu.scratch import Scratch
 
@@ -31,7 +30,7 @@ def norm_heads(
 ) -> tuple[Float[Tensor, "B heads N d"], ...]:
     """`linear(norm(x))`, cut into `parts` such as "qkv", queries, keys and values, and those into heads.
 
-    Each part is allocated as torch's attention on a CPU is fastest with it (`attention.part_shape`).
+    Each part is contiguous (`_empty_part`): one linear layer would write them side by side.
     """
     found: tuple[Tensor, ...] = _NormHeads.apply(  # type: ignore[no-untyped-call]
         x, norm.weight, norm.bias, norm.eps, weight, bias, parts, num_heads, scratch
@@ -82,7 +81,7 @@ class _NormHeads(torch.autograd.Function):
         cast = weight.to(dtype)
         samples, tokens, _ = x.shape
         shape = (samples, num_heads, tokens, len(weight) // (len(parts) * num_heads))
-        outs = tuple(as_part(part, x.new_empty(part_shape(part, shape), dtype=dtype)) for part in parts)
+        outs = tuple(_empty_part(part, shape, dtype) for part in parts)
         ctx.save_for_backward(x, scale, shift, cast)
         ctx.eps, ctx.parts, ctx.num_heads, ctx.scratch = eps, len(parts), num_heads, scratch
         joint = scratch("wide", dtype, (samples, tokens, len(weight)))
@@ -156,6 +155,18 @@ class _NormMlp(torch.autograd.Function):
         del normed
         norm_grads = _norm_grads(hidden_grad, first, x, mean, rstd, scale, shift, (of_x, of_scale, of_shift))
         return *norm_grads, None, w1_grad, b1_grad, w2_grad, b2_grad, None, None
+
+
+def _empty_part(part: str, shape: tuple[int, ...], dtype: torch.dtype) -> Float[Tensor, "B heads N d"]:
+    """Room for queries "q", keys "k" or values "v" of `shape` [B, heads, N, d].
+
+    Keys and values lie head after head, as attention reads them. Queries lie token after token, because what
+    attention returns lies as they do, and its heads are to be joined again without a copy.
+    """
+    samples, heads, tokens, width = shape
+    if part == "q":
+        return torch.empty((samples, tokens, heads, width), dtype=dtype, device="cpu").transpose(1, 2)
+    return torch.empty(shape, dtype=dtype, device="cpu")
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> Tensor:
