@@ -173,7 +173,7 @@ def test_the_peak_of_a_step_is_foreseen(
     assert found.peak - found.clips == pytest.approx(peak_bytes(*work, precision), rel=0.1)
 
 
-@pytest.mark.parametrize("size", [96, 160])  # below and above APART_FROM
+@pytest.mark.parametrize("size", [96, 160])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @each_device
 def test_the_peak_of_a_forward_is_foreseen(precision: str, size: int, device: str) -> None:

@@ -1,6 +1,6 @@
-"""The whole autoencoder: no leak between clips, images as one-frame clips, every parameter trained, and it
-learns.
-"""
+"""The whole autoencoder: no leak between clips, images as one-frame clips, and it learns."""
+
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ IMAGE_MASK = MaskSettings(encoder="random", encoder_ratio=0.75, decoder="none")
 
 
 @pytest.mark.parametrize("membership", ["released", "unseen"])
-def test_one_clip_never_changes_another_clips_predictions(membership):
+def test_one_clip_never_changes_another_clips_predictions(membership: Any) -> None:
     model, split, clip = (
         tiny.network(),
         tiny.split(mask=MaskSettings(encoder_ratio=0.75, membership=membership)),
@@ -30,18 +30,20 @@ def test_one_clip_never_changes_another_clips_predictions(membership):
     assert not torch.equal(after[0], before[0])
 
 
-def test_no_gradient_flows_between_clips():
+def test_no_gradient_flows_between_clips() -> None:
     model, split = tiny.network(), tiny.split()
     clip = (tiny.frames().float() / 255).requires_grad_()
     model(clip, split)[0].square().sum().backward()
+    assert clip.grad is not None
     assert float(clip.grad[0].abs().sum()) > 0
     assert float(clip.grad[1].abs().sum()) == 0
 
 
-def test_scored_tokens_are_predicted_blind():
+def test_scored_tokens_are_predicted_blind() -> None:
     model, split = tiny.network(), tiny.split()
     clip = (tiny.frames().float() / 255).requires_grad_()
     model(clip, split).square().sum().backward()
+    assert clip.grad is not None
     seen = torch.zeros(2, 64, dtype=torch.bool).scatter_(1, split.visible, True)
     assert not bool(seen.gather(1, split.targets).any())
     reached = clip.grad.abs().sum(2).view(2, 4, 2, 4, 8, 4, 8).sum((2, 4, 6)).flatten(1) > 0
@@ -51,7 +53,7 @@ def test_scored_tokens_are_predicted_blind():
 @pytest.mark.parametrize(
     "changes", [{}, {"cosine_attention": True, "layer_scale": 0.1, "positions": "learned"}, IMAGE], ids=str
 )
-def test_every_parameter_gets_a_gradient(changes):
+def test_every_parameter_gets_a_gradient(changes: Any) -> None:
     mask = IMAGE_MASK if changes == IMAGE else tiny.MASK
     model = tiny.network(**changes)
     model(tiny.frames(**changes), tiny.split(mask=mask, **changes)).square().mean().backward()
@@ -62,7 +64,7 @@ def test_every_parameter_gets_a_gradient(changes):
 @pytest.mark.parametrize(
     "changes", [{}, IMAGE, {"num_frames": 12, "tubelet": 3, "native_frames": 12}], ids=str
 )
-def test_it_learns_to_reconstruct_one_batch(changes):
+def test_it_learns_to_reconstruct_one_batch(changes: Any) -> None:
     """One frame with tubelet 1 is the image autoencoder; three frames a tubelet are as good as two."""
     mask = IMAGE_MASK if changes == IMAGE else tiny.MASK
     model, split, clip = tiny.network(**changes), tiny.split(mask=mask, **changes), tiny.frames(**changes)
@@ -81,7 +83,7 @@ def test_it_learns_to_reconstruct_one_batch(changes):
     assert losses[-1] < 0.3 * losses[0]
 
 
-def test_the_decoder_can_run_in_float32_under_autocast():
+def test_the_decoder_can_run_in_float32_under_autocast() -> None:
     split, clip, predictions = tiny.split(), tiny.frames(), []
     for decoder_fp32 in (False, True):
         model = build_autoencoder(tiny.settings(), decoder_fp32=decoder_fp32)

@@ -1,6 +1,6 @@
-"""The decoder: predictions where they are scored, the same as if all had been made, under either
-membership.
-"""
+"""The decoder: predictions where they are scored, the same as if all had been made."""
+
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from .. import tiny
 @pytest.mark.parametrize("decoder", ["none", "running_cell", "random", "frame"])
 @pytest.mark.parametrize("membership", ["released", "unseen"])
 @pytest.mark.parametrize("scored", ["unseen", "all"])
-def test_scored_predictions_are_those_of_all(decoder, membership, scored):
+def test_scored_predictions_are_those_of_all(decoder: Any, membership: Any, scored: Any) -> None:
     mask = MaskSettings(encoder_ratio=0.75, decoder=decoder, membership=membership, scored=scored)
     model, clip, split = tiny.network(), tiny.frames(), tiny.split(mask=mask)
     whole, part = model(clip, split, only_scored=False), model(clip, split)
@@ -22,7 +22,7 @@ def test_scored_predictions_are_those_of_all(decoder, membership, scored):
     torch.testing.assert_close(part, whole.gather(1, split.scored[..., None].expand(-1, -1, 384)))
 
 
-def test_seen_mask_tokens_take_part_under_released_membership_only():
+def test_seen_mask_tokens_take_part_under_released_membership_only() -> None:
     """The two memberships score the same tokens, but the extra mask tokens are attended to."""
     model, clip = tiny.network(), tiny.frames()
     released = tiny.split()
@@ -33,7 +33,7 @@ def test_seen_mask_tokens_take_part_under_released_membership_only():
     assert first.shape == second.shape and not torch.allclose(first, second)
 
 
-def test_recomputed_activations_give_the_same_gradients():
+def test_recomputed_activations_give_the_same_gradients() -> None:
     grads = []
     for recompute in (False, True):
         model = tiny.network(activation_checkpointing=recompute)

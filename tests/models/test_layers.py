@@ -1,5 +1,7 @@
 """Blocks: chosen queries, drop path, and attention equal to its formula in every branch."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -7,13 +9,13 @@ from torch.nn import functional as F
 from videomae2.models.layers import Attention, Block, DropPath, LayerNorm, Mlp, run_blocks, take
 
 
-def block(**extra):
+def block(**extra: Any) -> Any:
     torch.manual_seed(0)
     return Block(24, 3, 96, **extra)
 
 
 @pytest.mark.parametrize("extra", [{}, {"cosine_attention": True, "layer_scale": 0.3}])
-def test_chosen_tokens_are_those_of_the_whole_block(extra):
+def test_chosen_tokens_are_those_of_the_whole_block(extra: Any) -> None:
     x, chosen = torch.randn(2, 10, 24), torch.tensor([[9, 1, 4], [0, 2, 3]])
     module = block(**extra)
     torch.testing.assert_close(module(x, chosen), take(module(x), chosen))
@@ -22,7 +24,7 @@ def test_chosen_tokens_are_those_of_the_whole_block(extra):
     )
 
 
-def test_attention_is_its_formula_without_a_key_bias():
+def test_attention_is_its_formula_without_a_key_bias() -> None:
     torch.manual_seed(0)
     attention, norm, x = Attention(8, 2), LayerNorm(8), torch.randn(1, 5, 8)
     torch.nn.init.normal_(attention.q_bias)
@@ -39,7 +41,7 @@ def test_attention_is_its_formula_without_a_key_bias():
 
 
 @pytest.mark.parametrize("extra", [{}, {"cosine_attention": True, "layer_scale": 0.3, "drop_path": 0.5}])
-def test_a_block_leaves_its_input_alone(extra):
+def test_a_block_leaves_its_input_alone(extra: Any) -> None:
     x = torch.randn(2, 10, 24)
     kept, module = x.clone(), block(**extra)
     module(x)
@@ -49,7 +51,7 @@ def test_a_block_leaves_its_input_alone(extra):
     assert torch.equal(x, kept)
 
 
-def test_bf16_autocast_keeps_the_residual_in_float32():
+def test_bf16_autocast_keeps_the_residual_in_float32() -> None:
     x = torch.randn(2, 10, 24)
     for module in (block(), block(cosine_attention=True, layer_scale=0.1)):
         with torch.autocast("cpu", torch.bfloat16):
@@ -58,7 +60,7 @@ def test_bf16_autocast_keeps_the_residual_in_float32():
         torch.testing.assert_close(ours, module(x), rtol=0.05, atol=0.05)
 
 
-def test_drop_path_drops_whole_samples_and_keeps_the_mean():
+def test_drop_path_drops_whole_samples_and_keeps_the_mean() -> None:
     drop, x = DropPath(0.25), torch.ones(4000, 2, 3)
     torch.manual_seed(0)
     dropped = drop(x)
@@ -70,16 +72,17 @@ def test_drop_path_drops_whole_samples_and_keeps_the_mean():
     assert torch.equal(drop.eval()(x), x)
 
 
-def test_drop_path_leaves_the_branch_alone():
+def test_drop_path_leaves_the_branch_alone() -> None:
     x = torch.ones(40, 2, 3)
     torch.manual_seed(0)
     assert not torch.equal(DropPath(0.5)(x), x)
     assert torch.equal(x, torch.ones_like(x))
 
 
-def test_cosine_attention_is_scaled_by_at_most_a_hundred():
+def test_cosine_attention_is_scaled_by_at_most_a_hundred() -> None:
     torch.manual_seed(0)
     attention, x = Attention(8, 2, cosine=True), torch.randn(1, 5, 8)
+    assert attention.scale is not None
     with torch.no_grad():
         attention.scale.fill_(100.0)
         largest = attention(x)
@@ -89,11 +92,11 @@ def test_cosine_attention_is_scaled_by_at_most_a_hundred():
         assert not torch.allclose(attention(x), largest)
 
 
-def saved_values(module, x):
+def saved_values(module: Any, x: Any) -> Any:
     """How many values autograd saves of a forward, beside parameters."""
     known, saved = {parameter.data_ptr() for parameter in module.parameters()}, {}
 
-    def pack(tensor):
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
         saved.update({tensor.data_ptr(): tensor.numel()} if tensor.data_ptr() not in known else {})
         return tensor
 
@@ -102,7 +105,7 @@ def saved_values(module, x):
     return sum(saved.values())
 
 
-def test_a_checkpointed_mlp_saves_its_input_alone_and_only_in_training():
+def test_a_checkpointed_mlp_saves_its_input_alone_and_only_in_training() -> None:
     torch.manual_seed(0)
     mlp, x = Mlp(4, 16, recompute=True), torch.randn(1, 5, 4)
     assert saved_values(mlp, x) <= x.numel() + 1  # and an empty tensor, to which torch hangs the checkpoint

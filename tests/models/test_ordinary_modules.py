@@ -35,7 +35,7 @@ from .. import tiny
 
 CLASSES = 5
 TARGETS = ["qkv", "proj", "fc1", "fc2"]
-Run = Callable[[nn.Module], Tensor]
+Run = Callable[..., Tensor]
 
 
 def as_built(network: nn.Module) -> nn.Module:
@@ -47,12 +47,12 @@ each_task = pytest.mark.parametrize("task", ["pretrain", "classify"])
 Path = Callable[[nn.Module], nn.Module]
 
 
-def made(task: str, path: Path = as_built, **changes: Any) -> tuple[nn.Module, Run]:
+def made(task: str, path: Path = as_built, **changes: Any) -> tuple[Any, Run]:
     """A network, and a function that gives the loss of what it is called with: that network or its copy."""
     frames = tiny.frames()
     if task == "pretrain":
         split = tiny.split()
-        network: nn.Module = tiny.network(**changes)
+        network: Any = tiny.network(**changes)
         target = reconstruction_targets(frames, network.encoder.config.grid, split.targets)
         return path(network), lambda called: masked_mse(called(frames, split), target)
     network = build_classifier(tiny.settings(**changes), CLASSES, 1.0, chance.torch_generator(0))
@@ -131,7 +131,7 @@ def test_captured_tensors_keep_their_values(task: str, path: Path) -> None:
         network, loss = made(task, path, drop_path=0.3, layer_scale=0.1)
         held: list[tuple[str, Tensor, Tensor]] = []
 
-        def capture(module: nn.Module, given: Any, out: Tensor, name: str, held: list[Any] = held) -> None:
+        def capture(name: str, given: Any, out: Tensor, held: list[Any] = held) -> None:
             held.extend(
                 (name, tensor, tensor.detach().clone())
                 for tensor in (*given, out)
@@ -140,7 +140,7 @@ def test_captured_tensors_keep_their_values(task: str, path: Path) -> None:
 
         for name, module in called_modules(network).items():
             if only is None or name.endswith(only):
-                module.register_forward_hook(lambda *given, name=name: capture(*given, name=name))
+                module.register_forward_hook(lambda _, given, out, name=name: capture(name, given, out))
         torch.manual_seed(0)
         loss(network).backward()
         with torch.no_grad():
@@ -161,7 +161,8 @@ class HandWritten(nn.Module):
         nn.init.zeros_(self.up.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.base(x) + self.up(self.down(x))
+        out: Tensor = self.base(x) + self.up(self.down(x))
+        return out
 
 
 def by_hand(network: nn.Module) -> None:
@@ -285,8 +286,8 @@ def test_functional_gradients_are_those_of_autograd(task: str, path: Path) -> No
 
 
 @each_path
-def test_gradients_of_gradients(path: Path) -> None:
-    """Forward-mode derivatives, which the functions of the fast path do not have."""
+def test_forward_mode_derivatives(path: Path) -> None:
+    """The functions of the fast path have none."""
     network, loss = made("classify", path)
     parameters = {name: parameter.detach() for name, parameter in network.named_parameters()}
     tangents = {name: torch.ones_like(value) for name, value in parameters.items()}
@@ -295,7 +296,7 @@ def test_gradients_of_gradients(path: Path) -> None:
         return loss(lambda *given: torch.func.functional_call(network, values, given))
 
     with sdpa_kernel(SDPBackend.MATH):
-        _, forward_mode = torch.func.jvp(functional, (parameters,), (tangents,))
+        forward_mode = torch.func.jvp(functional, (parameters,), (tangents,))[1]
     grads = torch.func.grad(functional)(parameters)
     torch.testing.assert_close(forward_mode, sum(grad.sum() for grad in grads.values()), rtol=1e-3, atol=1e-4)
 

@@ -9,11 +9,6 @@ from videomae2.architecture import Architecture
 from videomae2.cost.activations import FLOAT, Execution, Stage, training_stages
 from videomae2.mask_counts import TokenCounts
 
-APART_FROM = 512
-"""Keys from which fp32 inference on a CPU copies queries, keys and values into contiguous memory
-(`models/cpu/attention.py`).
-"""
-
 
 @dataclass(frozen=True)
 class Memory:
@@ -83,11 +78,8 @@ def inference_memory(
     communication = _communication(architecture, total, execution) if execution.shard == "full" else 0
     mlp_width, values = architecture.encoder.mlp_width, architecture.grid.cube_values
     if execution.lean:
-        # A CPU keeps a place for queries, keys and values of long fp32 attention (`models/cpu/attention.py`).
-        apart = size == FLOAT and counts.visible >= APART_FROM
-        standing = 3 * tokens * size * width if apart else 0
-        attention = standing + tokens * (FLOAT * width + 5 * size * width)
-        mlp = standing + tokens * ((2 * FLOAT + size) * width + size * mlp_width)
+        attention = tokens * (FLOAT * width + 5 * size * width)
+        mlp = tokens * ((2 * FLOAT + size) * width + size * mlp_width)
         embedding = tokens * (FLOAT + size) * values
     else:
         # The residual stream, its norm, and what a linear layer gives before and after its bias, or GELU.

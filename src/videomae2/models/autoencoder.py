@@ -26,7 +26,7 @@ class Autoencoder(nn.Module):
         self.decoder_fp32 = decoder_fp32
 
     def forward(self, frames: Frames, split: TokenSplit, only_scored: bool = True) -> Float[Tensor, "B M P"]:
-        """Predicted cubes [B, S, P] of the scored tokens (`split.targets`), or [B, R, P] of `split.decoded`."""
+        """Predict the cubes [B, S, P] of the scored tokens (`split.targets`), or [B, R, P] of all decoded."""
         encoded = self.encoder(frames, split.visible)
         if not self.decoder_fp32:
             return self._decode(encoded, split, only_scored)
@@ -36,4 +36,7 @@ class Autoencoder(nn.Module):
     def _decode(
         self, encoded: Float[Tensor, "B V D"], split: TokenSplit, only_scored: bool
     ) -> Float[Tensor, "B M P"]:
-        return self.decoder(self.encoder_to_decoder(encoded), self.mask_token, split, only_scored)
+        predicted: Tensor = self.decoder(
+            self.encoder_to_decoder(encoded), self.mask_token, split, only_scored
+        )
+        return predicted

@@ -41,8 +41,9 @@ def build_encoder(
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
 ) -> Encoder:
-    """A fresh encoder, initialised for fine-tuning; without the final norm it is the trunk of a released
-    classifier.
+    """A fresh encoder, initialised for fine-tuning.
+
+    Without the final norm it is the trunk of a released classifier.
     """
     with torch.device("meta"):
         model = Encoder(encoder_config(settings), final_norm)
@@ -50,9 +51,7 @@ def build_encoder(
 
 
 def materialize(model: M, style: str, generator: torch.Generator | None, device: torch.device | str) -> M:
-    """Give a network that was built on the meta device memory and initial values: the same on every
-    device.
-    """
+    """Give a network of the meta device memory and initial values, the same on every device."""
     if torch.device(device).type == "meta":
         return model
     model.to_empty(device="cpu")
@@ -61,8 +60,9 @@ def materialize(model: M, style: str, generator: torch.Generator | None, device:
 
 
 def initialize(model: nn.Module, style: str, generator: torch.Generator) -> None:
-    """Every parameter and buffer, as released. Linear weights: pretrain xavier-uniform, finetune normal 0.02
-    cut at 2.
+    """Set every parameter and buffer, as released.
+
+    Linear weights: pretrain xavier-uniform, finetune normal with standard deviation 0.02, cut at 2.
     """
     for module in model.modules():
         if isinstance(module, nn.Linear):

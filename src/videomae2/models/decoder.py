@@ -1,6 +1,4 @@
-"""The decoder: a narrow transformer that predicts the pixels of hidden cubes; thrown away after
-pre-training.
-"""
+"""The decoder: a narrow transformer that predicts the pixels of hidden cubes, used in pre-training only."""
 
 import torch
 from jaxtyping import Float
@@ -14,8 +12,9 @@ from videomae2.records import TokenSplit
 
 
 class Decoder(nn.Module):
-    """Visible tokens first, then a mask token at every decoded position (released order); positions are never
-    learned here.
+    """Visible tokens first, then a mask token at every decoded position (released order).
+
+    Positions are never learned here.
     """
 
     pos_embed: Tensor
@@ -55,7 +54,7 @@ class Decoder(nn.Module):
     ) -> Float[Tensor, "B M P"]:
         """Predictions [B, S, P] of the scored tokens, or [B, R, P] of all decoded ones.
 
-        The last block attends to every token, but asks, projects and predicts only for those returned.
+        The last block attends to every token, but only those returned attend and are predicted.
         """
         positions = self.pos_embed[0]
         masked = mask_token + positions[split.decoded]
@@ -66,4 +65,5 @@ class Decoder(nn.Module):
         else:
             chosen = torch.arange(num_visible, x.shape[1], device=x.device).expand(x.shape[0], -1)
         x = run_blocks(self.blocks, x, self.config.activation_checkpointing and self.training, chosen)
-        return self.head(self.norm(x))
+        predicted: Tensor = self.head(self.norm(x))
+        return predicted

@@ -45,9 +45,7 @@ class Encoder(nn.Module):
         self.reset_buffers()
 
     def reset_buffers(self) -> None:
-        """Fill the position table; a fixed one is in no checkpoint. A learned table starts as the
-        sinusoid.
-        """
+        """Fill the position table; a fixed one is in no checkpoint, a learned one starts as the sinusoid."""
         if self.pos_embed.is_meta:
             return
         with torch.no_grad():
@@ -56,7 +54,8 @@ class Encoder(nn.Module):
 
     def forward(self, frames: Frames, visible: Int[Tensor, "B V"] | None = None) -> Float[Tensor, "B M D"]:
         """Features [B, V, D] of the visible tokens, in their order; of all N tokens where none are named."""
-        x = self.patch_embed(frames, visible)
+        x: Tensor = self.patch_embed(frames, visible)
         x = x + (self.pos_embed if visible is None else self.pos_embed[0][visible])
         x = run_blocks(self.blocks, x, self.config.activation_checkpointing and self.training)
-        return self.norm(x)
+        x = self.norm(x)
+        return x

@@ -31,19 +31,19 @@ def run_blocks(
     recompute: bool,
     chosen: Int[Tensor, "B S"] | None = None,
 ) -> Float[Tensor, "B M D"]:
-    """All blocks in turn, the last only for the `chosen` tokens; with `recompute` a block keeps its input
-    alone for the backward pass, which computes its activations anew.
+    """Run all blocks in turn, the last only for the `chosen` tokens.
+
+    With `recompute` a block saves its input alone; the backward pass computes its activations anew.
     """
     *first, last = blocks
     for block in first:
         x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
-    return checkpoint(last, x, chosen, use_reentrant=False) if recompute else last(x, chosen)
+    x = checkpoint(last, x, chosen, use_reentrant=False) if recompute else last(x, chosen)
+    return x
 
 
 class Block(nn.Module):
-    """Pre-norm attention and MLP, each scaled by LayerScale (0: none) and dropped for whole samples by drop
-    path.
-    """
+    """Pre-norm attention and MLP, with LayerScale (0: none) and drop path on each residual branch."""
 
     def __init__(
         self,
@@ -72,7 +72,8 @@ class Block(nn.Module):
         """All tokens are attended to; with `chosen`, only those attend, pass the MLP and are returned."""
         residual = x if chosen is None else take(x, chosen)
         x = residual + self.drop_path(scaled(self.attn(self.norm1(x), chosen), self.gamma_1))
-        return x + self.drop_path(scaled(self.mlp(self.norm2(x)), self.gamma_2))
+        x = x + self.drop_path(scaled(self.mlp(self.norm2(x)), self.gamma_2))
+        return x
 
 
 def scaled(branch: Float[Tensor, "B N D"], gamma: Float[Tensor, "D"] | None) -> Float[Tensor, "B N D"]:
@@ -102,8 +103,9 @@ class Attention(nn.Module):
         query, key, value = joint.chunk(3, dim=-1)
         if chosen is not None:
             query = take(query, chosen)
-        query, key, value = (self._heads(each) for each in (query, key, value))
-        return self.proj(self.attend(query, key, value).transpose(1, 2).flatten(2))
+        attended = self.attend(*(self._heads(each) for each in (query, key, value)))
+        out: Tensor = self.proj(attended.transpose(1, 2).flatten(2))
+        return out
 
     def attend(
         self,
@@ -111,9 +113,7 @@ class Attention(nn.Module):
         key: Float[Tensor, "B heads N d"],
         value: Float[Tensor, "B heads N d"],
     ) -> Float[Tensor, "B heads M d"]:
-        """softmax(query key^T / sqrt(d)) value; with cosine attention, queries and keys are normalised and
-        scaled.
-        """
+        """softmax(query key^T / sqrt(d)) value, or cosine attention where this module has a scale."""
         if self.scale is None:
             return F.scaled_dot_product_attention(query, key, value)
         query, key = self.cosine(query, key, self.scale)
@@ -125,20 +125,17 @@ class Attention(nn.Module):
         key: Float[Tensor, "B heads N d"],
         log_scale: Float[Tensor, "heads 1 1"],
     ) -> tuple[Float[Tensor, "B heads M d"], Float[Tensor, "B heads N d"]]:
-        """Queries and keys whose dot product is their cosine times a learned factor of each head, at most
-        100.
-        """
+        """Queries and keys whose dot product is their cosine times a learned factor of each head."""
         factor = log_scale.clamp(max=_MAX_LOG_SCALE).exp()
         return F.normalize(query, dim=-1) * factor, F.normalize(key, dim=-1)
 
     def _heads(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B heads N d"]:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        heads: Tensor = x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return heads
 
 
 class Mlp(nn.Module):
-    """Two linear layers around an exact GELU; `recompute` keeps no hidden value for the backward pass of
-    training.
-    """
+    """Two linear layers around an exact GELU; with `recompute`, training saves no hidden value."""
 
     def __init__(self, width: int, hidden: int, recompute: bool = False) -> None:
         super().__init__()
@@ -150,16 +147,17 @@ class Mlp(nn.Module):
         """Each token by itself."""
         if self.recompute and self.training:
             # Nothing in here draws random numbers, so torch need not keep their generator's state.
-            return checkpoint(self._layers, x, use_reentrant=False, preserve_rng_state=False)
+            out: Tensor = checkpoint(self._layers, x, use_reentrant=False, preserve_rng_state=False)
+            return out
         return self._layers(x)
 
     def _layers(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return out
 
 
 class DropPath(nn.Module):
-    """In training, drops a residual branch for whole samples with probability `rate`, and scales up the
-    others.
+    """In training, drops a residual branch for whole samples with probability `rate`, and scales up the rest.
 
     It draws from torch's generator, as dropout does: who trains seeds that generator from (seed, step) at
     each step, inside `torch.random.fork_rng`, and a resumed run drops the same branches.
@@ -177,4 +175,5 @@ class DropPath(nn.Module):
         return x * (kept / (1 - self.rate)).to(x.dtype)
 
     def extra_repr(self) -> str:
+        """What the module's printed name says."""
         return f"rate={self.rate}"

@@ -10,8 +10,7 @@ from videomae2.cubes import Frames, gather_cubes, unit_range
 
 
 class CubeEmbedding(nn.Conv3d):
-    """The 3-D convolution that released checkpoints store, weight [D, C, t, p, p], stride as large as its
-    kernel.
+    """The 3-D convolution of released checkpoints: weight [D, C, t, p, p], stride as large as its kernel.
 
     Over inputs of one kernel's size it is a single matmul, where torch's convolution, on CPUs and GPUs alike,
     takes several times as long.
@@ -25,8 +24,9 @@ class CubeEmbedding(nn.Conv3d):
 
 
 class Tokenizer(nn.Module):
-    """The cube embedding. It owns mean and standard deviation, so that no user of the network can forget or
-    confuse them.
+    """The cube embedding of normalised pixels.
+
+    It owns mean and standard deviation, so that no user of the network can forget or confuse them.
     """
 
     mean: Tensor
@@ -51,5 +51,5 @@ class Tokenizer(nn.Module):
         """Embeddings of `tokens` (None: all) of a clip, uint8 or float in [0, 1]."""
         cubes = gather_cubes(frames, self.config.grid, tokens)
         pixels = (unit_range(cubes) - self.mean) / self.std
-        embedded = self.proj(pixels.flatten(0, 1))
-        return embedded.flatten(1).unflatten(0, cubes.shape[:2])
+        embedded: Tensor = self.proj(pixels.flatten(0, 1)).view(*cubes.shape[:2], -1)
+        return embedded

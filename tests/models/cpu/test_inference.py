@@ -19,7 +19,7 @@ class Casts(TorchDispatchMode):
     """Counts the numbers that are cast to bf16 inside."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.numbers = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]

@@ -1,6 +1,6 @@
-"""What we use of torch without its promise to keep it: each has a test that says so by name when torch
-changes it.
-"""
+"""What we use of torch that it does not promise to keep: a test of each names what changed."""
+
+from typing import Any
 
 import pytest
 import torch
@@ -74,13 +74,13 @@ def test_gelu_backward_grad_input(x: torch.Tensor) -> None:
 
 
 class Nothing(TorchDispatchMode):
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return func(*args, **(kwargs or {}))
 
 
 def test_len_torch_dispatch_stack_and_get_current_dispatch_mode_stack() -> None:
     assert torch._C._len_torch_dispatch_stack() == 0
-    with Nothing() as mode, FakeTensorMode() as fake:
+    with Nothing() as mode, FakeTensorMode() as fake:  # type: ignore[no-untyped-call]
         assert torch._C._len_torch_dispatch_stack() == 2
         assert {*_get_current_dispatch_mode_stack()} == {mode, fake}
 
@@ -88,8 +88,25 @@ def test_len_torch_dispatch_stack_and_get_current_dispatch_mode_stack() -> None:
 def test_are_functorch_transforms_active() -> None:
     assert not torch._C._are_functorch_transforms_active()
     seen = []
-    torch.func.vmap(lambda x: seen.append(torch._C._are_functorch_transforms_active()) or x)(torch.ones(2))
+
+    def look(x: torch.Tensor) -> torch.Tensor:
+        seen.append(torch._C._are_functorch_transforms_active())
+        return x
+
+    torch.func.vmap(look)(torch.ones(2))
     assert seen == [True]
+
+
+def test_get_tracing_state(x: torch.Tensor) -> None:
+    seen = []
+
+    def look(x: torch.Tensor) -> torch.Tensor:
+        seen.append(torch._C._get_tracing_state())
+        return 2 * x
+
+    torch.jit.trace(look, x, check_trace=False)
+    look(x)
+    assert seen[0] is not None and seen[1] is None
 
 
 def test_forward_ad_current_level() -> None:

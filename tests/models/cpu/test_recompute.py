@@ -1,6 +1,4 @@
-"""What keeps less for the backward pass gives the values and gradients of the plain modules, and does keep
-less.
-"""
+"""What saves less for the backward pass gives the values and gradients of the plain modules."""
 
 from collections.abc import Callable
 
@@ -9,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from videomae2.models.cpu.recompute import NormHeads, NormMlp
+from videomae2.models.cpu import recompute
 from videomae2.models.cpu.scratch import Scratch
 from videomae2.models.layers import LayerNorm
 
@@ -25,11 +23,13 @@ def parts() -> nn.ModuleDict:
 
 
 def plain_linear(x: Tensor, made: nn.ModuleDict) -> Tensor:
-    return made["first"](made["norm"](x))
+    out: Tensor = made["first"](made["norm"](x))
+    return out
 
 
 def plain_mlp(x: Tensor, made: nn.ModuleDict) -> Tensor:
-    return made["second"](F.gelu(made["first"](made["norm"](x))))
+    out: Tensor = made["second"](F.gelu(made["first"](made["norm"](x))))
+    return out
 
 
 def plain_heads(x: Tensor, made: nn.ModuleDict) -> Tensor:
@@ -38,21 +38,22 @@ def plain_heads(x: Tensor, made: nn.ModuleDict) -> Tensor:
 
 def norm_heads(x: Tensor, made: nn.ModuleDict) -> tuple[Tensor, ...]:
     norm, first = made["norm"], made["first"]
-    return NormHeads.apply(x, norm.weight, norm.bias, norm.eps, first.weight, first.bias, "qv", 5, SCRATCH)
+    assert isinstance(norm, nn.LayerNorm) and isinstance(first, nn.Linear)
+    return recompute.norm_heads(x, norm, first.weight, first.bias, parts="qv", num_heads=5, scratch=SCRATCH)
 
 
 def lean_heads(x: Tensor, made: nn.ModuleDict) -> Tensor:
     return torch.stack(norm_heads(x, made))
 
 
-def lean_mlp(x: Tensor, made: nn.ModuleDict, recompute: bool = False) -> Tensor:
+def lean_mlp(x: Tensor, made: nn.ModuleDict, again: bool = False) -> Tensor:
     norm, first, second = made["norm"], made["first"], made["second"]
-    parameters = first.weight, first.bias, second.weight, second.bias
-    return NormMlp.apply(x, norm.weight, norm.bias, norm.eps, *parameters, recompute, SCRATCH)
+    assert isinstance(norm, nn.LayerNorm) and isinstance(first, nn.Linear) and isinstance(second, nn.Linear)
+    return recompute.norm_mlp(x, norm, first, second, recompute=again, scratch=SCRATCH)
 
 
 def recomputed_mlp(x: Tensor, made: nn.ModuleDict) -> Tensor:
-    return lean_mlp(x, made, recompute=True)
+    return lean_mlp(x, made, again=True)
 
 
 each_kind = pytest.mark.parametrize(
@@ -79,6 +80,7 @@ def gradients(
     named = {
         name: parameter.grad for name, parameter in made.named_parameters() if parameter.grad is not None
     }
+    assert x.grad is not None
     return out, {"x": x.grad, **named}
 
 
@@ -147,5 +149,6 @@ def test_heads_lie_apart_in_training_and_a_part_that_nobody_used_has_no_gradient
     assert first.transpose(1, 2).is_contiguous(), "what attention returns lies as queries do"
     assert second.is_contiguous()
     second.sum().backward()
-    grad = made["first"].weight.grad
+    grad = made["first"].get_parameter("weight").grad
+    assert grad is not None
     assert not grad[:10].any() and grad[10:].any()

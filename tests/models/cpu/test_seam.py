@@ -34,7 +34,7 @@ KINDS: list[dict[str, Any]] = [
 ]
 
 
-def loss_of(network: nn.Module, **changes: Any) -> Tensor:
+def loss_of(network: Any, **changes: Any) -> Tensor:
     torch.manual_seed(0)
     frames, split = tiny.frames(**changes), tiny.split(**changes)
     prediction = network(frames, split)
@@ -144,8 +144,9 @@ def test_hooks_on_whole_blocks_do_not_matter(fast: Callable[..., int]) -> None:
     assert fast(network) == 4
 
 
-def on_fc1(network: nn.Module) -> nn.Linear:
-    return network.encoder.blocks[0].mlp.fc1
+def on_fc1(network: Any) -> nn.Linear:
+    fc1: nn.Linear = network.encoder.blocks[0].mlp.fc1
+    return fc1
 
 
 class Doubled(nn.Linear):
@@ -173,7 +174,7 @@ def tag_weight(module: nn.Linear) -> None:
     module.weight = nn.Parameter(module.weight.detach().as_subclass(Tagged))
 
 
-TOUCHED: dict[str, Callable[[nn.Module], Any]] = {
+TOUCHED: dict[str, Callable[[Any], Any]] = {
     "forward hook": lambda network: on_fc1(network).register_forward_hook(lambda *_: None),
     "forward pre-hook": lambda network: on_fc1(network).register_forward_pre_hook(lambda *_: None),
     "backward hook": lambda network: on_fc1(network).register_full_backward_hook(lambda *_: None),
@@ -199,7 +200,7 @@ TOUCHED: dict[str, Callable[[nn.Module], Any]] = {
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("touch", TOUCHED.values(), ids=TOUCHED)
 def test_one_touched_part_makes_its_block_a_plain_one_also_when_it_comes_late(
-    fast: Callable[..., int], touch: Callable[[nn.Module], Any]
+    fast: Callable[..., int], touch: Callable[[Any], Any]
 ) -> None:
     network = cpu.apply(tiny.network())
     assert fast(network) == 4
@@ -245,6 +246,6 @@ def test_a_hook_of_all_modules_gets_the_plain_layers(fast: Callable[..., int]) -
 
 def test_a_watched_embedding_is_called_with_normalised_pixels() -> None:
     network, seen = cpu.apply(tiny.network()), []
-    network.encoder.patch_embed.proj.register_forward_hook(lambda module, given, out: seen.append(given[0]))
+    network.encoder.patch_embed.proj.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     network(tiny.frames(), tiny.split())
     assert seen[0].dtype == torch.float32 and float(seen[0].min()) < -1

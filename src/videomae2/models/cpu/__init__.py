@@ -1,5 +1,4 @@
-"""What makes a CPU fast, behind one seam: `apply` puts it into a network of plain layers, `remove` takes it
-out again.
+"""What makes a CPU fast, behind one seam: `apply` puts it into a network, `remove` takes it out again.
 
 Blocks and tokenizers get another class, and with it another `forward` of the same values; parameters, names
 in checkpoints, hooks and copies are untouched. At each call such a module looks whether it is used as it was
@@ -23,10 +22,10 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def apply(network: M) -> M:
-    """The network itself, faster on a CPU and unchanged elsewhere; again on the same network it changes
-    nothing.
+    """Make a network faster on a CPU; it comes back itself, and is unchanged on other devices.
 
-    To be called before a network is wrapped or compiled. Modules that are not exactly ours are left alone.
+    To be called before a network is wrapped or compiled; a second call changes nothing. Modules that are not
+    exactly ours are left alone.
     """
     scratch = Scratch()
     for module in network.modules():
@@ -39,7 +38,7 @@ def apply(network: M) -> M:
 
 
 def remove(network: M) -> M:
-    """The network itself, with the plain layers that it was built of."""
+    """Give a network the plain layers back that it was built of; it comes back itself."""
     for module in network.modules():
         if type(module) is CpuBlock:
             del module.scratch
@@ -50,7 +49,7 @@ def remove(network: M) -> M:
 
 
 def for_inference(network: M, precision: str) -> M:
-    """The network itself in evaluation mode, fast on a CPU, for forwards in `precision`, "fp32" or "bf16".
+    """Put a network in evaluation mode and make it fast in `precision`, "fp32" or "bf16"; it comes back.
 
     For "bf16" its linear layers keep their weights in bf16, and each computes what it does under bf16
     autocast, whether or not one is open: to the bit the same, without the casts of all weights at every

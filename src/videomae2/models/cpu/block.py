@@ -1,6 +1,4 @@
-"""A block that is fast on a CPU: the same values from fewer passes over memory, and less saved for the
-backward pass.
-"""
+"""A block that is fast on a CPU: the same values from fewer passes over memory, and less of them saved."""
 
 import torch
 from jaxtyping import Float, Int
@@ -8,15 +6,16 @@ from torch import Tensor, nn
 
 from videomae2.models.cpu.attention import attend
 from videomae2.models.cpu.linear import Bf16Linear, linear
-from videomae2.models.cpu.recompute import NormHeads, NormMlp, cut
+from videomae2.models.cpu.recompute import cut, norm_heads, norm_mlp
 from videomae2.models.cpu.scratch import Scratch
 from videomae2.models.cpu.seam import has_ordinary_parameters, is_ordinary, is_untouched
 from videomae2.models.layers import Attention, Block, DropPath, Mlp, scaled, take
 
 
 class CpuBlock(Block):
-    """A block whose forward looks whether it may be the fast one; made by `cpu.apply`, which shares one
-    `scratch`.
+    """A block whose forward looks whether it may be the fast one.
+
+    `cpu.apply` makes it of a `Block`, and gives all blocks of a network one `scratch`.
     """
 
     scratch: Scratch
@@ -32,9 +31,7 @@ class CpuBlock(Block):
         return self._add(x, self._mlp(x), self.gamma_2)
 
     def _is_untouched(self) -> bool:
-        """Whether every part is the one that `Block` makes; hooks on the block itself see what they always
-        saw.
-        """
+        """Whether every part is the one that `Block` made; hooks on the whole block do not matter."""
         attn, mlp = self.attn, self.mlp
         return (
             has_ordinary_parameters(self)
@@ -50,20 +47,21 @@ class CpuBlock(Block):
     def _add(self, x: Tensor, branch: Tensor, gamma: Tensor | None) -> Float[Tensor, "B M D"]:
         # The sum takes the branch's place, a tensor that nobody outside has seen: a tensor of its own would
         # leave a hole between those that are saved for the backward pass.
-        return self.drop_path(scaled(branch, gamma)).to(x.dtype).add_(x)
+        branch = self.drop_path(scaled(branch, gamma))
+        return branch.to(x.dtype).add_(x)
 
     def _attention(
         self, queried: Float[Tensor, "B M D"], x: Float[Tensor, "B N D"]
     ) -> Float[Tensor, "B M D"]:
-        """The residual branch of attention: the `queried` tokens, some or all of x, attend to every token of
-        x.
-        """
+        """The residual branch of attention: the `queried` tokens of x attend to every token of x."""
         attn, scale = self.attn, None
         query, key, value = self._query_key_value(queried, x)
         if attn.scale is not None:
             query, key = (each.to(value.dtype) for each in attn.cosine(query, key, attn.scale))
             scale = 1.0
-        return attn.proj(attend(query, key, value, scale, self.scratch).transpose(1, 2).flatten(2))
+        attended = attend(query, key, value, scale)
+        branch: Tensor = attn.proj(attended.transpose(1, 2).flatten(2))
+        return branch
 
     def _query_key_value(self, queried: Tensor, x: Tensor) -> tuple[Tensor, ...]:
         """Queries [B, heads, M, d], keys and values [B, heads, N, d]."""
@@ -76,14 +74,10 @@ class CpuBlock(Block):
         return *query, *self._heads(x, weight[width:], torch.cat((no_bias, attn.v_bias)), "kv")
 
     def _heads(self, x: Tensor, weight: Tensor, bias: Tensor, parts: str) -> tuple[Tensor, ...]:
-        """The normalised x through a linear layer, cut into `parts`, "q" queries, "k" keys, "v" values, and
-        into heads.
-        """
+        """The normalised x through a linear layer, cut into heads of queries "q", keys "k" or values "v"."""
         norm, num_heads = self.norm1, self.attn.num_heads
         if torch.is_grad_enabled():
-            return NormHeads.apply(
-                x, norm.weight, norm.bias, norm.eps, weight, bias, parts, num_heads, self.scratch
-            )
+            return norm_heads(x, norm, weight, bias, parts=parts, num_heads=num_heads, scratch=self.scratch)
         return cut(linear(norm(x), weight, bias), len(parts), num_heads)
 
     def _mlp(self, x: Float[Tensor, "B M D"]) -> Float[Tensor, "B M D"]:
@@ -91,6 +85,4 @@ class CpuBlock(Block):
         norm, mlp, fc1, fc2 = self.norm2, self.mlp, self.mlp.fc1, self.mlp.fc2
         if not torch.is_grad_enabled():
             return linear(linear(norm(x), fc1.weight, fc1.bias, gelu=True), fc2.weight, fc2.bias)
-        recompute = mlp.recompute and mlp.training
-        parameters = fc1.weight, fc1.bias, fc2.weight, fc2.bias
-        return NormMlp.apply(x, norm.weight, norm.bias, norm.eps, *parameters, recompute, self.scratch)
+        return norm_mlp(x, norm, fc1, fc2, recompute=mlp.recompute and mlp.training, scratch=self.scratch)

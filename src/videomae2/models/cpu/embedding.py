@@ -12,8 +12,9 @@ from videomae2.models.tokenizer import CubeEmbedding, Tokenizer
 
 
 class Bf16CubeEmbedding(CubeEmbedding):
-    """A cube embedding that computes in bf16 under an autocast of its own; its weights stay in fp32 to be
-    folded.
+    """A cube embedding that computes in bf16 under an autocast of its own.
+
+    Its weights stay in fp32, from which `CpuTokenizer` folds others.
     """
 
     def forward(self, input: Float[Tensor, "*M C T H W"]) -> Float[Tensor, "*M D t h w"]:

@@ -1,6 +1,4 @@
-"""Linear layers: in which type they compute, and bias and GELU in one pass with the matmul where oneDNN can
-do so.
-"""
+"""Linear layers: in which type they compute, and bias and GELU in one pass with the matmul."""
 
 import torch
 from jaxtyping import Float
@@ -9,9 +7,7 @@ from torch.nn import functional as F
 
 
 class Bf16Linear(nn.Linear):
-    """A linear layer that keeps its weights in bf16, and takes and gives what nn.Linear does under bf16
-    autocast.
-    """
+    """A linear layer that keeps its weights in bf16, and computes what nn.Linear does under bf16 autocast."""
 
     def forward(self, input: Float[Tensor, "*B D"]) -> Float[Tensor, "*B O"]:
         """Inputs of any floating type; bf16 comes back."""
@@ -19,7 +15,7 @@ class Bf16Linear(nn.Linear):
 
 
 def matmul_dtype(weight: Tensor) -> torch.dtype:
-    """What a linear layer of this weight computes in: autocast's type inside autocast, else its own."""
+    """Type in which a linear layer of this weight computes: autocast's inside autocast, else its own."""
     device = weight.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
 
@@ -27,8 +23,7 @@ def matmul_dtype(weight: Tensor) -> torch.dtype:
 def linear(
     x: Float[Tensor, "... D"], weight: Float[Tensor, "O D"], bias: Float[Tensor, "O"], gelu: bool = False
 ) -> Float[Tensor, "... O"]:
-    """`x weight^T + bias` in autocast's type, through an exact GELU if `gelu`; nothing is saved for a
-    backward pass.
+    """`x weight^T + bias` in autocast's type, through an exact GELU if `gelu`; without gradients.
 
     In bf16 on a CPU torch writes the bias to every row before the matmul, and GELU reads and rounds its input
     again: a quarter to a half of the matmul's time. oneDNN does both while a result is still in registers.
@@ -36,16 +31,16 @@ def linear(
     dtype = matmul_dtype(weight)
     if dtype == torch.bfloat16 and onednn_fuses():
         activation = "gelu" if gelu else "none"
-        return torch.ops.mkldnn._linear_pointwise(
-            x.to(dtype), weight.to(dtype), bias.to(dtype), activation, [], "none"
-        )
+        given = x.to(dtype), weight.to(dtype), bias.to(dtype)
+        fused: Tensor = torch.ops.mkldnn._linear_pointwise(*given, activation, [], "none")
+        return fused
     out = F.linear(x.to(dtype), weight.to(dtype), bias.to(dtype))
-    return torch.ops.aten.gelu_(out) if gelu else out
+    if gelu:
+        torch.ops.aten.gelu_(out)  # in place: what comes out of a fresh matmul nobody else has seen
+    return out
 
 
 def onednn_fuses() -> bool:
-    """Whether this torch was built with the operation that its own compiler uses, and this processor has bf16
-    arithmetic.
-    """
+    """Whether torch was built with the operation, and this processor has bf16 arithmetic."""
     operations = torch.ops.mkldnn
-    return hasattr(operations, "_linear_pointwise") and operations._is_mkldnn_bf16_supported()
+    return hasattr(operations, "_linear_pointwise") and bool(operations._is_mkldnn_bf16_supported())

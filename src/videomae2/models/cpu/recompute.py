@@ -1,5 +1,4 @@
-"""Norms, heads and MLPs that save less for the backward pass: what one elementwise pass recomputes is not
-saved.
+"""Norms, heads and MLPs that save less for the backward pass: what an elementwise pass recomputes is not.
 
 Of `linear(norm(x))` autograd would save x and norm(x), of an MLP also its hidden values before and after
 GELU. Here x and the values before GELU are saved: of a block ten times the embedding width for each token
@@ -12,28 +11,59 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from videomae2.models.cpu.attention import as_part, part_shape
 from videomae2.models.cpu.linear import matmul_dtype
 from videomae2.models.cpu.scratch import Scratch
+
+
+def norm_heads(
+    x: Float[Tensor, "B N D"],
+    norm: nn.LayerNorm,
+    weight: Float[Tensor, "O D"],
+    bias: Float[Tensor, "O"],
+    *,
+    parts: str,
+    num_heads: int,
+    scratch: Scratch,
+) -> tuple[Float[Tensor, "B heads N d"], ...]:
+    """`linear(norm(x))`, cut into `parts` such as "qkv", queries, keys and values, and those into heads.
+
+    Each part is contiguous (`_empty_part`): one linear layer would write them side by side.
+    """
+    found: tuple[Tensor, ...] = _NormHeads.apply(  # type: ignore[no-untyped-call]
+        x, norm.weight, norm.bias, norm.eps, weight, bias, parts, num_heads, scratch
+    )
+    return found
+
+
+def norm_mlp(
+    x: Float[Tensor, "B N D"],
+    norm: nn.LayerNorm,
+    first: nn.Linear,
+    second: nn.Linear,
+    *,
+    recompute: bool,
+    scratch: Scratch,
+) -> Float[Tensor, "B N D"]:
+    """`second(gelu(first(norm(x))))` with an exact GELU; `recompute` saves no hidden value."""
+    parameters = first.weight, first.bias, second.weight, second.bias
+    out: Tensor = _NormMlp.apply(  # type: ignore[no-untyped-call]
+        x, norm.weight, norm.bias, norm.eps, *parameters, recompute, scratch
+    )
+    return out
 
 
 def cut(
     joint: Float[Tensor, "B N O"], parts: int, num_heads: int
 ) -> tuple[Float[Tensor, "B heads N d"], ...]:
     """Views of the `parts` that lie side by side in the last axis, each cut into heads."""
-    return joint.unflatten(2, (parts, num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+    heads: tuple[Tensor, ...] = joint.unflatten(2, (parts, num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+    return heads
 
 
-class NormHeads(torch.autograd.Function):
-    """`linear(norm(x))`, cut into `parts`, "q" queries, "k" keys, "v" values, such as "qkv", and those into
-    heads.
-
-    Each part is allocated as torch's attention on a CPU is fastest with it (`attention.part_shape`).
-    """
-
+class _NormHeads(torch.autograd.Function):
     @staticmethod
     def forward(  # noqa: PLR0917
         ctx: Any,
@@ -51,7 +81,7 @@ class NormHeads(torch.autograd.Function):
         cast = weight.to(dtype)
         samples, tokens, _ = x.shape
         shape = (samples, num_heads, tokens, len(weight) // (len(parts) * num_heads))
-        outs = tuple(as_part(part, x.new_empty(part_shape(part, shape), dtype=dtype)) for part in parts)
+        outs = tuple(_empty_part(part, shape, dtype) for part in parts)
         ctx.save_for_backward(x, scale, shift, cast)
         ctx.eps, ctx.parts, ctx.num_heads, ctx.scratch = eps, len(parts), num_heads, scratch
         joint = scratch("wide", dtype, (samples, tokens, len(weight)))
@@ -75,9 +105,7 @@ class NormHeads(torch.autograd.Function):
         return *norm_grads, None, weight_grad, bias_grad, None, None, None
 
 
-class NormMlp(torch.autograd.Function):
-    """`second(gelu(first(norm(x))))` with an exact GELU; `recompute` saves no hidden value."""
-
+class _NormMlp(torch.autograd.Function):
     @staticmethod
     def forward(  # noqa: PLR0917
         ctx: Any,
@@ -129,6 +157,18 @@ class NormMlp(torch.autograd.Function):
         return *norm_grads, None, w1_grad, b1_grad, w2_grad, b2_grad, None, None
 
 
+def _empty_part(part: str, shape: tuple[int, ...], dtype: torch.dtype) -> Float[Tensor, "B heads N d"]:
+    """Room for queries "q", keys "k" or values "v" of `shape` [B, heads, N, d].
+
+    Keys and values lie head after head, as attention reads them. Queries lie token after token, because what
+    attention returns lies as they do, and its heads are to be joined again without a copy.
+    """
+    samples, heads, tokens, width = shape
+    if part == "q":
+        return torch.empty((samples, tokens, heads, width), dtype=dtype, device="cpu").transpose(1, 2)
+    return torch.empty(shape, dtype=dtype, device="cpu")
+
+
 def _linear(x: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> Tensor:
     torch.addmm(bias.to(x.dtype), x.flatten(0, -2), weight.t(), out=out.view(-1, out.shape[-1]))
     return out
@@ -158,9 +198,7 @@ def _norm_grads(  # noqa: PLR0917
     shift: Tensor,
     wanted: tuple[bool, bool, bool],
 ) -> tuple[Tensor | None, ...]:
-    """Those gradients of a norm's input, scale and shift that are wanted, from the gradient of the linear
-    layer behind it.
-    """
+    """The `wanted` gradients of a norm's input, scale and shift, from that of the linear layer behind it."""
     if not any(wanted):
         return None, None, None
     entered = (grad @ weight).to(x.dtype)

@@ -14,8 +14,9 @@ from torch import Tensor
 
 
 class Scratch:
-    """A network's places, one for each slot, type and thread. They belong to this object: a copy starts
-    without any.
+    """A network's places, one for each slot, type and thread.
+
+    They belong to this object: a copy, or one that was pickled, starts without any.
     """
 
     def __init__(self) -> None:

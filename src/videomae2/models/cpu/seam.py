@@ -12,25 +12,22 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 
 def is_ordinary(x: Tensor) -> bool:
-    """Whether x is a tensor of numbers on a CPU, and what is done with it is done now, by torch's own
-    kernels.
-    """
+    """Whether x is a tensor of numbers on a CPU, and torch's own kernels run on it here and now."""
     return (
         # First, because a compiler that reads on would meet calls that it does not know.
         not torch.compiler.is_compiling()
         and type(x) is Tensor  # not fake, distributed, quantised, traced
         and x.device.type == "cpu"
-        and not torch.jit.is_tracing()
+        and torch._C._get_tracing_state() is None
         and not torch._C._are_functorch_transforms_active()
         and forward_ad._current_level < 0
-        and not torch_module._has_any_global_hook()  # type: ignore[no-untyped-call]
+        and not torch_module._has_any_global_hook()
         and _nobody_dispatches()
     )
 
 
 def is_untouched(module: nn.Module, *kinds: type[nn.Module]) -> bool:
-    """Whether a module is exactly of one of these kinds, as it was built: unwatched, its parameters ordinary
-    tensors.
+    """Whether a module is exactly of one of these kinds, unwatched, and its parameters are ordinary tensors.
 
     Parametrised modules and those of adapters and quantisation have classes of their own; pruning leaves a
     hook.
@@ -52,14 +49,12 @@ def has_ordinary_parameters(module: nn.Module) -> bool:
     return all(type(each) in _ORDINARY for each in module._parameters.values())
 
 
-# `torch.func.functional_call` puts plain tensors in the place of parameters; None is a bias that is not there.
+# `torch.func.functional_call` puts plain tensors in the place of parameters; None is an absent bias.
 _ORDINARY = (nn.Parameter, Tensor, type(None))
 
 
 def _nobody_dispatches() -> bool:
-    """Whether no dispatch mode is active, but those that say of themselves that they only measure this very
-    path.
-    """
+    """Whether no dispatch mode is active, but those that say that they measure this very path."""
     if torch._C._len_torch_dispatch_stack() == 0:
         return True
     return all(getattr(mode, "measures_cpu_path", False) for mode in _get_current_dispatch_mode_stack())
