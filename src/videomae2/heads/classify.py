@@ -74,13 +74,13 @@ def build_classifier(
 
     `head_init_scale` is the factor (released: 0.001).
     """
-    # A small head gives nearly equal logits, and small first gradients into a pre-trained encoder.
     # On the meta device first: `materialize` allocates and draws every parameter once, where the constructors
     # would draw values that are thrown away.
     with torch.device("meta"):
         encoder = Encoder(encoder_config(settings), final_norm=False)
         model = Classifier(encoder, num_classes, settings.head_dropout)
     model = materialize(model, "finetune", generator, device)
+    # A small head gives nearly equal logits, and small first gradients into a pre-trained encoder.
     with torch.no_grad():
         model.head.weight.mul_(head_init_scale)
         model.head.bias.mul_(head_init_scale)
