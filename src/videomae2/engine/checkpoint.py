@@ -6,10 +6,8 @@ damage is found before a tensor is read.
 """
 
 import contextlib
-import errno
 import json
 import os
-import pickle
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -25,6 +23,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from videomae2.engine import parallel
+from videomae2.engine.checkpoint_errors import damage_named, save_error
 from videomae2.engine.index import SafeReader
 from videomae2.errors import UserError
 from videomae2.files import write_atomically
@@ -71,7 +70,7 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, A
         parallel.barrier()  # no rank goes on, or ends, before the checkpoint is visible
     except (OSError, RuntimeError, CheckpointException) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise _save_error(error, final) from error
+        raise save_error(error, final, checkpoints(folder)) from error
     except BaseException:  # Ctrl-C too must not leave gigabytes behind
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -125,7 +124,7 @@ def latest(folder: Path) -> Path | None:
 
 def tensor_names(path: Path) -> dict[str, TensorStorageMetadata]:
     """Name -> shape and dtype of every tensor in a checkpoint, from its index alone."""
-    with _damage_named(path):
+    with damage_named(path):
         entries = SafeReader(path).read_metadata().state_dict_metadata
     return {name: entry for name, entry in entries.items() if isinstance(entry, TensorStorageMetadata)}
 
@@ -152,7 +151,7 @@ def load_tensors(path: Path, into: dict[str, Tensor]) -> None:
             f"{len(reshaped)} have another shape ({what}); build the model with its run's settings"
         )
     if into:
-        with _damage_named(path), _without_single_process_warning():
+        with damage_named(path), _without_single_process_warning():
             load(into, storage_reader=SafeReader(path), no_dist=not parallel.in_group())
 
 
@@ -170,7 +169,7 @@ def load_model_state(path: Path, which: str = "model") -> dict[str, Tensor]:
         raise UserError(f"checkpoint {path} holds no {which!r} weights; try which='model'")
     state = {name: torch.empty(entry.size, dtype=entry.properties.dtype) for name, entry in entries.items()}
     # Not a collective even in a group: one rank may read weights without the others.
-    with _damage_named(path), _without_single_process_warning():
+    with damage_named(path), _without_single_process_warning():
         load(state, storage_reader=SafeReader(path), no_dist=True)
     return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
 
@@ -208,23 +207,6 @@ def keep(folder: Path, last: int, best_step: int | None) -> None:
 
 
 @contextlib.contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
-    """Turn whatever torch raises for a damaged file into a UserError; its type depends on the damage."""
-    try:
-        yield
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-        EOFError,
-        AttributeError,
-        pickle.UnpicklingError,
-        CheckpointException,
-    ) as error:
-        raise UserError(f"checkpoint {path} is damaged: {_reason(error)}") from error
-
-
-@contextlib.contextmanager
 def _without_single_process_warning() -> Iterator[None]:
     # torch warns that it works in a single process even where `no_dist=True` demands that.
     with warnings.catch_warnings():
@@ -256,41 +238,3 @@ def _sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-# ---- error texts
-
-
-def _save_error(error: BaseException, final: Path) -> Exception:
-    causes = [cause for cause in _chain(error) if isinstance(cause, OSError)]
-    if not causes:  # a fault of ours or of torch's, which no user can mend
-        return RuntimeError(f"checkpoint {final} could not be written: {_reason(error)}")
-    free = shutil.disk_usage(final.parent).free / 2**20 if final.parent.is_dir() else 0
-    before = checkpoints(final.parent)
-    left = f"{before[-1].name} before it is untouched" if before else "there was none before it"
-    full = any(cause.errno in (errno.ENOSPC, errno.EDQUOT) for cause in causes)
-    what = "the disk is full" if full else _reason(causes[-1])
-    return UserError(
-        f"checkpoint {final} could not be written: {what} ({free:.0f} MB free); {left}; "
-        f"make room and run the same command to resume"
-    )
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An exception, its causes and contexts, and the failures that other ranks reported."""
-    pending: list[BaseException | None] = [error]
-    while pending:
-        current = pending.pop()
-        if current is not None:
-            yield current
-            pending += [current.__cause__, current.__context__]
-            # torch reports every rank's exception in one mapping, where a full disk is not in the chain.
-            if isinstance(current, CheckpointException):
-                pending += [failure for failure, _ in current.failures.values()]
-
-
-def _reason(error: BaseException) -> str:
-    """One line, since torch's messages carry the traceback of every rank."""
-    root = list(_chain(error))[-1] if isinstance(error, CheckpointException) else error
-    text = str(root).strip()
-    return f"{type(root).__name__}: {text.splitlines()[0] if text else 'no reason given'}"

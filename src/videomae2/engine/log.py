@@ -42,10 +42,11 @@ class RunLog:
         self._tensorboard = tensorboard and not quiet
         self._events: Any = None
         self._bar: Any = None
-        self._said = 0.0
-        self._told = 0
+        self._last_line = 0.0
+        self._printed_failures = 0
 
     def __enter__(self) -> "RunLog":
+        # Rank 0 alone writes: ranks that append to one file would mix their lines.
         if self.quiet:
             return self
         # A killed run has logged steps after its last checkpoint. The resumed run repeats them, so their old
@@ -88,8 +89,8 @@ class RunLog:
         note += f" {record['clips_per_second']:.1f} clips/s"
         if self._bar is not None:
             self._bar.update(self._task, completed=record["step"], note=note)
-        elif time.monotonic() - self._said > PLAIN_LINE_SECONDS or record["step"] == self.steps:
-            self._said = time.monotonic()
+        elif time.monotonic() - self._last_line > PLAIN_LINE_SECONDS or record["step"] == self.steps:
+            self._last_line = time.monotonic()
             left = _clock(record.get("seconds_left", 0.0))
             self.say(f"{self.name} step {record['step']}/{self.steps} {note} {left} left")
 
@@ -112,17 +113,18 @@ class RunLog:
         """Write rows that could not be read, each once per run rather than once per epoch."""
         if self.quiet:
             return
+        # By row and path: a resumed run may have a manifest in which the row is another file.
         new = {(f.row, f.path): {"row": f.row, "path": f.path, "reason": f.reason} for f in failures}
         new = {key: line for key, line in new.items() if key not in self._failed}
         self._failed.update(new)
         self._append(self.folder.failures, list(new.values()))
         for line in new.values():
-            self._told += 1
-            if self._told <= FAILURES_TOLD:
+            self._printed_failures += 1
+            if self._printed_failures <= FAILURES_TOLD:
                 self.say(
                     f"row {line['row']}, {line['path']}, could not be read and is replaced: {line['reason']}"
                 )
-            elif self._told == FAILURES_TOLD + 1:
+            elif self._printed_failures == FAILURES_TOLD + 1:
                 self.say(f"more videos could not be read: see {self.folder.failures}")
 
     def _append(self, path: Path, records: list[dict[str, Any]]) -> None:

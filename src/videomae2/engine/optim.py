@@ -43,6 +43,8 @@ def decays(name: str, parameter: torch.Tensor) -> bool:
 
     It does not for 1-D parameters, biases, attention scales, position tables and learned tokens.
     """
+    # Decay pulls towards 0. That suits matrices, but not offsets, norms and scales, whose neutral value is no
+    # matter of size, and not tables or tokens that are added to the embedding.
     name = bare_name(name)
     return (
         parameter.ndim > 1
@@ -66,6 +68,7 @@ def parameter_groups(
     schedule's learning rate. `depth` is the encoder's number of blocks; None counts them. UserError where no
     parameter requires a gradient.
     """
+    # One group for each pair, not one a parameter: the fused kernel takes a whole group at once.
     depth = encoder_depth(module) if depth is None else depth
     groups: dict[tuple[float, bool], dict[str, Any]] = {}
     for name, parameter in module.named_parameters():

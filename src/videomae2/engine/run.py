@@ -56,6 +56,7 @@ class RunFolder:
         folder = cls(Path(out), settings)
         if folder.path.exists() and not folder.path.is_dir():
             raise UserError(f"expected a folder for the run, got the file {folder}; give another --out")
+        # Nothing is written before these checks: a mistyped --out must not change somebody's folder.
         if folder.config.is_file():
             _refuse_another_run(folder, settings)
         elif folder.path.is_dir() and any(not _ours(entry.name) for entry in folder.path.iterdir()):
@@ -118,6 +119,7 @@ def _ours(name: str) -> bool:
 
 
 def _refuse_another_run(folder: RunFolder, settings: Any) -> None:
+    # The class first: the settings of another command do not even parse, and its name says more than that.
     text = folder.config.read_text(encoding="utf-8")
     kind = next((line.removeprefix(_KIND) for line in text.splitlines() if line.startswith(_KIND)), "")
     if kind and kind != type(settings).__name__:
@@ -126,6 +128,7 @@ def _refuse_another_run(folder: RunFolder, settings: Any) -> None:
     there = config.from_toml(type(settings), text, str(folder.config))
     changed = [each for each in config.differences(there, settings) if each.key not in CHANGES_NOTHING]
     if changed:
+        # Three keys: the line must stay readable, and more of them mean another run altogether.
         named = "; ".join(f"expected {each.key} {each.first!r}, got {each.second!r}" for each in changed[:3])
         more = f"; and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise UserError(
@@ -199,5 +202,6 @@ def read_result(folder: RunFolder) -> Result:
     summary = folder.finished or {}
     best = Best(**summary["best"]) if summary["best"] else None
     newest = folder.checkpoints / f"step-{summary['step']}"
+    # Users may delete the checkpoints of a finished run: its final weights are a file of their own.
     there = newest if newest.is_dir() else None
     return Result(folder.path, summary["step"], there, summary["metrics"], best, already_finished=True)

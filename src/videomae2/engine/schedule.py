@@ -37,14 +37,17 @@ class Plan:
 
     def epoch(self, step: int) -> float:
         """Epochs after `step` optimizer steps, as a fraction."""
+        # Not by videos: the loader drops the last partial batch, so an epoch is slightly less than all rows.
         return step * self.accumulate / self.batches_per_epoch
 
     def is_due(self, every: int, step: int) -> bool:
         """Whether something done every `every` steps is due after `step` steps; always after the last one."""
+        # Not after 0 steps: nothing has been trained, and an evaluation would only cost time.
         return step == self.steps or (every > 0 and step > 0 and step % every == 0)
 
     def fixed(self) -> dict[str, int | float]:
         """The fields that a resumed run must share: all but how often it saves and evaluates."""
+        # These change neither the batches nor the learning rate of any step.
         return {key: value for key, value in asdict(self).items() if not key.endswith("_every")}
 
     def must_equal(self, there: dict[str, Any], where: str) -> None:
@@ -122,6 +125,9 @@ def make_plan(  # noqa: PLR0917
             f"expected optim.warmup of at most the {steps} steps of optim.length {optim.length!r}, "
             f"got {optim.warmup!r}, {warmup} steps; try --optim.warmup 10%"
         )
+    # The released linear scaling rule multiplies the base rate by the batch over all ranks and accumulated
+    # batches. Whether views of one video count as clips of their own differs between the paper's
+    # pre-training and the released fine-tuning.
     videos = optim.batch_size * optim.accumulate * world_size
     effective = videos * views if optim.lr_counts_views else videos
     return Plan(
@@ -159,7 +165,7 @@ def resolve(
             f"expected {name} in epochs ('30ep') or steps (12000), got {duration!r}, a share of itself"
         )
     whole = {"ep": steps_per_epoch, "%": (run_steps or 0) / 100, "": 1}[unit]
-    # The product of two decimals can fall a hair short of a whole number (0.29 * 100 = 28.999...).
+    # Two decimals multiplied in binary can fall a hair short of a whole number (0.29 * 100 = 28.999...).
     steps = math.floor(amount * whole + 1e-6)
     return max(1, steps) if amount > 0 else 0
 

@@ -52,6 +52,9 @@ class Job:
     finish: called on the main process at the end with the state dicts "model" and, with an average, "ema".
     """
 
+    # Functions rather than objects of other packages: the engine knows neither data, models nor weights, and
+    # a recipe passes them in.
+
     name: str
     batches: Callable[[int], Iterator[Batch[Any]]]
     plan: Plan

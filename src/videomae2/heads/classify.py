@@ -74,11 +74,13 @@ def build_classifier(
 
     `head_init_scale` is the factor (released: 0.001).
     """
-    # A small head gives nearly equal logits, and small first gradients into a pre-trained encoder.
+    # On the meta device first: `materialize` allocates and draws every parameter once, where the constructors
+    # would draw values that are thrown away.
     with torch.device("meta"):
         encoder = Encoder(encoder_config(settings), final_norm=False)
         model = Classifier(encoder, num_classes, settings.head_dropout)
     model = materialize(model, "finetune", generator, device)
+    # A small head gives nearly equal logits, and small first gradients into a pre-trained encoder.
     with torch.no_grad():
         model.head.weight.mul_(head_init_scale)
         model.head.bias.mul_(head_init_scale)
@@ -106,6 +108,8 @@ def score_views(
 
     def views() -> Iterator[Views]:
         for batch in feed:
+            # A video that could not be read is still in the denominator. To replace it, as in training, would
+            # score a network on other videos than the manifest lists.
             scores.fail(batch.failures)
             # A batch whose rows all failed has no clips; `range` needs a step of at least 1.
             size = views_per_forward or max(1, len(batch))
@@ -119,7 +123,7 @@ def score_views(
         for (frames, row, view), counts in parallel.in_step(views(), network, (feed.blank, none, none)):
             # fp32, since the softmax is averaged over views: bf16 has three decimal digits.
             logits = network(frames.to(device, non_blocking=True)).float()
-            if counts:
+            if counts:  # not the blank clips of a rank that has no batch left
                 scores.update(logits, row, view)
     finally:
         network.train(was_training)
@@ -130,6 +134,8 @@ def gather_scores(scores: ViewScores) -> ViewScores:
     """All-gather and merge the scores of all ranks; without a group the scores themselves."""
     if not parallel.in_group():
         return scores
+    # Sums over views are merged, not accuracies: the views of one row may have been scored on several ranks,
+    # and their mean softmax must come before the decision.
     merged, *others = (ViewScores.from_state_dict(each) for each in parallel.all_objects(scores.state_dict()))
     for other in others:
         merged.merge(other)

@@ -54,6 +54,8 @@ class Evaluation:
     def summary(self) -> dict[str, Any]:
         """The key numbers as plain JSON; shares are in [0, 1], top5 is None with fewer than five classes."""
         accuracy = self.accuracy
+        # `listed` is the denominator and counts unreadable videos; `evaluated` and `failed` say how far the
+        # shares are measured and how far they are a lower bound.
         shares = {"top1": accuracy.top1, "top5": accuracy.top5, "mean_class": accuracy.mean_class}
         counts = {"evaluated": accuracy.evaluated, "failed": accuracy.failed, "listed": accuracy.listed}
         return {
@@ -154,12 +156,14 @@ def run_evaluation(settings: EvaluateSettings) -> Evaluation:
             "expected weights to evaluate, got none; name a run, a file or a hub name with --weights"
         )
     device = choose_device(settings.device)
+    # Before the weights are read, since it holds for memory that is allocated afterwards.
     if device.type == "cpu":
         keep_freed_memory()
     loaded = read_classifier(settings.weights, settings.use_ema, device)
     say(str(loaded.report))
     if note := precision_note(device, settings.precision, "--precision"):
         say(note)
+    # After the weights: the sampling of the clips follows what they were trained with.
     data = _sampling(settings, loaded.checkpoint.metadata.get("data", {}))
     views = (data.test_clips, data.test_crops)
     feed = evaluation_feed(data, loaded.settings, views, settings.batch_size, settings.device)
@@ -172,6 +176,7 @@ def run_evaluation(settings: EvaluateSettings) -> Evaluation:
             views_per_forward=settings.views_per_forward,
             progress=advance,
         )
+    # Every rank has the same evaluation by now; one of them writes it.
     if settings.out and parallel.is_main():
         write_evaluation(evaluation, feed, Path(settings.out))
     return evaluation
@@ -195,6 +200,7 @@ def score_lines(evaluation: Evaluation, feed: EvaluationFeed) -> list[dict[str, 
     """One object a manifest row: its path and label, and either its scores or the reason it has none."""
     rows, means = evaluation.scores.scored()
     best = ranking(means)[:, 0]
+    # Rows with a score that is not finite are in neither `rows` nor the failures: they count as wrong.
     found = {row: (int(winner), mean) for row, winner, mean in zip(rows.tolist(), best, means, strict=True)}
     lines = []
     for row, label in enumerate(evaluation.scores.labels.tolist()):

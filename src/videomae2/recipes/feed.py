@@ -54,9 +54,11 @@ class TrainingFeed:
 class EvaluationFeed:
     """Every row of a manifest once, with `views` = (clips, crops) of each from one decode.
 
-    Never padded to equal numbers of batches over the ranks: a row read twice would count twice. Ranks with
-    fewer batches wait by `blank` clips, where a sharded network makes them wait (`parallel.in_step`).
+    `blank` stands in on ranks that have fewer batches than others (`parallel.in_step`).
     """
+
+    # Never padded to equal numbers of batches over the ranks, as distributed samplers do: a mean loss would
+    # count the repeated clips twice, and its value would depend on the world size.
 
     manifest: Manifest
     data: DataSettings
@@ -66,6 +68,7 @@ class EvaluationFeed:
     pin: bool = False
 
     def __iter__(self) -> Iterator[Batch[Any]]:
+        # Built anew for each pass: an evaluation during training must not depend on how far the last one got.
         sampler = SAMPLERS[self.data.sampling](self.model.num_frames)
         clips = EvaluationClips(self.manifest, self.data, self.model.size, sampler, self.views)
         return evaluation_batches(
@@ -144,6 +147,7 @@ def _must_be_readable(clips: TrainingClips, name: str) -> None:
     # The first training row already tries others in place of one that fails, so it stands for several.
     failures = [each for each in clips[0, 0] if isinstance(each, Failure)]
     if failures:
+        # The first three show the pattern; most often it is one wrong prefix of all paths.
         named = "; ".join(f"row {each.row}, {each.path}: {each.reason}" for each in failures[:3])
         raise UserError(
             f"none of {len(failures)} videos tried of {name} could be read; the first failures: {named}; "

@@ -44,6 +44,7 @@ def run_task(settings: Any, wrap: Callable[[nn.Module], nn.Module] | None = None
     row, recipe = TASKS[name], recipe_of(name)
     check(settings)
     sections = (settings.data, settings.model, settings.optim, settings.run)
+    # Feed, plan, task, folder: each is checked before the next, and the cheapest mistakes show first.
     feed = training_feed(*sections, recipe.frames, read_target=recipe.read_target)
     plan = feed.plan()
     prepared = recipe.prepare(settings, feed)
@@ -81,6 +82,7 @@ def recipe_of(name: str) -> Recipe:
 
 def _shared_folder(settings: Any) -> RunFolder:
     """The run's folder on every rank; rank 0 creates and locks it, and its UserError is raised on all."""
+    # The lock is one process's: where every rank took it, all but one would be refused.
     made: list[RunFolder] = []
     parallel.on_main(lambda: made.append(RunFolder.create_or_resume(settings.run.out, settings)))
     return made[0] if made else RunFolder(Path(settings.run.out), settings)

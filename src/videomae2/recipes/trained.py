@@ -56,6 +56,7 @@ def read_classifier(
     name: str, use_ema: bool = True, device: torch.device | str = "cpu"
 ) -> Trained[Classifier]:
     """As `read_trained`; UserError where the weights have no classification head."""
+    # Refused here with the command that helps: a head with random weights would give plausible nonsense.
     trained = read_trained(name, use_ema, device)
     if not isinstance(trained.module, Classifier):
         raise UserError(

@@ -46,6 +46,7 @@ class About:
         """A function for `Job.finish`: it writes state dicts into a run's folder as safetensors."""
 
         def write(weights: dict[str, dict[str, Tensor]]) -> None:
+            # The averaged weights take the plain name: they are the better ones, and what most users want.
             files = {WEIGHTS: weights.get("ema", weights["model"])}
             if "ema" in weights:
                 files[WITHOUT_AVERAGE] = weights["model"]
@@ -77,6 +78,7 @@ def read_weights(name: str, use_ema: bool = True, label_map: str | Sequence[int]
     UserError where there are no such weights.
     """
     path = Path(name)
+    # Each kind of name is known by a file in it, so that a folder may be called anything.
     if (path / checkpoints.STATE).is_file():
         return _sliced(_of_training(path, use_ema), label_map)
     if not (path / "config.toml").is_file():
@@ -123,6 +125,7 @@ def _sliced(checkpoint: Checkpoint, label_map: str | Sequence[int] | None) -> Ch
 def load_pretraining(autoencoder: nn.Module, init: str) -> LoadReport:
     """Initialise an autoencoder: all of it from a pre-training checkpoint, the encoder alone from others."""
     checkpoint = read_weights(init)
+    # "same": a decoder that is missing from a pre-training checkpoint is an error and not a fresh start.
     return load_into(autoencoder, checkpoint, expect="same" if checkpoint.kind == "pretrain" else "encoder")
 
 

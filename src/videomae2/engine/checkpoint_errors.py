@@ -1,0 +1,67 @@
+"""Why a checkpoint could not be written or read, in one line, from torch's nested exceptions."""
+
+import contextlib
+import errno
+import pickle
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from torch.distributed.checkpoint.api import CheckpointException
+
+from videomae2.errors import UserError
+
+
+@contextlib.contextmanager
+def damage_named(path: Path) -> Iterator[None]:
+    """Turn whatever torch raises for a damaged file into a UserError; its type depends on the damage."""
+    try:
+        yield
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        EOFError,
+        AttributeError,
+        pickle.UnpicklingError,
+        CheckpointException,
+    ) as error:
+        raise UserError(f"checkpoint {path} is damaged: {_reason(error)}") from error
+
+
+def save_error(error: BaseException, final: Path, before: Sequence[Path]) -> Exception:
+    """The error to raise where checkpoint `final` could not be written, with `before`, oldest first, left.
+
+    UserError where the system refused to write, else RuntimeError.
+    """
+    causes = [cause for cause in _chain(error) if isinstance(cause, OSError)]
+    if not causes:  # a fault of ours or of torch's, which no user can mend
+        return RuntimeError(f"checkpoint {final} could not be written: {_reason(error)}")
+    free = shutil.disk_usage(final.parent).free / 2**20 if final.parent.is_dir() else 0
+    left = f"{before[-1].name} before it is untouched" if before else "there was none before it"
+    full = any(cause.errno in (errno.ENOSPC, errno.EDQUOT) for cause in causes)
+    what = "the disk is full" if full else _reason(causes[-1])
+    return UserError(
+        f"checkpoint {final} could not be written: {what} ({free:.0f} MB free); {left}; "
+        f"make room and run the same command to resume"
+    )
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An exception, its causes and contexts, and the failures that other ranks reported."""
+    pending: list[BaseException | None] = [error]
+    while pending:
+        current = pending.pop()
+        if current is not None:
+            yield current
+            pending += [current.__cause__, current.__context__]
+            # torch reports every rank's exception in one mapping, where a full disk is not in the chain.
+            if isinstance(current, CheckpointException):
+                pending += [failure for failure, _ in current.failures.values()]
+
+
+def _reason(error: BaseException) -> str:
+    """One line, since torch's messages carry the traceback of every rank."""
+    root = list(_chain(error))[-1] if isinstance(error, CheckpointException) else error
+    text = str(root).strip()
+    return f"{type(root).__name__}: {text.splitlines()[0] if text else 'no reason given'}"
