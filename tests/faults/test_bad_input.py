@@ -144,7 +144,7 @@ def weights(path: Path, *changes: str, kind: str = "classifier") -> Path:
         (["--mask.decoder_ratio", "0.3"], "0.3"),
         (["--mask.encoder_ratio", "1.0"], "1.0"),
         (["--optim.length", "2 parsecs"], "got '2 parsecs'"),
-        (["--optim.warmup", "9"], "optim.warmup 9 is 9 steps"),
+        (["--optim.warmup", "9"], "expected optim.warmup of at most the 2 steps of optim.length 2, got 9"),
         (
             ["--optim.batch_size", "0"],
             "optim.batch_size on the command line: expected a whole number from 1 to 65536, got 0",
