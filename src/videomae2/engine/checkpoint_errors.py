@@ -15,6 +15,8 @@ from videomae2.errors import UserError
 @contextlib.contextmanager
 def damage_named(path: Path) -> Iterator[None]:
     """Turn whatever torch raises for a damaged file into a UserError; its type depends on the damage."""
+    # What reading a zip file or a pickle of wrong bytes raises. TypeError and the like are absent on purpose:
+    # they would be faults of this package, and "damaged" would hide them.
     try:
         yield
     except (
@@ -39,6 +41,7 @@ def save_error(error: BaseException, final: Path, before: Sequence[Path]) -> Exc
         return RuntimeError(f"checkpoint {final} could not be written: {_reason(error)}")
     free = shutil.disk_usage(final.parent).free / 2**20 if final.parent.is_dir() else 0
     left = f"{before[-1].name} before it is untouched" if before else "there was none before it"
+    # Over all causes: another rank's full disk, or a quota, may be behind an error that says neither.
     full = any(cause.errno in (errno.ENOSPC, errno.EDQUOT) for cause in causes)
     what = "the disk is full" if full else _reason(causes[-1])
     return UserError(

@@ -60,11 +60,13 @@ def any_true(flag: Tensor) -> Tensor:
 
 def any_process(flag: bool, device: torch.device) -> bool:
     """Whether `flag` is true on any rank. In a group the host waits for the collective."""
+    # The tensor is on the network's device because NCCL communicates from GPU memory alone.
     return bool(any_true(torch.tensor(float(flag), device=device))) if in_group() else flag
 
 
 def mean(values: Tensor) -> Tensor:
     """The mean over ranks of a float tensor on the device."""
+    # A sum and a division, since gloo, the backend for CPUs, has no mean.
     if in_group():
         dist.all_reduce(values)
         values = values / world_size()
@@ -159,6 +161,8 @@ def exchanging(network: nn.Module, exchange: bool) -> Iterator[None]:
     Gradient accumulation averages once per optimizer step, in its last backward. DDP decides in the forward,
     which therefore belongs inside too.
     """
+    # FSDP2 takes a flag on the network, DDP a context. The flag is set at every call, so nothing has to
+    # restore it where a step failed.
     quiet: AbstractContextManager[Any] = nullcontext()
     if isinstance(network, FSDPModule):
         network.set_requires_gradient_sync(exchange)

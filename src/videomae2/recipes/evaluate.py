@@ -129,6 +129,7 @@ def evaluate_classifier(
     names = class_names or tuple(feed.manifest.class_names)
     if len(names) != classifier.num_classes:
         names = tuple(str(number) for number in range(classifier.num_classes))
+    # By row, so that the result does not depend on which rank scored what, or when.
     failures = tuple(scores.failures[row] for row in sorted(scores.failures))
     table = tuple(scores.per_class())
     return Evaluation(

@@ -38,6 +38,7 @@ class Finetuning:
         self.settings = settings
         self.class_names = class_names
         self.held_out = held_out
+        # Rows already printed: evaluations repeat, and so would the same unreadable videos.
         self._named: set[int] = set()
 
     def step(self, network: nn.Module, batch: Batch[Classes], _step: int) -> StepOutput:
@@ -48,6 +49,7 @@ class Finetuning:
     def mix(self, batch: Batch[Classes]) -> tuple[Tensor, Tensor]:
         """Frames [B, T, C, H, W] and soft targets [B, K]; frames are uint8 unless mixup or cutmix is on."""
         settings, labels = self.settings, batch.target.index
+        # Where nothing is mixed the clips need no float copy, four times their size: the tokenizer converts.
         if settings.mixup <= 0 and settings.cutmix <= 0:
             return batch.frames, soft_targets(labels, self.num_classes, settings.label_smoothing)
         # Drawn from the generator that the engine seeds for each step and accumulated batch, as for dropout.
@@ -77,6 +79,7 @@ class Finetuning:
         accuracy = scores.accuracy()
         values = {"top1": accuracy.top1, "top5": accuracy.top5, "mean_class": accuracy.mean_class}
         values |= {"evaluated": accuracy.evaluated, "failed": accuracy.failed, "listed": accuracy.listed}
+        # top5 is None with fewer than five classes, where it would always be 1.
         return {name: float(value) for name, value in values.items() if value is not None}
 
     def _name(self, failures: Iterable[Failure]) -> None:

@@ -55,6 +55,8 @@ class Pretraining:
 
     def loss(self, network: nn.Module, batch: Batch[Any], mask_key: int) -> Float[Tensor, ""]:
         """Mean squared error over the scored cubes; masks follow from `mask_key` and each row and view."""
+        # Targets come after the split and only for the scored cubes: with the paper's decoder mask that is at
+        # most half of the clip.
         split = draw_split(self.grid, self.mask, chance.keys(mask_key, batch.row, batch.view))
         prediction = network(batch.frames, split)
         target = reconstruction_targets(batch.frames, self.grid, split.targets, self.target.normalize)

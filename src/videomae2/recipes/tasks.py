@@ -72,6 +72,7 @@ def run_settings(folder: str | Path) -> Any:
         )
     text = page.read_text(encoding="utf-8")
     first = text.partition("\n")[0]
+    # The first line names the settings class, since the sections alone may be those of several tasks.
     kinds = {row.settings.__name__: row.settings for row in TASKS.values()}
     for name, kind in kinds.items():
         if first.endswith(f"run of {name}"):
