@@ -24,12 +24,12 @@ from videomae2.engine.optim import build_optimizer
 from videomae2.geometry import TokenGrid
 from videomae2.heads.classify import build_classifier
 from videomae2.labels import Unlabelled
-from videomae2.losses import soft_cross_entropy
 from videomae2.models import cpu
 from videomae2.models.build import build_autoencoder
 from videomae2.recipes.pretrain import Pretraining
 from videomae2.records import Batch
 from videomae2.settings import MaskSettings, ModelSettings, OptimSettings, TargetSettings
+from videomae2.targets import soft_cross_entropy
 
 CLASSES = 400
 GRID = TokenGrid.square()

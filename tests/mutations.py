@@ -66,7 +66,7 @@ MUTATIONS = [
     Mutation("targets.py", "(count - 1) ** 0.5 + _EPSILON", "(count - 1 + _EPSILON) ** 0.5", "tests/test_targets.py"),
     Mutation("targets.py", "norm / (count - 1) ** 0.5", "norm / count**0.5", "tests/test_targets.py"),
     Mutation("targets.py", "@torch.no_grad()\n", "", "tests/test_targets.py"),
-    Mutation("losses.py", ".log_softmax(-1)).sum(-1).mean()", ".log_softmax(-1)).mean()", "tests/test_losses.py"),
+    Mutation("targets.py", ".log_softmax(-1)).sum(-1).mean()", ".log_softmax(-1)).mean()", "tests/test_targets.py"),
     Mutation("visualize.py", ".nan_to_num(0.5)", "", "tests/test_visualize.py"),
     Mutation("visualize.py", "GAP = 255", "GAP = 0", "tests/test_visualize.py"),
     # ---- metrics

@@ -5,12 +5,13 @@ import typing
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from videomae2.cubes import cubes, gather_cubes, paste
 from videomae2.errors import UserError
 from videomae2.geometry import TokenGrid
 from videomae2.settings import TargetSettings
-from videomae2.targets import TARGETS, denormalize, reconstruction_targets
+from videomae2.targets import TARGETS, denormalize, masked_mse, reconstruction_targets, soft_cross_entropy
 
 GRIDS = [
     TokenGrid.square(8, 32, patch=8),
@@ -142,3 +143,26 @@ def test_refusals() -> None:
     single = TokenGrid(1, 4, 4, 1, 1)
     with pytest.raises(UserError, match=r"got one value .*try target.normalize = none"):
         reconstruction_targets(clip(single), single, all_tokens(single))
+
+
+def test_masked_mse_is_the_mean_over_scored_tokens() -> None:
+    prediction, target = torch.randn(2, 5, 7), torch.randn(2, 5, 7)
+    per_token = ((prediction - target) ** 2).mean(-1)
+    torch.testing.assert_close(masked_mse(prediction, target), per_token.sum() / 10)
+
+
+def test_soft_cross_entropy_of_one_hot_targets_is_cross_entropy() -> None:
+    logits, labels = torch.randn(4, 6), torch.tensor([0, 5, 2, 2])
+    torch.testing.assert_close(
+        soft_cross_entropy(logits, F.one_hot(labels, 6).float()), F.cross_entropy(logits, labels)
+    )
+    smooth = F.one_hot(labels, 6) * 0.9 + 0.1 / 6
+    torch.testing.assert_close(
+        soft_cross_entropy(logits, smooth), F.cross_entropy(logits, labels, label_smoothing=0.1)
+    )
+
+
+def test_losses_are_float32_for_half_precision_networks() -> None:
+    x, target = torch.randn(2, 3, 4, dtype=torch.bfloat16), torch.randn(2, 3, 4)
+    assert masked_mse(x, target).dtype == torch.float32
+    assert soft_cross_entropy(x[0], target[0].softmax(-1)).dtype == torch.float32

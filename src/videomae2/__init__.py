@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from videomae2.api.model import Prediction as Prediction
     from videomae2.api.model import create_model as create_model
     from videomae2.api.model import load as load
-    from videomae2.api.reconstruction import Reconstruction as Reconstruction
+    from videomae2.api.views import Reconstruction as Reconstruction
     from videomae2.api.views import load_video as load_video
     from videomae2.config import load_settings as load_settings
     from videomae2.errors import UserError as UserError
@@ -31,7 +31,7 @@ _HOMES = {
     "Model": "api.model",
     "Prediction": "api.model",
     "PretrainSettings": "settings",
-    "Reconstruction": "api.reconstruction",
+    "Reconstruction": "api.views",
     "UserError": "errors",
     "create_model": "api.model",
     "evaluate": "api.jobs",

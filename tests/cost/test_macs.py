@@ -20,12 +20,11 @@ from videomae2.cost.macs import (
 )
 from videomae2.errors import UserError
 from videomae2.heads.classify import build_classifier
-from videomae2.losses import masked_mse
 from videomae2.mask_counts import TokenCounts, count_tokens
 from videomae2.masking import draw_split
 from videomae2.models.build import build_autoencoder
 from videomae2.settings import MaskSettings, ModelSettings
-from videomae2.targets import reconstruction_targets
+from videomae2.targets import masked_mse, reconstruction_targets
 
 NONE = MaskSettings(decoder="none")
 SMALL = ModelSettings(

@@ -16,13 +16,12 @@ from videomae2.cost.memory import inference_memory, training_memory
 from videomae2.errors import UserError
 from videomae2.geometry import TokenGrid
 from videomae2.heads.classify import build_classifier
-from videomae2.losses import masked_mse, soft_cross_entropy
 from videomae2.mask_counts import TokenCounts, count_tokens
 from videomae2.masking import draw_split
 from videomae2.models import cpu
 from videomae2.models.build import build_autoencoder
 from videomae2.settings import MaskSettings, ModelSettings
-from videomae2.targets import reconstruction_targets
+from videomae2.targets import masked_mse, reconstruction_targets, soft_cross_entropy
 
 SMALL = ModelSettings(
     num_frames=16, size=96, patch=16, native_frames=16, native_size=96,

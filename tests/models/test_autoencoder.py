@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from videomae2.architecture import token_grid
-from videomae2.losses import masked_mse
 from videomae2.models.build import build_autoencoder
 from videomae2.settings import MaskSettings
-from videomae2.targets import reconstruction_targets
+from videomae2.targets import masked_mse, reconstruction_targets
 
 from .. import tiny
 

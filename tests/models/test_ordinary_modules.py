@@ -26,10 +26,9 @@ from videomae2 import chance
 from videomae2.architecture import architecture_of
 from videomae2.cost.macs import computed_macs
 from videomae2.heads.classify import Classifier, build_classifier
-from videomae2.losses import masked_mse
 from videomae2.mask_counts import TokenCounts, count_tokens
 from videomae2.models import cpu
-from videomae2.targets import reconstruction_targets
+from videomae2.targets import masked_mse, reconstruction_targets
 
 from .. import tiny
 

@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from videomae2.losses import masked_mse
 from videomae2.masking import split_from_masks
 from videomae2.records import TokenSplit
-from videomae2.targets import reconstruction_targets
+from videomae2.targets import masked_mse, reconstruction_targets
 
 from . import released
 

@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from videomae2.architecture import IMAGENET_MEAN, IMAGENET_STD, token_grid
 from videomae2.chance import torch_generator
 from videomae2.heads.classify import build_classifier
-from videomae2.losses import masked_mse
 from videomae2.masking import split_from_masks
 from videomae2.models.build import build_autoencoder
 from videomae2.settings import ModelSettings
-from videomae2.targets import reconstruction_targets
+from videomae2.targets import masked_mse, reconstruction_targets
 from videomae2.weights import load_into, read_checkpoint
 from videomae2.weights.write import write_transformers
 

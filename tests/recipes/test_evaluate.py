@@ -13,7 +13,7 @@ from videomae2.data.video.decode import VideoFile
 from videomae2.errors import UserError
 from videomae2.heads.classify import build_classifier
 from videomae2.recipes.evaluate import run_evaluation
-from videomae2.recipes.trained import read_classifier
+from videomae2.recipes.weights import read_classifier
 from videomae2.settings import DataSettings, EvaluateSettings
 from videomae2.weights import save_safetensors
 

@@ -27,8 +27,7 @@ from videomae2.config import to_toml
 from videomae2.engine.log import read_lines
 from videomae2.engine.run import Metric
 from videomae2.heads.classify import build_classifier
-from videomae2.recipes.feed import EvaluationFeed, TrainingFeed, held_out_feed
-from videomae2.recipes.recipe import Prepared, Recipe
+from videomae2.recipes.feed import EvaluationFeed, Prepared, Recipe, TrainingFeed, held_out_feed
 from videomae2.recipes.tasks import TASKS, TaskRow
 from videomae2.recipes.weights import About, sampling_of
 from videomae2.records import Batch, StepOutput

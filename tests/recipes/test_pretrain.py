@@ -13,14 +13,13 @@ from videomae2 import chance
 from videomae2.engine.log import read_lines
 from videomae2.errors import UserError
 from videomae2.labels import Unlabelled
-from videomae2.losses import masked_mse
 from videomae2.masking import draw_split
 from videomae2.models.build import build_autoencoder
 from videomae2.recipes.pretrain import Pretraining
 from videomae2.recipes.train import run_task
 from videomae2.records import Batch, StepOutput
 from videomae2.settings import MaskSettings, TargetSettings
-from videomae2.targets import reconstruction_targets
+from videomae2.targets import masked_mse, reconstruction_targets
 from videomae2.weights import read_checkpoint
 
 from ..small_runs import MODEL, OPTIM, SmallRuns, pretrain_settings

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from videomae2.api.model import load
-from videomae2.api.reconstruction import reconstruction_blocks, some_videos
+from videomae2.api.views import reconstruction_blocks, some_videos
 from videomae2.engine import parallel
 from videomae2.recipes.evaluate import Evaluation, run_evaluation
 from videomae2.recipes.tasks import TASKS, task_of

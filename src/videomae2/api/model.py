@@ -12,22 +12,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from videomae2 import chance, visualize
-from videomae2.api.reconstruction import Reconstruction
-from videomae2.api.views import Video, trained_sampling, views_of
+from videomae2.api.views import Reconstruction, Video, trained_sampling, views_of
 from videomae2.engine.device import choose_device
 from videomae2.errors import UserError
 from videomae2.geometry import TokenGrid
 from videomae2.heads.classify import Classifier, build_classifier
-from videomae2.losses import masked_mse
 from videomae2.masking import draw_split
 from videomae2.metrics.accuracy import ranking
 from videomae2.models.autoencoder import Autoencoder
 from videomae2.models.build import build_autoencoder
 from videomae2.models.cpu import for_inference
 from videomae2.models.encoder import Encoder
-from videomae2.recipes.trained import Trained, read_trained
+from videomae2.recipes.weights import Trained, read_trained
 from videomae2.settings import MaskSettings, ModelSettings
-from videomae2.targets import cubes, denormalize, paste, reconstruction_targets
+from videomae2.targets import cubes, denormalize, masked_mse, paste, reconstruction_targets
 
 VIEWS_AT_ONCE = 5
 """Views of one forward: as fast as all at once, in a third of the memory."""

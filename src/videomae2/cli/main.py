@@ -17,7 +17,7 @@ from pathlib import Path
 from cyclopts import UNSET, App, ArgumentCollection, CycloptsError, MissingArgumentError, UnknownOptionError
 
 from videomae2.bounds import SHOWN, from_words
-from videomae2.cli import groups, runs, tools
+from videomae2.cli import runs, tools
 from videomae2.errors import Stopped, UserError
 from videomae2.options import LINE, Setting
 from videomae2.spelling import meant_key
@@ -73,8 +73,8 @@ def build_app() -> App:
         app.command(runs.help_app(command))
     app.command(tools.predict)
     app.command(tools.reconstruct)
-    app.command(groups.weights_app())
-    app.command(groups.data_app())
+    app.command(runs.weights_app())
+    app.command(runs.data_app())
     app.command(tools.cost)
     app.command(tools.sprites)
     app.command(tools.quickstart)

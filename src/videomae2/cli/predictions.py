@@ -16,7 +16,7 @@ from torch import Tensor
 from videomae2.api.model import Prediction, load
 from videomae2.data.video.decode import probe
 from videomae2.engine.device import keep_freed_memory, precision_note
-from videomae2.engine.progress import say
+from videomae2.engine.log import say
 from videomae2.errors import UserError
 from videomae2.files import replacing
 from videomae2.report.charts import picture_png

@@ -147,7 +147,7 @@ def sprites(
     """
     from videomae2.data.sprites.draw import write_sprites
     from videomae2.data.sprites.scene import SpriteSettings
-    from videomae2.engine.progress import row_progress
+    from videomae2.engine.log import row_progress
 
     settings = SpriteSettings(size=size, num_frames=frames, objects=objects)
     with row_progress("draw", count) as progress:

@@ -23,8 +23,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from videomae2.engine import parallel
-from videomae2.engine.checkpoint_errors import damage_named, save_error
-from videomae2.engine.index import SafeReader
+from videomae2.engine.damage import SafeReader, damage_named, save_error
 from videomae2.errors import UserError
 from videomae2.files import write_atomically
 

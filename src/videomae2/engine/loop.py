@@ -10,13 +10,12 @@ import torch
 from torch import nn
 
 from videomae2.engine import checkpoint, parallel, state
-from videomae2.engine.average import build_average
 from videomae2.engine.device import autocast, choose_device, keep_freed_memory, precision_note
 from videomae2.engine.log import RunLog
 from videomae2.engine.optim import build_optimizer
-from videomae2.engine.run import Best, Result, read_result, write_result
+from videomae2.engine.run import Best, Result, StopRequest, read_result, write_result
 from videomae2.engine.schedule import learning_rate
-from videomae2.engine.signals import StopRequest
+from videomae2.engine.state import build_average
 from videomae2.engine.step import Stepper, StepSums
 from videomae2.engine.task import Job, Task
 from videomae2.errors import Stopped

@@ -1,12 +1,18 @@
-"""A run is a folder: one config.toml, one log, its checkpoints, and nothing of another run."""
+"""A run is a folder: one config.toml, one log, its checkpoints, and nothing of another run.
+
+Beside the folder and its lock: how a run is asked to stop, how it is judged, and how it ended.
+"""
 
 import contextlib
 import json
 import os
+import signal
+import threading
 import weakref
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import FrameType, TracebackType
 from typing import Any
 
 from videomae2 import config
@@ -205,3 +211,34 @@ def read_result(folder: RunFolder) -> Result:
     # Users may delete the checkpoints of a finished run: its final weights are a file of their own.
     there = newest if newest.is_dir() else None
     return Result(folder.path, summary["step"], there, summary["metrics"], best, already_finished=True)
+
+
+class StopRequest:
+    """A context in which the first SIGTERM or SIGINT sets `number` instead of ending the process.
+
+    A later Ctrl-C raises KeyboardInterrupt at once. Further SIGTERMs are ignored: cluster schedulers repeat
+    them while the run saves its checkpoint.
+    """
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopRequest":
+        # Python forbids handlers to other threads: a program that trains in one handles signals itself.
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        if self.number and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.number = self.number or number

@@ -11,7 +11,7 @@ from videomae2.api.jobs import evaluate, finetune, pretrain
 from videomae2.api.model import load
 from videomae2.data.sprites.draw import write_sprites
 from videomae2.data.tables.manifest import read_manifest
-from videomae2.engine.progress import row_progress, say
+from videomae2.engine.log import row_progress, say
 from videomae2.errors import UserError
 from videomae2.files import write_atomically
 from videomae2.models.build import build_autoencoder

@@ -7,8 +7,7 @@ from typing import Any
 
 from videomae2 import visualize
 from videomae2.api.model import Prediction, load
-from videomae2.api.reconstruction import SHOWN_FRAMES, SHOWN_HEIGHT, reconstruction_blocks
-from videomae2.api.views import load_video
+from videomae2.api.views import SHOWN_FRAMES, SHOWN_HEIGHT, load_video, reconstruction_blocks
 from videomae2.engine.log import read_lines
 from videomae2.quickstart import plan
 from videomae2.recipes.evaluate import Evaluation

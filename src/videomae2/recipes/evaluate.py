@@ -14,14 +14,14 @@ from torch import Tensor
 from videomae2.config import check
 from videomae2.engine import parallel
 from videomae2.engine.device import choose_device, keep_freed_memory, precision_note
-from videomae2.engine.progress import row_progress, say
+from videomae2.engine.log import row_progress, say
 from videomae2.errors import UserError
 from videomae2.files import write_atomically
 from videomae2.heads.classify import Classifier, gather_scores, score_views
 from videomae2.metrics.accuracy import Accuracy, ClassScore, ViewScores, ranking
 from videomae2.models.cpu import for_inference
 from videomae2.recipes.feed import EvaluationFeed, evaluation_feed
-from videomae2.recipes.trained import read_classifier
+from videomae2.recipes.weights import read_classifier
 from videomae2.records import Failure
 from videomae2.settings import DataSettings, EvaluateSettings
 

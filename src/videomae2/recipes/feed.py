@@ -1,6 +1,9 @@
-"""From data settings to batches: the feeds that a recipe trains on and evaluates on."""
+"""From data settings to batches, and the interface of a training method: `Recipe`.
 
-from collections.abc import Iterator
+A recipe says how its data are sampled and labelled, and how its task is built.
+"""
+
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,7 +17,9 @@ from videomae2.data.tables.manifest import Manifest, read_listed
 from videomae2.engine import parallel
 from videomae2.engine.device import choose_device
 from videomae2.engine.schedule import Plan, make_plan
+from videomae2.engine.task import Task
 from videomae2.errors import UserError
+from videomae2.recipes.weights import About
 from videomae2.records import Batch, Failure
 from videomae2.settings import DataSettings, ModelSettings, OptimSettings, RunSettings
 
@@ -184,3 +189,26 @@ def held_out_feed(
 
 def _is_numbers(names: tuple[str, ...]) -> bool:
     return all(name.isdigit() for name in names)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A task with initial weights, the description saved with its weights, and notes to print."""
+
+    task: Task
+    about: About
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a task is built from its settings.
+
+    prepare: maps settings and the training feed to a task with initial weights; UserError for what cannot
+    work. frames: how training frames are sampled, as in pre-training or in fine-tuning (released).
+    read_target: reads the target of a row of the training manifest, the `target` of the task's batches.
+    """
+
+    prepare: Callable[[Any, TrainingFeed], Prepared]
+    frames: Literal["pretrain", "finetune"] = "finetune"
+    read_target: TargetReader = no_target

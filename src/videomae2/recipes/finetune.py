@@ -8,17 +8,16 @@ from torch import Tensor, nn
 from videomae2 import chance
 from videomae2.data.augment.mixing import mixup_cutmix, soft_targets
 from videomae2.data.clips import read_class
-from videomae2.engine.progress import say
+from videomae2.engine.log import say
 from videomae2.errors import UserError
 from videomae2.heads.classify import Classifier, build_classifier, gather_scores, score_views
 from videomae2.labels import Classes
-from videomae2.losses import soft_cross_entropy
 from videomae2.metrics.accuracy import ViewScores
-from videomae2.recipes.feed import EvaluationFeed, TrainingFeed, held_out_feed
-from videomae2.recipes.recipe import Prepared, Recipe
+from videomae2.recipes.feed import EvaluationFeed, Prepared, Recipe, TrainingFeed, held_out_feed
 from videomae2.recipes.weights import About, load_classifier, sampling_of
 from videomae2.records import Batch, Failure, StepOutput
 from videomae2.settings import FinetuneSettings
+from videomae2.targets import soft_cross_entropy
 
 
 class Finetuning:

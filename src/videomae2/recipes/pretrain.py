@@ -12,16 +12,14 @@ from videomae2 import chance
 from videomae2.engine import parallel
 from videomae2.errors import UserError
 from videomae2.labels import Unlabelled
-from videomae2.losses import masked_mse
 from videomae2.masking import count_tokens, draw_split
 from videomae2.models.autoencoder import Autoencoder
 from videomae2.models.build import build_autoencoder
-from videomae2.recipes.feed import EvaluationFeed, TrainingFeed, held_out_feed
-from videomae2.recipes.recipe import Prepared, Recipe
+from videomae2.recipes.feed import EvaluationFeed, Prepared, Recipe, TrainingFeed, held_out_feed
 from videomae2.recipes.weights import About, load_pretraining, sampling_of
 from videomae2.records import Batch, StepOutput
 from videomae2.settings import MaskSettings, PretrainSettings, TargetSettings
-from videomae2.targets import reconstruction_targets
+from videomae2.targets import masked_mse, reconstruction_targets
 
 
 class Pretraining:

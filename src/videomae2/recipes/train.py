@@ -9,28 +9,13 @@ from torch import nn
 
 from videomae2.config import check
 from videomae2.engine import parallel
+from videomae2.engine.log import say
 from videomae2.engine.loop import train
-from videomae2.engine.progress import say
 from videomae2.engine.run import RunFolder
 from videomae2.engine.task import Job
-from videomae2.heads.classify import build_classifier
 from videomae2.models import cpu
-from videomae2.models.build import build_autoencoder, build_encoder
-from videomae2.recipes.feed import training_feed
-from videomae2.recipes.recipe import Recipe
+from videomae2.recipes.feed import Recipe, training_feed
 from videomae2.recipes.tasks import TASKS, task_of
-from videomae2.settings import ModelSettings
-from videomae2.weights import Checkpoint
-
-NETWORKS: dict[str, Callable[[ModelSettings, Checkpoint], nn.Module]] = {
-    "pretrain": lambda settings, _: build_autoencoder(settings),
-    "classifier": lambda settings, checkpoint: build_classifier(settings, checkpoint.num_classes or 0),
-    # The trunk of a classifier has no final norm, since its `fc_norm` comes after the pooling.
-    "encoder": lambda settings, checkpoint: build_encoder(
-        settings, final_norm="encoder.norm.weight" in checkpoint.state
-    ),
-}
-"""Kind of weights -> the network that they are loaded into."""
 
 
 def run_task(settings: Any, wrap: Callable[[nn.Module], nn.Module] | None = None) -> Path:

@@ -7,12 +7,15 @@ name.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from videomae2.engine import checkpoint as checkpoints
 from videomae2.errors import UserError
+from videomae2.heads.classify import Classifier, build_classifier
+from videomae2.models.build import build_autoencoder, build_encoder
 from videomae2.settings import DataSettings, ModelSettings
 from videomae2.weights import Checkpoint, LoadReport, load_into, read_checkpoint, save_safetensors, slice_head
 
@@ -159,3 +162,66 @@ def _same_classes(checkpoint: Checkpoint, num_classes: int, class_names: Sequenc
 def _without_head(checkpoint: Checkpoint) -> Checkpoint:
     kept = {name: tensor for name, tensor in checkpoint.state.items() if not name.startswith("head.")}
     return replace(checkpoint, state=kept)
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+NETWORKS: dict[str, Callable[[ModelSettings, Checkpoint], nn.Module]] = {
+    "pretrain": lambda settings, _: build_autoencoder(settings),
+    "classifier": lambda settings, checkpoint: build_classifier(settings, checkpoint.num_classes or 0),
+    # The trunk of a classifier has no final norm, since its `fc_norm` comes after the pooling.
+    "encoder": lambda settings, checkpoint: build_encoder(
+        settings, final_norm="encoder.norm.weight" in checkpoint.state
+    ),
+}
+"""Kind of weights -> the network that they are loaded into."""
+
+
+@dataclass(frozen=True)
+class Trained(Generic[M]):
+    """A network in eval mode on its device, its settings, its checkpoint and the report of the loading."""
+
+    module: M
+    settings: ModelSettings
+    checkpoint: Checkpoint
+    report: LoadReport
+
+
+def read_trained(
+    name: str,
+    use_ema: bool = True,
+    device: torch.device | str = "cpu",
+    change: Callable[[ModelSettings], ModelSettings] = lambda settings: settings,
+) -> Trained[nn.Module]:
+    """The network that a weights name stands for, in eval mode; `change` may replace its settings.
+
+    Another number of frames or another size interpolates the position table. UserError where weights and
+    settings do not fit, and where a foreign file has no model name and `change` gives none.
+    """
+    checkpoint = read_weights(name, use_ema)
+    # Files of other projects may hold tensors alone; their shapes do not always tell one model from another.
+    settings = change(checkpoint.settings or ModelSettings(name=""))
+    if not settings.name:
+        reason = "; ".join(checkpoint.notes)
+        raise UserError(
+            f"{name} does not say which network it is: {reason}; "
+            'in Python, load(..., name="vit_b16") names it'
+        )
+    module = NETWORKS[checkpoint.kind](settings, checkpoint)
+    report = load_into(module, checkpoint, expect="encoder" if checkpoint.kind == "encoder" else "same")
+    return Trained(module.to(device).eval(), settings, checkpoint, report)
+
+
+def read_classifier(
+    name: str, use_ema: bool = True, device: torch.device | str = "cpu"
+) -> Trained[Classifier]:
+    """As `read_trained`; UserError where the weights have no classification head."""
+    # Refused here with the command that helps: a head with random weights would give plausible nonsense.
+    trained = read_trained(name, use_ema, device)
+    if not isinstance(trained.module, Classifier):
+        raise UserError(
+            f"expected a classifier, got {name}, a {trained.checkpoint.kind} network without a classification"
+            f" head; fine-tune it first: videomae2 finetune --init {name} --data.train LABELLED --out RUN"
+        )
+    return Trained(trained.module, trained.settings, trained.checkpoint, trained.report)

@@ -14,13 +14,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from videomae2 import chance
 from videomae2.heads.classify import build_classifier
-from videomae2.losses import masked_mse
 from videomae2.models import cpu
 from videomae2.models.cpu.block import CpuBlock
 from videomae2.models.cpu.embedding import CpuTokenizer
 from videomae2.models.layers import Attention, Block, Mlp
 from videomae2.models.tokenizer import Tokenizer
-from videomae2.targets import reconstruction_targets
+from videomae2.targets import masked_mse, reconstruction_targets
 
 from ... import tiny
 

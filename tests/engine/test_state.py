@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from videomae2.engine.average import build_average
+from videomae2.engine.state import build_average
 from videomae2.errors import UserError
 
 
