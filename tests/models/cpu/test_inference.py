@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize, prune
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from videomae2.models import cpu
@@ -80,3 +81,19 @@ def test_only_linear_layers_change_and_nothing_in_fp32() -> None:
     halved = {name for name, value in model.state_dict().items() if value.dtype == torch.bfloat16}
     linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     assert {name.rpartition(".")[0] for name in halved} == linear
+
+
+class Halved(nn.Module):
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight / 2
+
+
+def test_a_linear_layer_of_another_kind_needs_no_autocast_either() -> None:
+    changed = [classifier(), classifier()]
+    for model in changed:
+        block: Any = model.encoder.blocks[0]
+        parametrize.register_parametrization(block.mlp.fc2, "weight", Halved())
+        prune.l1_unstructured(block.attn.qkv, "weight", 0.2)
+    exact, close = changed[0], for_inference(for_inference(changed[1], "bf16"), "bf16")
+    with torch.no_grad():
+        torch.testing.assert_close(close(CLIP).float(), exact(CLIP), rtol=0.1, atol=0.1)

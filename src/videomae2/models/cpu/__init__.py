@@ -6,7 +6,7 @@ written (`seam.py`), and otherwise runs the plain forward. Nothing it returns is
 that were computed here have no derivative of their own: second derivatives need `remove`.
 """
 
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
@@ -58,9 +58,16 @@ def for_inference(network: M, precision: str) -> M:
     apply(network.eval())
     if precision == "bf16":
         for module in network.modules():
-            if type(module) is nn.Linear:
-                module.__class__ = Bf16Linear
+            if isinstance(module, nn.Linear) and not isinstance(module, Bf16Linear):
+                if type(module) is nn.Linear:
+                    module.__class__ = Bf16Linear
+                else:  # a linear layer of somebody else, whose class says how it computes
+                    module.register_forward_pre_hook(_cast_input)
                 module.to(torch.bfloat16)
             elif type(module) is CubeEmbedding:
                 module.__class__ = Bf16CubeEmbedding
     return network
+
+
+def _cast_input(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+    return given[0].to(torch.bfloat16), *given[1:]
