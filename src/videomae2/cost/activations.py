@@ -79,7 +79,7 @@ class Stage(NamedTuple):
     """How many, not bytes."""
     wide: int = 0
     """Of the hidden values of its MLP after GELU, and of those recomputed: a CPU keeps one buffer for all
-    blocks (`models/cpu/scratch.py`).
+    blocks (`models/cpu/recompute.py`).
     """
 
 

@@ -5,8 +5,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from videomae2.architecture import encoder_config
+from videomae2.models import cpu
 from videomae2.models.cpu import linear
-from videomae2.models.cpu.linear import Bf16Linear
+from videomae2.models.cpu.linear import Bf16Linear, CpuTokenizer
+from videomae2.models.tokenizer import Tokenizer
+
+from ... import tiny
 
 
 def layer_and_input() -> tuple[nn.Linear, torch.Tensor]:
@@ -51,3 +56,25 @@ def test_a_layer_in_bf16_computes_what_it_does_under_autocast() -> None:
     assert torch.equal(module(x.double()), expected)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(module(x), expected)
+
+
+TOKENS = torch.tensor([[3, 60, 7], [0, 1, 63]])
+
+
+@pytest.mark.parametrize("tokens", [None, TOKENS], ids=["all", "some"])
+@pytest.mark.parametrize("scale", [1, 255], ids=["uint8", "float"])
+def test_mean_and_standard_deviation_are_folded_into_the_weights(
+    tokens: torch.Tensor | None, scale: int
+) -> None:
+    tokenizer, clip = Tokenizer(encoder_config(tiny.settings())), tiny.frames()
+    clip = clip if scale == 1 else clip / scale
+    parameters = list(tokenizer.parameters())
+    plain = tokenizer(clip, tokens)
+    plain_grads = torch.autograd.grad(plain.square().sum(), parameters)
+    assert type(cpu.apply(tokenizer)) is CpuTokenizer
+    ours = tokenizer(clip, tokens)
+    assert not torch.equal(ours, plain)  # it did run
+    torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        torch.autograd.grad(ours.square().sum(), parameters), plain_grads, rtol=1e-4, atol=1e-3
+    )

@@ -12,9 +12,8 @@ import torch
 from torch import nn
 
 from videomae2.models.cpu.block import CpuBlock
-from videomae2.models.cpu.embedding import Bf16CubeEmbedding, CpuTokenizer
-from videomae2.models.cpu.linear import Bf16Linear
-from videomae2.models.cpu.scratch import Scratch
+from videomae2.models.cpu.linear import Bf16CubeEmbedding, Bf16Linear, CpuTokenizer
+from videomae2.models.cpu.recompute import Scratch
 from videomae2.models.layers import Block
 from videomae2.models.tokenizer import CubeEmbedding, Tokenizer
 

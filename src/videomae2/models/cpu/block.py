@@ -6,8 +6,7 @@ from torch import Tensor, nn
 
 from videomae2.models.cpu.attention import attend
 from videomae2.models.cpu.linear import Bf16Linear, linear
-from videomae2.models.cpu.recompute import cut, norm_heads, norm_mlp
-from videomae2.models.cpu.scratch import Scratch
+from videomae2.models.cpu.recompute import Scratch, cut, norm_heads, norm_mlp
 from videomae2.models.cpu.seam import has_ordinary_parameters, is_ordinary, is_untouched
 from videomae2.models.layers import Attention, Block, DropPath, Mlp, scaled, take
 

@@ -5,8 +5,14 @@ GELU. Here x and the values before GELU are saved: of a block ten times the embe
 instead of sixteen, for about one percent of a step's time. With `recompute` not even those before GELU are,
 and it is six, for one more of an MLP's six matmuls. Values and gradients are those of the plain modules. The
 gradients have no derivative of their own.
+
+Temporaries have places of their own (`Scratch`). A C library gives a tensor the next free place that is long
+enough, so wide values that come and go between those that are saved would leave holes, and a training step
+would then hold a third more memory than its tensors.
 """
 
+import math
+import threading
 from typing import Any
 
 import torch
@@ -15,7 +21,33 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from videomae2.models.cpu.linear import matmul_dtype
-from videomae2.models.cpu.scratch import Scratch
+
+
+class Scratch:
+    """A network's places, one for each slot, type and thread.
+
+    They belong to this object: a copy, or one that was pickled, starts without any.
+    """
+
+    def __init__(self) -> None:
+        self._threads = threading.local()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Scratch, ()
+
+    def __call__(self, slot: str, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+        """An uninitialised tensor on the CPU; the same thread's next call for `slot` overwrites it.
+
+        What is computed in it must not outlive the caller.
+        """
+        slots: dict[tuple[str, torch.dtype], Tensor] = self._threads.__dict__.setdefault("slots", {})
+        count = math.prod(shape)
+        held = slots.get((slot, dtype))
+        if held is None or held.numel() < count:
+            slots.pop((slot, dtype), None)  # freed before the larger one is allocated
+            with torch.inference_mode(False):  # what is made inside could not be written to outside
+                held = slots[slot, dtype] = torch.empty(count, dtype=dtype, device="cpu")
+        return held[:count].view(shape)
 
 
 def norm_heads(
