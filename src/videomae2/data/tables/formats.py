@@ -1,31 +1,34 @@
 """What people keep lists of videos in, read into one Arrow table whose columns a manifest knows.
 
 Tables: .arrow/.feather (memory-mapped), .parquet, and text whose first line names the columns, `path` among
-them (commas). Folders: videos directly in it are rows without labels, and so are any below it; otherwise each
-subfolder with videos is a class, in sorted order. Released lists, which lists.py reads: text without a
-header, one clip a line.
+them. Folders: each subfolder with videos is a class, and without subfolders no row has a label. Released
+lists, which lists.py reads: text without a header, one clip a line. All readers know a column by its name in
+any case, and labels by what they say instead of by the column's type.
 """
 
-import csv
-import json
+import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from videomae2.data.tables.lists import NUMBER, SUFFIXES, ListFormat, is_video, read_list
+from videomae2.data.file_names import is_video, kind_of, path_column, shown_path
+from videomae2.data.tables import folders, lists, text_tables
+from videomae2.data.tables.arrow_files import one_line, read_arrow, stored_names
+from videomae2.data.tables.classes import NamesFrom, label_notes, number_labels
+from videomae2.data.tables.lists import NUMBER, ListFormat
 from videomae2.errors import UserError
 from videomae2.settings import DataSettings
+
+_log = logging.getLogger(__name__)
 
 PATTERN = DataSettings.frame_pattern
 INTEGERS = {"start": 0, "end": -1, "label": -1, "stride": 0}
 """Columns of whole numbers and what an absent cell means."""
 TEXTS = {"source": "", "pattern": ""}
 ROW_COLUMNS = ("path", *INTEGERS, *TEXTS)
-CLASSES = b"class_names"
-"""Where a table's metadata keeps the names of its classes, as JSON."""
+_NAMES = (*ROW_COLUMNS, "class")
 
 
 @dataclass(frozen=True)
@@ -36,176 +39,109 @@ class Listing:
     folder: str
     class_names: list[str] = field(default_factory=list)
     mapped_from: str = ""
+    names_from: NamesFrom = ""
 
 
 def read(path: Path, class_names: list[str] | None, list_format: ListFormat, pattern: str) -> Listing:
-    """Read whatever `path` is; UserError where it is nothing known."""
-    if path.is_dir():
+    """Read whatever `path` is; UserError where it is nothing known. What is strange but usable is logged."""
+    kind = kind_of(path)
+    if kind == "folder":
         return _folder(path, class_names)
-    if not path.is_file():
+    if kind != "file":
         raise UserError(
-            f"no manifest at {path}; give a .csv, .arrow, .parquet or list file, or a folder of videos"
+            f"no manifest at {shown_path(str(path))}{f', which is a {kind}' if kind else ''}; give a .csv, "
+            ".arrow, .parquet or list file, or a folder of videos"
         )
-    suffix = path.suffix.lower()
-    if suffix in SUFFIXES:
-        return Listing(pa.table({"path": [str(path.absolute())]}), str(path.parent))
+    if is_video(path):
+        return Listing(pa.table({"path": path_column([str(path.absolute())])}), str(path.parent))
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty; it needs at least one row")
-    if suffix in (".arrow", ".feather"):
-        table, mapped = map_arrow(path), str(path)
-    elif suffix == ".parquet":
-        table, mapped = _parquet(path), ""
-    else:
-        _must_be_text(path)
-        first = _first_line(path)
-        cells = [cell.strip().lower() for cell in next(csv.reader([first]))]
-        named = "path" in cells
-        if not named and _names_columns(first, cells):
-            raise UserError(
-                f"{path} has columns {', '.join(cells)}, but none named path; its first line must be like "
-                "path,label"
-            )
-        table, mapped = _csv(path) if named else read_list(path, list_format, pattern), ""
-    table, names = _number_labels(table, class_names, str(path))
-    # Workers map the file again by its path, which would lose labels or names that were given here.
+    table, mapped = _table(path, list_format, pattern)
+    named = _known_columns(table, str(path))
+    labelled = number_labels(named, class_names, str(path))
+    if "label" in named.column_names:
+        _say(label_notes(labelled.table.column("label"), labelled.names, str(path)))
+    # Workers map the file again by its path, which would lose what was changed here.
+    unchanged = labelled.table is table and labelled.names == stored_names(table)
     return Listing(
-        table, str(path.parent), names, mapped if names is None or names == stored_names(table) else ""
+        labelled.table, str(path.parent), labelled.names, mapped if unchanged else "", labelled.names_from
     )
 
 
+def _table(path: Path, list_format: ListFormat, pattern: str) -> tuple[pa.Table, str]:
+    """The rows as the file has them, and the file's name where they are mapped from it."""
+    suffix = path.suffix.lower()
+    if suffix in (".arrow", ".feather"):
+        return read_arrow(path), str(path)
+    if suffix == ".parquet":
+        return _parquet(path), ""
+    text = text_tables.read_text(path)
+    first = next((line.strip() for line in text.split("\n") if line.strip()), "")
+    if not first:
+        raise UserError(f"{path} is empty; it needs at least one row")
+    separator = text_tables.separator_of(first)
+    if separator is not None:
+        return text_tables.read_csv(path, text, separator, ("start", "end", "stride")), ""
+    cells = text_tables.header_cells(first)
+    if _names_columns(first, cells):
+        raise UserError(
+            f"{path} has columns {shown_path(', '.join(cells))}, but none named path; its first line must be "
+            "like path,label"
+        )
+    return lists.read_list(path, text, list_format, pattern), ""
+
+
 def _names_columns(first: str, cells: list[str]) -> bool:
-    """Whether a first line is a header: words between commas, and neither a video nor a number among them."""
+    """Whether a first line is a header: words between separators, no video and no number among them."""
     return len(cells) > 1 and not any(
         is_video(cell.strip("\"'")) or NUMBER.match(cell) for cell in (*cells, *first.split())
     )
 
 
 def _folder(folder: Path, class_names: list[str] | None) -> Listing:
-    found = sorted(
-        str(p.relative_to(folder)) for p in folder.rglob("*") if is_video(p) and not p.name.startswith(".")
-    )
-    if not found:
-        raise UserError(f"{folder} holds no video file (looked for {', '.join(SUFFIXES[:6])} ...)")
-    if any("/" not in name for name in found):
-        return Listing(pa.table({"path": found}), str(folder))
-    table = pa.table({"path": found, "label": [name.split("/", 1)[0] for name in found]})
-    table, names = _number_labels(table, class_names, str(folder))
-    return Listing(table, str(folder), names)
+    found = folders.find_videos(folder)
+    labels, notes = folders.class_labels(found, folder)
+    where = shown_path(str(folder))
+    _say(f"{where}: {note}" for note in (*found.notes(), *notes))
+    table = pa.table({"path": path_column(found.videos)})
+    if labels is None:
+        return Listing(table, str(folder))
+    table = table.append_column("label", pa.array(labels, pa.string()))
+    labelled = number_labels(table, class_names, where, "folder")
+    _say(label_notes(labelled.table.column("label"), labelled.names, where))
+    return Listing(labelled.table, str(folder), labelled.names, names_from=labelled.names_from)
 
 
 def _parquet(path: Path) -> pa.Table:
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.read_table(path, memory_map=True)
-    except (pa.ArrowInvalid, OSError) as error:
+        table = pyarrow.parquet.read_table(path, memory_map=True)
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, IndexError) as error:
         raise UserError(f"{path} is not a readable Parquet file ({one_line(error)})") from None
+    return table
 
 
-def _csv(path: Path) -> pa.Table:
-    import pyarrow.csv
-
-    # The label's type is left to be found: it may be a number or a name.
-    numbers = {name: pa.int64() for name in INTEGERS if name != "label"}
-    options = pyarrow.csv.ConvertOptions(
-        column_types={"path": pa.string(), "source": pa.string(), "pattern": pa.string(), **numbers},
-        strings_can_be_null=False,
-    )
-    try:
-        table = pyarrow.csv.read_csv(path, convert_options=options)
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{path}{_faulty_line(path)}: {one_line(error)}") from None
-    table = table.rename_columns([_known(name) for name in table.column_names])
-    empty = "label" in table.column_names and pa.types.is_null(table.column("label").type)
-    return table.drop_columns(["label"]) if empty else table
-
-
-def _known(name: str) -> str:
-    plain = name.strip().lower()
-    return plain if plain in ("path", "source", "pattern", *INTEGERS) else name
-
-
-def _faulty_line(path: Path) -> str:
-    """The line a table reader stumbled over: too many or few cells, or a word where a number belongs."""
-    with path.open(newline="", encoding="utf-8", errors="replace") as lines:
-        reader = csv.reader(lines)
-        header = [_known(cell) for cell in next(reader)]
-        for cells in reader:
-            if cells and len(cells) != len(header):
-                found = f"{len(cells)} cells, but the header names {len(header)} columns"
-                return f", line {reader.line_num}: {found}"
-            for name, cell in zip(header, cells, strict=False):
-                if name in INTEGERS and name != "label" and cell and not NUMBER.match(cell.strip()):
-                    return f", line {reader.line_num}: {name} is {cell!r}, not a whole number"
-    return ""
-
-
-def _number_labels(table: pa.Table, names: list[str] | None, where: str) -> tuple[pa.Table, list[str]]:
-    """Labels that are names become numbers: places in `names`, or in their own sorted order."""
-    if "label" not in table.column_names:
-        return table, names or []
-    column = table.column("label")
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(pa.string())
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        return table, names or stored_names(table) or _names_beside(table, where)
-    column = column.cast(pa.string())
-    present = sorted(name for name in pc.unique(column).to_pylist() if name)
-    names = names or present
-    if unknown := [name for name in present if name not in set(names)]:
-        raise UserError(
-            f"{where}: label {unknown[0]!r} is none of the {len(names)} known classes "
-            f"({', '.join(names[:5])} ...)"
-        )
-    numbers = pc.fill_null(pc.index_in(column, value_set=pa.array(names, pa.string())).cast(pa.int64()), -1)
-    return table.set_column(table.column_names.index("label"), "label", numbers), names
-
-
-def _names_beside(table: pa.Table, where: str) -> list[str]:
-    """Names from a column `class` beside the numbers; none where a number below the largest has no name."""
-    if "class" not in table.column_names:
-        return []
-    pairs = table.select(["label", "class"]).group_by(["label", "class"]).aggregate([]).to_pylist()
-    known = sorted(
-        (pair["label"], str(pair["class"]))
-        for pair in pairs
-        if pair["label"] is not None and pair["label"] >= 0
-    )
-    for (label, name), (other, second) in pairwise(known):
-        if label == other:
+def _known_columns(table: pa.Table, where: str) -> pa.Table:
+    """The table with the names a manifest knows in lower case; UserError where two columns have one name."""
+    names = [
+        plain if (plain := name.strip().lower()) in _NAMES else name.strip() for name in table.column_names
+    ]
+    for name in names:
+        if names.count(name) > 1:
+            got = [given for given, plain in zip(table.column_names, names, strict=True) if plain == name]
             raise UserError(
-                f"{where}: label {label} has two names in column class, {name!r} and {second!r}; give it one"
+                f"{where}: expected one column {shown_path(name)}, got {names.count(name)} "
+                f"({shown_path(', '.join(got))}); rename or remove all but one"
             )
-    return [name for _, name in known] if [label for label, _ in known] == list(range(len(known))) else []
-
-
-def _must_be_text(path: Path) -> None:
-    with path.open("rb") as file:
-        if b"\0" in file.read(4096):
-            raise UserError(
-                f"{path} is neither a video by its name nor a text; try a .csv, .arrow, .parquet or list file"
-            )
-
-
-def _first_line(path: Path) -> str:
-    with path.open(encoding="utf-8-sig", errors="replace") as lines:
-        return next((line.strip() for line in lines if line.strip()), "")
-
-
-def map_arrow(path: str | Path) -> pa.Table:
-    """The table of an Arrow file, memory-mapped: no row is read until it is asked for."""
-    try:
-        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(
-            f"{path} is not a readable Arrow file ({one_line(error)}); write it with write_manifest"
-        ) from None
+    return table if names == table.column_names else table.rename_columns(names)
 
 
 def conform(table: pa.Table, where: str) -> pa.Table:
     """Known columns in the types they are read as; nothing is copied where they already are."""
     if "path" not in table.column_names:
-        got = ", ".join(table.column_names) or "none"
+        got = shown_path(", ".join(table.column_names)) or "none"
         raise UserError(
             f"{where}: expected a column named path, got columns {got}; known are {', '.join(ROW_COLUMNS)}"
         )
@@ -215,14 +151,16 @@ def conform(table: pa.Table, where: str) -> pa.Table:
         column, kind = table.column(name), pa.int64() if name in INTEGERS else pa.string()
         if pa.types.is_large_string(column.type) and kind == pa.string():
             kind = pa.large_string()
+        if pa.types.is_binary(column.type) and name == "path":  # names of files that are not UTF-8
+            kind = pa.binary()
         try:
             changed = column if column.type == kind else column.cast(kind)
-            if changed.null_count:
-                if name == "path":
-                    raise UserError(f"{where} has a row without a path; every row needs one")
-                changed = changed.fill_null(INTEGERS.get(name, TEXTS.get(name)))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise UserError(f"{where}: column {name} must hold {kind}s; {one_line(error)}") from None
+        if changed.null_count:
+            if name == "path":
+                raise UserError(f"{where} has a row without a path; every row needs one")
+            changed = changed.fill_null(INTEGERS.get(name, TEXTS.get(name)))
         if changed is not column:
             table = table.set_column(position, name, changed)
     return table
@@ -235,12 +173,7 @@ def one_piece(column: pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
-def stored_names(table: pa.Table) -> list[str]:
-    """The names of classes that the table carries."""
-    names: list[str] = json.loads((table.schema.metadata or {}).get(CLASSES, b"[]"))
-    return names
-
-
-def one_line(error: Exception) -> str:
-    """An error's message without line breaks."""
-    return " ".join(str(error).split())
+def _say(notes: Iterable[str]) -> None:
+    """What is strange but usable, a line each on stderr: nobody is asked, and nobody should miss it."""
+    for note in notes:
+        _log.warning("%s", note)

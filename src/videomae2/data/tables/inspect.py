@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
+from videomae2.data.file_names import kind_of, printable
 from videomae2.data.rows import open_row
 from videomae2.data.tables.formats import ROW_COLUMNS
 from videomae2.data.tables.manifest import Manifest, Row, read_listed
@@ -40,9 +41,9 @@ def show(path: str | Path, data: DataSettings = AS_LISTED, rows: int = 10) -> st
     known = [name for name in ROW_COLUMNS if name in table.column_names]
     files = len(pc.unique(table.column("path")))
     lines = [
-        f"{path}: {len(manifest)} rows, {files} files",
+        f"{printable(str(path))}: {len(manifest)} rows, {files} files",
         f"columns: {', '.join(known)}" + (f"; kept: {', '.join(kept)}" if kept else ""),
-        f"relative paths start from: {manifest.root or '.'}",
+        f"relative paths start from: {printable(manifest.root) or '.'}",
         _labels_line(manifest),
     ]
     if "source" in known:
@@ -72,7 +73,7 @@ def check(
         total += 1
         if report.reason:
             broken += 1
-            write(f"{report.path}: {report.reason}")
+            write(f"{printable(report.path)}: {report.reason}")
     write(f"{total} files, {total - broken} readable, {broken} broken")
     return 1 if broken else 0
 
@@ -135,11 +136,11 @@ def _labels_line(manifest: Manifest) -> str:
 
 
 def _describe(row: Row, manifest: Manifest) -> str:
-    parts = [row.path]
+    parts = [printable(row.path)]
     if row.start or row.end >= 0:
         parts.append(f"frames {row.start} to {row.end - 1 if row.end >= 0 else 'the end'}")
     if row.label >= 0:
         name = f" ({manifest.class_names[row.label]})" if row.label < len(manifest.class_names) else ""
         parts.append(f"label {row.label}{name}")
     parts += [f"{name} {value}" for name in ("source", "stride", "pattern") if (value := getattr(row, name))]
-    return "  ".join(parts if "://" in row.path or Path(row.path).exists() else [*parts, "(not there)"])
+    return "  ".join(parts if "://" in row.path or kind_of(row.path) else [*parts, "(not there)"])

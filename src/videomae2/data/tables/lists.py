@@ -1,4 +1,4 @@
-"""The released projects' list files, and which names are videos: no header, one clip a line.
+"""The released projects' list files: no header, one clip a line.
 
 A path, then whole numbers, parted by spaces (or commas). A path with spaces is quoted, or ends in something
 that is not a number. The count of numbers says what they are:
@@ -23,25 +23,24 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
+from videomae2.bounds import shown
+from videomae2.data.file_names import SUFFIXES, is_video
+from videomae2.data.tables.text_tables import SEPARATORS
 from videomae2.errors import UserError
 
 ListFormat = Literal["auto", "pretrain", "video", "frames"]
-NUMBER = re.compile(r"[+-]?\d+\Z")
-_CONTAINERS = (
-    "mp4 avi mov mkv webm m4v mpg mpeg gif wmv flv ts mts m2ts 3gp ogv ogg asf vob mxf h264 hevc ivf"
+NUMBER = re.compile(r"[+-]?[0-9]{1,18}\Z")
+MOST = 10**12
+"""No video has as many frames and no data set as many classes; a larger number is a slip."""
+_TAIL = re.compile(
+    r"(?:\.(?:" + "|".join(suffix[1:] for suffix in SUFFIXES) + r")[\"']?)(\s*[,;|\t]\s*| +)\S", re.I
 )
-SUFFIXES = tuple("." + name for name in _CONTAINERS.split())
-"""What the names of videos end in."""
+"""A video's name with something after it, and what parts the two."""
 
 
-def is_video(path: Path | str) -> bool:
-    """Whether the name ends as a video's does."""
-    return str(path).lower().endswith(SUFFIXES)
-
-
-def read_list(path: Path, list_format: ListFormat, pattern: str) -> pa.Table:
-    """The rows of a list file; UserError for a line that cannot be read, or where two readings fit."""
-    places, paths, tails = _split_lines(path)
+def read_list(path: Path, text: str, list_format: ListFormat, pattern: str) -> pa.Table:
+    """The rows of a list file's text; UserError for a line that cannot be read, or where two readings fit."""
+    places, paths, tails = _split_lines(path, text)
     if not paths:
         raise UserError(f"{path} is empty; it needs at least one row")
     if not tails.shape[1]:
@@ -87,38 +86,54 @@ def _is_pretrain(tails: np.ndarray, list_format: ListFormat, path: Path) -> bool
     )
 
 
-def _split_lines(path: Path) -> tuple[list[int], list[str], np.ndarray]:
+def _split_lines(path: Path, whole: str) -> tuple[list[int], list[str], np.ndarray]:
     """Line numbers, paths, and the whole numbers after each path, [N, K]; K is settled by the first line."""
     places: list[int] = []
     paths: list[str] = []
     numbers, separator, count = array("q"), None, -1  # an array: lists may have millions of lines
-    with path.open(encoding="utf-8-sig", errors="replace") as lines:
-        for place, line in enumerate(lines, start=1):
-            text = line.strip()
-            if not text or text[0] == "#":
-                continue
-            if count < 0:
-                separator, count = _layout(text, f"{path}, line {place}")
-            # From the right: a path may hold spaces, numbers do not.
-            name, *cells = text.rsplit(separator, count) if count else (text,)
-            try:
-                after = [int(cell) for cell in cells]
-            except ValueError:
-                after = []
-            if len(after) != count:
-                expected = f"a path and {count} whole numbers, as in its first line"
-                raise UserError(
-                    f"{path}, line {place}: expected {expected}, got {text[:80]!r}; quote a path with spaces"
-                )
-            numbers.extend(after)
-            places.append(place)
-            paths.append(name[1:-1].strip() if name[:1] in ('"', "'") and name[-1] == name[0] else name)
+    for place, line in enumerate(whole.split("\n"), start=1):
+        text = line.strip()
+        if not text or text[0] == "#":
+            continue
+        if count < 0:
+            separator, count = _layout(text, f"{path}, line {place}")
+        # From the right: a path may hold spaces, numbers do not.
+        name, *cells = text.rsplit(separator, count) if count else (text,)
+        after = [int(cell) for cell in cells if NUMBER.match(cell.strip())]
+        if len(after) != count:
+            expected = f"a path and {count} whole numbers, as in its first line"
+            raise UserError(
+                f"{path}, line {place}: expected {expected}, got {shown(text)}; quote a path with spaces"
+            )
+        if any(abs(number) > MOST for number in after):
+            raise UserError(f"{path}, line {place}: expected numbers up to {MOST}, got {shown(text)}")
+        numbers.extend(after)
+        places.append(place)
+        name = name.strip()
+        _must_be_whole_name(name, f"{path}, line {place}")
+        paths.append(name[1:-1].strip() if name[:1] in ('"', "'") and name[-1] == name[0] else name)
     return places, paths, np.array(numbers, dtype=np.int64).reshape(len(paths), max(count, 0))
+
+
+def _must_be_whole_name(text: str, where: str) -> None:
+    """UserError where a line that is read as one path is a video's name and more, such as a class name."""
+    if (
+        is_video(text)
+        or (text[:1] in ('"', "'") and text[-1] == text[0])
+        or not (found := _TAIL.search(text))
+    ):
+        return
+    parted = SEPARATORS.get(found[1].strip(" ") or " ", "spaces")
+    raise UserError(
+        f"{where}: expected a path and whole numbers, got {shown(text)}, a path and more parted by {parted}; "
+        "labels that are names need a first line path,label and commas between the cells"
+    )
 
 
 def _layout(text: str, where: str) -> tuple[str | None, int]:
     """The separator of a list and the count of numbers after each path, from its first line."""
-    separator = "," if _count_numbers(text, None) == 0 and _count_numbers(text, ",") else None
+    found = [each for each in (*SEPARATORS, None) if _count_numbers(text, each)]
+    separator = found[0] if found else None
     count = _count_numbers(text, separator)
     if count > 3:
         raise UserError(f"{where}: {count} numbers after the path; at most start, total and label are known")

@@ -17,17 +17,12 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64
 
+from videomae2.data.file_names import path_column, path_text, shown_path
 from videomae2.data.tables import formats
-from videomae2.data.tables.formats import (
-    CLASSES,
-    INTEGERS,
-    ROW_COLUMNS,
-    TEXTS,
-    conform,
-    map_arrow,
-    one_piece,
-    stored_names,
-)
+from videomae2.data.tables.arrow_files import CLASSES, map_arrow, stored_names
+from videomae2.data.tables.classes import MOST_CLASSES, NamesFrom
+from videomae2.data.tables.formats import INTEGERS, ROW_COLUMNS, TEXTS, conform, one_piece
+from videomae2.data.tables.lists import MOST
 from videomae2.errors import UserError
 from videomae2.files import replacing
 from videomae2.settings import DataSettings
@@ -47,7 +42,7 @@ class Row:
 
 
 class Manifest:
-    """Rows over an Arrow table: `len`, `row(i)`, `labels()`, `num_classes`, `class_names`.
+    """Rows over an Arrow table: `len`, `row(i)`, `labels()`, `num_classes`, `class_names`, `names_from`.
 
     `row` reads one cell of each column and copies nothing else, so a million rows cost a worker nothing: a
     memory-mapped .arrow file travels to workers as its path, any other table as its buffers.
@@ -62,10 +57,12 @@ class Manifest:
         num_classes: int | None = None,
         mapped_from: str = "",
         where: str = "the manifest",
+        names_from: NamesFrom = "",
     ) -> None:
         # One chunk a column, so that a cell is found by its row number alone.
         self.table, self.root, self.where = conform(table, where).combine_chunks(), root, where
         self.class_names = list(class_names) if class_names else stored_names(table)
+        self.names_from: NamesFrom = names_from or ("given" if self.class_names else "")
         self._mapped_from = mapped_from
         self._attach()
         self._check(num_classes)
@@ -82,7 +79,7 @@ class Manifest:
         """Row `index` (from 0)."""
         cells: dict[str, Any] = {name: int(column[index]) for name, column in self._numbers.items()}
         cells |= {name: column[index].as_py() for name, column in self._texts.items()}
-        return Row(**{**cells, "path": self.complete(cells["path"])})
+        return Row(**{**cells, "path": self.complete(path_text(cells["path"]))})
 
     def complete(self, path: str) -> str:
         """A listed path with the root before it, unless it is absolute or a URL."""
@@ -102,7 +99,8 @@ class Manifest:
         missing = np.flatnonzero(self.labels() < 0)
         if len(missing):
             raise UserError(
-                f"{len(missing)} of {len(self)} rows have no label (first: {self.row(int(missing[0])).path})"
+                f"{len(missing)} of {len(self)} rows have no label (first: "
+                f"{shown_path(self.row(int(missing[0])).path)})"
                 f", but {purpose} needs one for each; add a label column or class folders"
             )
 
@@ -110,7 +108,12 @@ class Manifest:
         """The manifest of these row numbers, in this order, with the same classes."""
         chosen = self.table.take(pa.array(np.asarray(rows, dtype=np.int64)))
         return Manifest(
-            chosen, self.root, class_names=self.class_names, num_classes=self.num_classes, where=self.where
+            chosen,
+            self.root,
+            class_names=self.class_names,
+            num_classes=self.num_classes,
+            where=self.where,
+            names_from=self.names_from,
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -145,6 +148,9 @@ class Manifest:
         self._refuse((end != -1) & (end <= start), "end", "above start, or -1 for the video's end")
         self._refuse(self._numbers.get("stride", none) < 0, "stride", "from 0 on; 0 is the setting's")
         self._refuse(self.labels() < -1, "label", "from 0 on, or -1 for none")
+        self._refuse(self.labels() >= MOST_CLASSES, "label", f"below {MOST_CLASSES}")
+        for name in {"start", "end", "stride"} & self._numbers.keys():
+            self._refuse(self._numbers[name] > MOST, name, f"up to {MOST}")
         if classes := num_classes or len(self.class_names):
             rule = f"from 0 to {classes - 1}, as there are {classes} classes"
             self._refuse(self.labels() >= classes, "label", rule)
@@ -180,7 +186,8 @@ def read_manifest(
         class_names=listing.class_names,
         num_classes=num_classes,
         mapped_from=listing.mapped_from,
-        where=str(path),
+        where=shown_path(str(path)),
+        names_from=listing.names_from,
     )
 
 
@@ -199,7 +206,8 @@ def write_manifest(
     path = Path(path)
     if isinstance(table, Manifest):
         class_names = class_names or table.class_names
-        complete = pa.array([table.complete(p) for p in table.table.column("path").to_pylist()], pa.string())
+        listed = map(path_text, table.table.column("path").to_pylist())
+        complete = path_column([table.complete(each) for each in listed])
         table = table.table.set_column(table.table.column_names.index("path"), "path", complete)
     elif isinstance(table, dict):
         table = pa.table(table)

@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, from_numpy
 
-from videomae2.data.video import frame_index
 from videomae2.data.video.opening import Converter, DecodeError, Orientation, VideoSource
 from videomae2.data.video.packets import MistimedError
 from videomae2.data.video.stream import FrameStream
@@ -170,8 +169,9 @@ class VideoFile:
 
     def timestamps(self) -> Float[np.ndarray, "N"]:
         """Seconds from the first frame to each: from the packets, or from the rate where they do not say."""
-        if self._stream.index.known_by != "counting":
-            shown = [p.pts for p in self._stream.packets() if frame_index.shows(p, self._stream.stream)]
+        index = self._stream.index
+        if index.known_by != "counting":
+            shown = [p.pts for p in self._stream.packets() if index.shows(p, self._stream.stream)]
             if None not in shown and len(shown) >= self.num_frames:
                 times = np.sort(np.array(shown, dtype=np.int64))[len(shown) - self.num_frames :]
                 return np.asarray((times - times[0]) * float(self._stream.stream.time_base))

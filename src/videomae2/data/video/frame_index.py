@@ -9,14 +9,18 @@ decoding once.
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Int64
 
+from videomae2.data.video.packets import REORDER
+
 INDEXED_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "avi")
 """Formats whose own index is a complete list of samples; others list key frames only, or nothing."""
+_WALKED = 20_000
+"""Up to this many samples, ten minutes, each is asked whether it is hidden; it takes some milliseconds."""
 _CACHE_SIZE = 1024
 _cache: "OrderedDict[tuple[str | int, ...], FrameIndex]" = OrderedDict()
 """A pass over all packets costs a read of the file, so it is made once while the file is unchanged."""
@@ -43,6 +47,23 @@ class FrameIndex:
 
     FFmpeg's mov takes a time of presentation but searches its index by times of decoding.
     """
+
+    lost: frozenset[int] = frozenset()
+    """Times of packets before the first key frame in time: they refer to what a cut has removed."""
+
+    def shows(self, packet: Any, stream: Any) -> bool:
+        """Whether a packet brings a picture to the screen that the decoder can make."""
+        return shows(packet, stream) and packet.pts not in self.lost
+
+    def without(self, lost: frozenset[int]) -> "FrameIndex":
+        """The index of a video whose frames at these times cannot be shown."""
+        later = np.arange(len(self.key_numbers)) > 0
+        return replace(
+            self,
+            num_frames=self.num_frames - len(lost),
+            key_numbers=self.key_numbers - len(lost) * later,
+            lost=frozenset(lost),
+        )
 
     def group_of(self, number: int) -> int:
         """The last group of pictures that begins at or before frame `number` in order of decoding."""
@@ -86,7 +107,7 @@ def from_container(container: Any, stream: Any) -> FrameIndex | None:
     if container.format.name == "avi" and stream.codec_context.has_b_frames:
         return None
     total = len(entries)
-    if entries[0].is_discard or entries[total - 1].is_discard:  # an edit list trims the video
+    if _is_trimmed(entries):
         listed = [(entry.timestamp, entry.is_keyframe, not entry.is_discard) for entry in entries]
         times, keys, shown = (np.array(column) for column in zip(*listed, strict=True))
         key_times, key_numbers = times[keys], (np.cumsum(shown) - shown)[keys]
@@ -126,10 +147,11 @@ def from_packets(packets: Iterable[Any], container: Any, stream: Any) -> FrameIn
     shown, keys = np.unique(np.array(times, dtype=np.int64)), np.array(key_times, dtype=np.int64)
     if len(times) == 0 or len(shown) != len(times) or (np.diff(keys) <= 0).any():
         return None
+    # Whether these can be shown only the decoder knows: who reads packets takes back those that can.
+    leading = frozenset(shown[shown < keys[0]].tolist())
     constant, mean, longest = _rate(shown * float(stream.time_base), float(stream.time_base))
-    return FrameIndex(
-        len(shown), "packets", keys, np.array(key_numbers, dtype=np.int64), constant, mean, longest
-    )
+    numbers = np.array(key_numbers, dtype=np.int64)
+    return FrameIndex(len(shown), "packets", keys, numbers, constant, mean, longest, lost=leading)
 
 
 def shows(packet: Any, stream: Any) -> bool:
@@ -142,6 +164,18 @@ def shows(packet: Any, stream: Any) -> bool:
     if stream.codec_context.codec.canonical_name != "vp8":
         return True
     return bool(memoryview(packet)[0] >> 4 & 1)  # VP8's show_frame bit (RFC 6386, 9.1)
+
+
+def _is_trimmed(entries: Any) -> bool:
+    """Whether an edit list hides samples.
+
+    Entries lie in order of decoding, where the last frame to be shown may stand before B-frames that are
+    shown earlier: so more than the outermost entries are asked. A short video is asked throughout, because editors
+    also cut out the middle; of a long one that would cost more than its opening.
+    """
+    total = len(entries)
+    ends = (range(REORDER), range(total - REORDER, total)) if total > _WALKED else (range(total),)
+    return any(entries[place].is_discard for places in ends for place in places)
 
 
 def _key_positions(entries: Any) -> Int64[np.ndarray, "G"]:

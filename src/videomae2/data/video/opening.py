@@ -87,7 +87,9 @@ def promised_seconds(container: Any, stream: Any) -> float:
     if tag := stream.metadata.get("DURATION"):  # Matroska's, such as 00:00:08.000000000
         try:
             hours, minutes, seconds = tag.split(":")
-            return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+            # It counts from time zero, and what was cut out of a longer recording starts later.
+            late = float((stream.start_time or 0) * stream.time_base)
+            return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - max(late, 0.0)
         except ValueError:
             return 0.0
     if stream.duration:

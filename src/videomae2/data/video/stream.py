@@ -10,6 +10,7 @@ from videomae2.data.video import frame_index, opening
 from videomae2.data.video.opening import DecodeError, VideoSource
 from videomae2.data.video.packets import MistimedError, Wanted, numbered
 
+_BEFORE_A_JOIN = 2
 _KEPT_BYTES = 64 << 20
 """Most memory for the frames of a video that had to be decoded to be counted."""
 
@@ -63,7 +64,7 @@ class FrameStream:
         # Frames before the key frame in time may refer to the group before, which was not decoded.
         first_time, before = None if group == 0 else self._first.pts, -1
         coming: dict[int, int] = {}  # numbers of frames sent to the decoder and not yet shown, by their times
-        shows = partial(frame_index.shows, stream=self.stream)
+        shows = partial(self.index.shows, stream=self.stream)
         for packet, place in numbered(self._packets(), self.num_sent, shows, (DecodeError,)):
             if place >= 0:
                 coming[packet.pts] = place
@@ -165,19 +166,40 @@ class FrameStream:
         yield from self._demuxed()
 
     def _demuxed(self) -> Iterator[Any]:
+        flagged: list[Any] = []  # a packet that FFmpeg calls corrupt, and those after it
         try:
             for packet in self._container.demux(self.stream):
                 if packet.size == 0:
                     continue
-                if packet.is_corrupt:
-                    raise DecodeError(self.name, f"corrupt or truncated after {self._place(self._num_read)}")
-                self._num_read += 1
-                yield packet
+                if flagged or packet.is_corrupt:
+                    flagged.append(packet)
+                    if not self._is_joined(flagged):
+                        continue
+                for each in flagged or [packet]:
+                    self._num_read += 1
+                    yield each
+                flagged = []
+            if flagged:
+                raise self._corrupt()
         except av.error.FFmpegError as error:
             raise DecodeError(
                 self.name, f"unreadable after {self._place(self._num_read)}: {opening.plain(error)}"
             ) from None
         yield None
+
+    def _is_joined(self, flagged: list[Any]) -> bool:
+        """Whether a packet was flagged because two recordings are joined there: a key frame follows at once.
+
+        The count of transport packets breaks off at a join as it does at a loss, and FFmpeg, which reads one
+        frame ahead, flags one of the last two frames before it. DecodeError where it is a loss.
+        """
+        joined: bool = flagged[-1].is_keyframe and len(flagged) > 1
+        if self._container.format.name != "mpegts" or (not joined and len(flagged) > _BEFORE_A_JOIN):
+            raise self._corrupt()
+        return joined
+
+    def _corrupt(self) -> DecodeError:
+        return DecodeError(self.name, f"corrupt or truncated after {self._place(self._num_read)}")
 
     def _seek(self, group: int) -> int:
         """Stand before the key packet of `group`, or of an earlier one; the group that was found."""
@@ -229,10 +251,25 @@ class FrameStream:
         index = frame_index.from_container(self._container, self.stream)
         if index is None:
             index = frame_index.from_packets(self.packets(), self._container, self.stream)
+            if index is not None and index.lost:
+                index = index.without(index.lost - self._first_shown(int(index.key_times[0])))
         if index is None:
             self.count()
             return self.index
         return index
+
+    def _first_shown(self, key_time: int) -> set[int]:
+        """The times of the frames that the decoder shows before the first key frame."""
+        self._rewind()
+        self._spare(-1)
+        started, shown = False, set()
+        for packet in self._packets():
+            started = started or packet is None or packet.is_keyframe
+            for frame in self._decode(packet) if started else ():
+                if frame.pts is None or frame.pts >= key_time:
+                    return shown
+                shown.add(frame.pts)
+        return shown
 
     def _rewind(self) -> None:
         """Stand before the first packet: by opening anew, because not every format can seek to its start."""
