@@ -32,6 +32,7 @@ def test_a_hub_name_is_fetched_once_and_read_from_its_folder(
     assert asked == [
         ("OpenGVLab/VideoMAEv2-Base", "model.safetensors"),
         ("OpenGVLab/VideoMAEv2-Base", "config.json"),
+        ("OpenGVLab/VideoMAEv2-Base", "preprocessor_config.json"),
     ]
     torch.save({"model": autoencoder().state_dict()}, folder / "pt.pth")
     assert read_checkpoint("OpenGVLab/VideoMAE2/pt.pth").kind == "pretrain"

@@ -14,8 +14,9 @@ from videomae2.engine.progress import say
 from videomae2.engine.run import RunFolder
 from videomae2.engine.task import Job
 from videomae2.heads.classify import build_classifier
+from videomae2.heads.pooled import headless_network
 from videomae2.models import cpu
-from videomae2.models.build import build_autoencoder, build_encoder
+from videomae2.models.build import build_autoencoder
 from videomae2.recipes.feed import training_feed
 from videomae2.recipes.recipe import Recipe
 from videomae2.recipes.tasks import TASKS, task_of
@@ -26,9 +27,7 @@ NETWORKS: dict[str, Callable[[ModelSettings, Checkpoint], nn.Module]] = {
     "pretrain": lambda settings, _: build_autoencoder(settings),
     "classifier": lambda settings, checkpoint: build_classifier(settings, checkpoint.num_classes or 0),
     # The trunk of a classifier has no final norm, since its `fc_norm` comes after the pooling.
-    "encoder": lambda settings, checkpoint: build_encoder(
-        settings, final_norm="encoder.norm.weight" in checkpoint.state
-    ),
+    "encoder": headless_network,
 }
 """Kind of weights -> the network that they are loaded into."""
 

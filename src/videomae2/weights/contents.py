@@ -15,6 +15,7 @@ from videomae2.positions import sinusoid
 from videomae2.settings import ModelSettings
 from videomae2.weights import layouts
 from videomae2.weights.fetch import fetch
+from videomae2.weights.normalisation import fold_standard, take_standard
 from videomae2.weights.pickles import RawWeights, read_raw
 from videomae2.weights.recognise import check_encoder, in_words, num_classes_of, recognise
 from videomae2.weights.write import FORMAT_VERSION, OUR_KEY
@@ -71,12 +72,20 @@ def read_checkpoint(name: str | Path, label_map: str | Path | Sequence[int] | No
     """
     raw = read_raw(fetch(name))
     cleaned = layouts.clean(raw.tensors)
-    layout = "ours" if OUR_KEY in raw.metadata else layouts.detect(cleaned)
+    found = layouts.Network(cleaned, "ours", ()) if OUR_KEY in raw.metadata else layouts.find_network(cleaned)
+    layout = found.layout
     ours = _our_note(raw, layout)
-    state = layouts.to_ours(cleaned, layout)
+    state = layouts.to_ours(found.state, layout)
     # What this package wrote needs no guessing; its position tables are there because they were learned.
-    state, notes = (state, []) if ours is not None else _without_sinusoids(state)
+    if ours is not None:
+        notes: list[str] = []
+    else:
+        standard, state = take_standard(state, raw.preprocessor, raw.path)
+        state, notes = _without_sinusoids(state)
     check_encoder(state)
+    if ours is None:
+        state, folded = fold_standard(state, standard)
+        notes += [folded] if folded else []
     kind, num_classes = _kind(state), num_classes_of(state)
     settings: ModelSettings | None
     if ours is not None and ours.get("settings") is not None:
@@ -85,6 +94,8 @@ def read_checkpoint(name: str | Path, label_map: str | Path | Sequence[int] | No
         settings, why_not = recognise(state, raw, kind)
         notes += [why_not] if why_not else []
     notes += [] if ours else _warnings(state, raw, layout, kind)
+    if found.around:
+        notes.append(f"left out what lies around the network: {_few(found.around)}")
     checkpoint = Checkpoint(
         state=state,
         kind=kind,
@@ -238,6 +249,11 @@ def _warnings(state: Mapping[str, Tensor], raw: RawWeights, layout: str, kind: s
             "autoencoding alone"
         )
     return notes
+
+
+def _few(names: Sequence[str]) -> str:
+    first = ", ".join(name[:60] for name in names[:3])
+    return f"{first}, {len(names) - 3} more" if len(names) > 3 else first
 
 
 def _class_names(ours: Mapping[str, Any] | None, raw: RawWeights, num_classes: int | None) -> tuple[str, ...]:

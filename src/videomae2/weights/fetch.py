@@ -86,9 +86,10 @@ def _fetch_from_hub(name: str) -> Path:
 
 
 def _fetch_companions(repository: str, found: Path, name: str) -> None:
-    """Fetch config.json where there is one, and the shards that an index lists."""
-    with contextlib.suppress(_NotThere):
-        _download(repository, "config.json", name)
+    """Fetch the configurations that there are, and the shards that an index lists."""
+    for file in ("config.json", "preprocessor_config.json"):
+        with contextlib.suppress(_NotThere):
+            _download(repository, file, name)
     if found.name.endswith(".index.json"):
         for shard in shard_names(found):
             _download(repository, shard, name)

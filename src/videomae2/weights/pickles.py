@@ -12,7 +12,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from videomae2.bounds import shown
 from videomae2.errors import UserError
 from videomae2.weights.fetch import FOLDER_FILES, shard_names
 
@@ -34,12 +35,14 @@ this order.
 class RawWeights:
     """Tensors under whatever names their file has, and what came along.
 
-    config: config.json beside them. metadata: of a safetensors file. extras: a pickle's other entries.
+    config, preprocessor: config.json and preprocessor_config.json beside them. metadata: of a safetensors
+    file. extras: a pickle's other entries.
     """
 
     tensors: dict[str, Tensor]
     path: Path
     config: dict[str, Any] = field(default_factory=dict)
+    preprocessor: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
     extras: dict[str, Any] = field(default_factory=dict)
 
@@ -63,8 +66,17 @@ def read_raw(path: Path) -> RawWeights:
     if not file.endswith(".index.json"):
         return _read_file(path / file)
     shards = [_read_file(path / shard) for shard in shard_names(path / file)]
-    tensors = {name: tensor for shard in shards for name, tensor in shard.tensors.items()}
-    return RawWeights(tensors, path, shards[0].config, shards[0].metadata) if shards else RawWeights({}, path)
+    tensors: dict[str, Tensor] = {}
+    for shard in shards:
+        twice = next((name for name in shard.tensors if name in tensors), None)
+        if twice is not None:
+            raise UserError(
+                f"expected each tensor in one shard, got {shown(twice)} in two of {path}; fetch it again"
+            )
+        tensors |= shard.tensors
+    if not shards:
+        raise UserError(f"{path / file} lists no shards; fetch the folder again")
+    return replace(shards[0], tensors=tensors, path=path)
 
 
 class Inert:
@@ -123,12 +135,14 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _read_file(path: Path) -> RawWeights:
-    config = _read_config(path.parent / "config.json")
+    config, preprocessor = (
+        _read_config(path.parent / name) for name in ("config.json", "preprocessor_config.json")
+    )
     if path.suffix == ".safetensors":
         tensors, metadata = read_safetensors(path)
-        return RawWeights(tensors, path, config, metadata)
+        return RawWeights(tensors, path, config, preprocessor, metadata)
     tensors, extras = _unwrap(read_pickle(path), path)
-    return RawWeights(tensors, path, config, {}, extras)
+    return RawWeights(tensors, path, config, preprocessor, extras=extras)
 
 
 def _unwrap(content: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
