@@ -27,6 +27,7 @@ def test_a_hub_name_is_fetched_once_and_read_from_its_folder(
         return str(folder / file)
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    monkeypatch.setattr("videomae2.weights.fetch._require_answer", lambda *_: None)
     checkpoint = read_checkpoint("OpenGVLab/VideoMAEv2-Base")
     assert (checkpoint.layout, checkpoint.source) == ("hub", "OpenGVLab/VideoMAEv2-Base")
     assert asked == [
@@ -57,6 +58,8 @@ def test_what_is_no_hub_name_is_a_missing_file(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "runs").mkdir()
     assert is_hub_name("OpenGVLab/VideoMAEv2-Base")
     assert is_hub_name("OpenGVLab/VideoMAE2/mae-g/vit_g.pth")
+    for name in ("checkpoints/x", "work_dirs/b", "org/name/step-100", "org/name/a.txt", "o" * 300 + "/b"):
+        assert not is_hub_name(name)
     for name in ("weights.pth", "runs/a", "weights/model.pth", "/tmp/a/b", "./a/b", "a/../b", "a b/c"):
         assert not is_hub_name(name)
     with pytest.raises(

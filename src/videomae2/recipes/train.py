@@ -26,7 +26,6 @@ from videomae2.weights import Checkpoint
 NETWORKS: dict[str, Callable[[ModelSettings, Checkpoint], nn.Module]] = {
     "pretrain": lambda settings, _: build_autoencoder(settings),
     "classifier": lambda settings, checkpoint: build_classifier(settings, checkpoint.num_classes or 0),
-    # The trunk of a classifier has no final norm, since its `fc_norm` comes after the pooling.
     "encoder": headless_network,
 }
 """Kind of weights -> the network that they are loaded into."""

@@ -15,6 +15,7 @@ from videomae2.engine import checkpoint as checkpoints
 from videomae2.errors import UserError
 from videomae2.settings import DataSettings, ModelSettings
 from videomae2.weights import Checkpoint, LoadReport, load_into, read_checkpoint, save_safetensors, slice_head
+from videomae2.weights.texts import there
 
 WEIGHTS = "model.safetensors"
 """The final weights of a run: the averaged ones where it kept an average."""
@@ -77,6 +78,8 @@ def read_weights(name: str, use_ema: bool = True, label_map: str | Sequence[int]
     `use_ema` chooses a run's averaged weights where it has them. `label_map` slices the head of a classifier.
     UserError where there are no such weights.
     """
+    if not there(name):  # a hub name, or one that no file can have
+        return read_checkpoint(name, label_map)
     path = Path(name)
     # Each kind of name is known by a file in it, so that a folder may be called anything.
     if (path / checkpoints.STATE).is_file():

@@ -52,7 +52,7 @@ _MMACTION2_MLP = {"mlp.layers.0.0.": "mlp.fc1.", "mlp.layers.1.": "mlp.fc2."}
 
 _ENCODER_PARTS = ("patch_embed.", "blocks.", "norm.", "pos_embed", "cls_token")
 
-_WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+_WRAPPERS = {"module", "_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 
 _PATCH_EMBEDDING = re.compile(
     r"^(?P<outer>(?:.+?\.)??)(?:(?:backbone\.|encoder\.)?(?P<patch>patch_embed\.proj|patch_embed\.projection)"

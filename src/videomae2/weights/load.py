@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from videomae2.errors import UserError
 from videomae2.positions import interpolate
 from videomae2.weights.contents import FIRST_TOKEN, Checkpoint, slice_head
+from videomae2.weights.dense import not_finite
 
 _TRUNK = ("encoder.patch_embed.", "encoder.blocks.", "encoder.pos_embed")
 """What every task's encoder has. Not its final norm, which classifiers replace by fc_norm."""
@@ -94,6 +95,12 @@ def load_into(
     elif not report.matched:
         raise UserError(
             f"nothing in {checkpoint.source} fits this model; it holds {checkpoint.sketch}; build that model"
+        )
+    broken = not_finite({name: state[name] for name in report.matched})
+    if broken:
+        raise UserError(
+            f"expected finite weights in {report.source}, got NaN or infinity in {len(broken)} tensors "
+            f"({_first(broken)}); its training diverged, or the file is damaged"
         )
     with torch.no_grad():
         for name in report.matched:

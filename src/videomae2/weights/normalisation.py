@@ -36,7 +36,7 @@ def take_standard(
         given = [state[name].float().flatten().tolist() for name in _BUFFERS]
         # MMAction2 keeps them for pixels in 0 .. 255.
         scale = 255.0 if max(given[1], default=0.0) > 1 else 1.0
-        return _standard(*given, scale, source), rest
+        return _standard(given[0], given[1], scale, source), rest
     if "image_mean" not in preprocessor and "image_std" not in preprocessor:
         return None, rest
     if preprocessor.get("do_normalize") is False:
