@@ -27,11 +27,13 @@ def test_a_hub_name_is_fetched_once_and_read_from_its_folder(
         return str(folder / file)
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    monkeypatch.setattr("videomae2.weights.fetch._require_answer", lambda *_: None)
     checkpoint = read_checkpoint("OpenGVLab/VideoMAEv2-Base")
     assert (checkpoint.layout, checkpoint.source) == ("hub", "OpenGVLab/VideoMAEv2-Base")
     assert asked == [
         ("OpenGVLab/VideoMAEv2-Base", "model.safetensors"),
         ("OpenGVLab/VideoMAEv2-Base", "config.json"),
+        ("OpenGVLab/VideoMAEv2-Base", "preprocessor_config.json"),
     ]
     torch.save({"model": autoencoder().state_dict()}, folder / "pt.pth")
     assert read_checkpoint("OpenGVLab/VideoMAE2/pt.pth").kind == "pretrain"
@@ -56,6 +58,8 @@ def test_what_is_no_hub_name_is_a_missing_file(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "runs").mkdir()
     assert is_hub_name("OpenGVLab/VideoMAEv2-Base")
     assert is_hub_name("OpenGVLab/VideoMAE2/mae-g/vit_g.pth")
+    for name in ("checkpoints/x", "work_dirs/b", "org/name/step-100", "org/name/a.txt", "o" * 300 + "/b"):
+        assert not is_hub_name(name)
     for name in ("weights.pth", "runs/a", "weights/model.pth", "/tmp/a/b", "./a/b", "a/../b", "a b/c"):
         assert not is_hub_name(name)
     with pytest.raises(

@@ -113,3 +113,46 @@ def test_two_networks_in_one_file_are_refused(tmp_path: Path) -> None:
     torch.save({"model": state | {f"backbone.{n}": t for n, t in state.items()}}, tmp_path / "a.pth")
     with pytest.raises(UserError, match="holds two networks"):
         read_checkpoint(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "model.", "net.", "network.", "module.model.", "model.module.", "model._orig_mod.",
+        "net.model.module.",
+        "_forward_module.model.", "model._fsdp_wrapped_module.", "student.",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("nest", ["state_dict", "module", "model_state_dict", "weights", "deep"])
+def test_a_network_is_found_under_any_name_in_any_nest(tmp_path: Path, prefix: str, nest: str) -> None:
+    model = classifier()
+    state: dict[str, Any] = {f"{prefix}{name}": tensor for name, tensor in model.state_dict().items()}
+    state |= {"criterion.weight": torch.ones(7), "val_acc.total": torch.tensor(3)}
+    content = {"state_dict": {"module": {"model": state}}} if nest == "deep" else {nest: state}
+    torch.save({**content, "epoch": 3, "optimizer_states": [{}]}, tmp_path / "a.ckpt")
+    checkpoint = read_checkpoint(tmp_path / "a.ckpt")
+    assert same(checkpoint.state, model.state_dict())
+    assert any(
+        "left out what lies around the network: criterion.weight, val_acc.total" in n
+        for n in checkpoint.notes
+    )
+
+
+def test_a_head_beside_the_encoders_name_is_taken_along(tmp_path: Path) -> None:
+    model = classifier()
+    state = {
+        f"model.{'' if name.startswith(('head.', 'fc_norm.')) else 'backbone.'}{name}": tensor
+        for name, tensor in model.state_dict().items()
+    }
+    torch.save({"state_dict": state}, tmp_path / "a.ckpt")
+    checkpoint = read_checkpoint(tmp_path / "a.ckpt")
+    assert checkpoint.kind == "classifier" and same(checkpoint.state, dict(model.state_dict()))
+
+
+@pytest.mark.parametrize("others", ["teacher.", "ema_model."])
+def test_a_teacher_beside_a_student_is_refused(tmp_path: Path, others: str) -> None:
+    state = classifier().state_dict()
+    both = {f"{prefix}{name}": tensor for prefix in ("model.", others) for name, tensor in state.items()}
+    torch.save({"state_dict": both}, tmp_path / "a.ckpt")
+    with pytest.raises(UserError, match=f"holds two networks.*{others}encoder"):
+        read_checkpoint(tmp_path / "a.ckpt")

@@ -7,6 +7,7 @@ import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,3 +128,78 @@ def test_other_files_are_refused(tmp_path: Path, suffix: str) -> None:
     file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:c754\nsize 1372166773\n")
     with pytest.raises(UserError, match="truncated or is no checkpoint"):
         read_checkpoint(file)
+
+
+def _program(monkeypatch: pytest.MonkeyPatch, module: str, name: str, base: type = object) -> type:
+    """A class of a training program, importable under its name while this test runs."""
+    made = type(name, (base,), {"__module__": module, "__qualname__": name})
+    words = module.split(".")
+    for end in range(1, len(words) + 1):
+        monkeypatch.setitem(sys.modules, ".".join(words[:end]), types.ModuleType(".".join(words[:end])))
+    vars(sys.modules[module])[name] = made
+    return made
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "base"),
+    [
+        ("lightning.fabric.utilities.data", "AttributeDict", dict),
+        ("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint", object),
+        ("omegaconf.dictconfig", "DictConfig", object),
+        ("mmengine.config.config", "ConfigDict", dict),
+        ("deepspeed.runtime.fp16.loss_scaler", "LossScaler", object),
+        ("torchmetrics.aggregation", "MeanMetric", object),
+        ("collections", "deque", list),
+    ],
+)
+def test_what_training_programs_leave_beside_tensors_is_read_as_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, name: str, base: type
+) -> None:
+    import collections
+    import functools
+
+    extra: Any
+    if module == "collections":
+        extra = [collections.deque([1, 2], 5), collections.defaultdict(list, {"a": [1]}), np.arange(3)]
+        extra += [functools.partial(int, base=2), Path("a"), frozenset({1}), collections.Counter("ab")]
+    else:
+        made = _program(monkeypatch, module, name, base)
+        extra = made()
+        if base is dict:
+            extra.update(lr=0.1, inner=made())
+        else:
+            extra.state, extra.inner, extra.array = {"a": 1}, made(), np.zeros(2)
+    torch.save(
+        {"state_dict": {"a": torch.ones(2)}, "extra": extra, "callbacks": {"x": extra}}, tmp_path / "a.ckpt"
+    )
+    assert torch.equal(read_pickle(tmp_path / "a.ckpt")["state_dict"]["a"], torch.ones(2))
+
+
+def test_a_name_of_a_known_program_is_never_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called = []
+
+    def launch(*arguments: object) -> object:
+        called.append(arguments)
+        return arguments
+
+    module = "mmengine.utils.launch"
+    _program(monkeypatch, module, "unused")
+    launch.__module__, launch.__qualname__ = module, "launch"
+    vars(sys.modules[module])["launch"] = launch
+    content = {"state_dict": {"a": torch.ones(2)}, "extra": _Attack(launch, "touch x")}
+    torch.save(content, tmp_path / "a.pth")
+    assert torch.equal(read_pickle(tmp_path / "a.pth")["state_dict"]["a"], torch.ones(2))
+    assert not called
+    torch.load(tmp_path / "a.pth", weights_only=False)
+    assert called == [("touch x",)]
+
+
+def test_getattr_leads_to_no_function(tmp_path: Path) -> None:
+    file = tmp_path / "a.pth"
+    torch.save(
+        {"model": {"a": torch.ones(1)}, "x": _Attack(getattr, _Attack(__import__, "os"), "system")}, file
+    )
+    with pytest.raises(UserError, match="could run code"):
+        read_pickle(file)
+    torch.save({"model": {"a": torch.ones(1)}, "x": _Attack(getattr, Path, "rmdir")}, file)
+    assert not callable(read_pickle(file)["x"])

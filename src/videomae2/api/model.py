@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from videomae2 import chance, visualize
 from videomae2.api.views import Reconstruction, Video, trained_sampling, views_of
+from videomae2.bounds import SHOWN
 from videomae2.engine.device import choose_device
 from videomae2.errors import UserError
 from videomae2.geometry import TokenGrid
 from videomae2.heads.classify import Classifier, build_classifier
+from videomae2.heads.pooled import PooledEncoder
 from videomae2.masking import draw_split
 from videomae2.metrics.accuracy import ranking
 from videomae2.models.autoencoder import Autoencoder
@@ -148,7 +150,7 @@ class Model:
 
     def _pooled(self, frames: Tensor) -> Float[Tensor, "B D"]:
         """What a head reads, or would read: the mean over tokens where no head says otherwise."""
-        if isinstance(self.module, Classifier):
+        if isinstance(self.module, Classifier | PooledEncoder):
             return self.module.features(frames)
         pooled: Tensor = self.encoder(frames).mean(1)
         return pooled
@@ -201,7 +203,14 @@ def load(
             f"expected precision {' or '.join(PRECISIONS)}, got {precision!r}; try precision='bf16'"
         )
     change = partial(_changed, changes=changes)
-    return Model(read_trained(str(weights), use_ema, choose_device(device), change), precision)
+    trained = read_trained(str(weights), use_ema, choose_device(device), change)
+    if not trained.report.complete:  # an answer without one of its tensors is another network's answer
+        left = (*trained.report.unexpected, *trained.report.missing, *trained.report.mismatched)
+        raise UserError(
+            f"expected a network for every tensor of {trained.report.source}, got none for "
+            f"{', '.join(left[:3])[:SHOWN]}; save the network without it, or build that network yourself"
+        )
+    return Model(trained, precision)
 
 
 def create_model(

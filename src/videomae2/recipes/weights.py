@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from videomae2.engine import checkpoint as checkpoints
 from videomae2.errors import UserError
 from videomae2.heads.classify import Classifier, build_classifier
-from videomae2.models.build import build_autoencoder, build_encoder
+from videomae2.heads.pooled import headless_network
+from videomae2.models.build import build_autoencoder
 from videomae2.settings import DataSettings, ModelSettings
 from videomae2.weights import Checkpoint, LoadReport, load_into, read_checkpoint, save_safetensors, slice_head
+from videomae2.weights.texts import there
 
 WEIGHTS = "model.safetensors"
 """The final weights of a run: the averaged ones where it kept an average."""
@@ -80,6 +82,8 @@ def read_weights(name: str, use_ema: bool = True, label_map: str | Sequence[int]
     `use_ema` chooses a run's averaged weights where it has them. `label_map` slices the head of a classifier.
     UserError where there are no such weights.
     """
+    if not there(name):  # a hub name, or one that no file can have
+        return read_checkpoint(name, label_map)
     path = Path(name)
     # Each kind of name is known by a file in it, so that a folder may be called anything.
     if (path / checkpoints.STATE).is_file():
@@ -171,9 +175,7 @@ NETWORKS: dict[str, Callable[[ModelSettings, Checkpoint], nn.Module]] = {
     "pretrain": lambda settings, _: build_autoencoder(settings),
     "classifier": lambda settings, checkpoint: build_classifier(settings, checkpoint.num_classes or 0),
     # The trunk of a classifier has no final norm, since its `fc_norm` comes after the pooling.
-    "encoder": lambda settings, checkpoint: build_encoder(
-        settings, final_norm="encoder.norm.weight" in checkpoint.state
-    ),
+    "encoder": headless_network,
 }
 """Kind of weights -> the network that they are loaded into."""
 

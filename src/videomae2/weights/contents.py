@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,18 @@ import torch
 from torch import Tensor
 
 from videomae2.architecture import Architecture, architecture_of
+from videomae2.bounds import shown
+from videomae2.config import known_settings
 from videomae2.errors import UserError
 from videomae2.positions import sinusoid
 from videomae2.settings import ModelSettings
 from videomae2.weights import layouts
+from videomae2.weights.dense import check_dense
 from videomae2.weights.fetch import fetch
+from videomae2.weights.normalisation import fold_standard, take_standard
 from videomae2.weights.pickles import RawWeights, read_raw
-from videomae2.weights.recognise import check_encoder, in_words, num_classes_of, recognise
+from videomae2.weights.recognise import check_agrees, check_encoder, in_words, num_classes_of, recognise
+from videomae2.weights.texts import quoted, read_json, there
 from videomae2.weights.write import FORMAT_VERSION, OUR_KEY
 
 FIRST_TOKEN = (
@@ -71,25 +76,37 @@ def read_checkpoint(name: str | Path, label_map: str | Path | Sequence[int] | No
     """
     raw = read_raw(fetch(name))
     cleaned = layouts.clean(raw.tensors)
-    layout = "ours" if OUR_KEY in raw.metadata else layouts.detect(cleaned)
+    found = layouts.Network(cleaned, "ours", ()) if OUR_KEY in raw.metadata else layouts.find_network(cleaned)
+    layout = found.layout
+    check_dense(found.state, raw.path)
     ours = _our_note(raw, layout)
-    state = layouts.to_ours(cleaned, layout)
+    state = layouts.to_ours(found.state, layout)
     # What this package wrote needs no guessing; its position tables are there because they were learned.
-    state, notes = (state, []) if ours is not None else _without_sinusoids(state)
+    if ours is not None:
+        notes: list[str] = []
+    else:
+        standard, state = take_standard(state, raw.preprocessor, raw.path)
+        state, notes = _without_sinusoids(state)
     check_encoder(state)
+    if ours is None:
+        state, folded = fold_standard(state, standard)
+        notes += [folded] if folded else []
     kind, num_classes = _kind(state), num_classes_of(state)
     settings: ModelSettings | None
     if ours is not None and ours.get("settings") is not None:
         settings = _settings_from(ours["settings"], raw)
+        check_agrees(settings, state, kind, raw.path)
     else:
         settings, why_not = recognise(state, raw, kind)
         notes += [why_not] if why_not else []
     notes += [] if ours else _warnings(state, raw, layout, kind)
+    if found.around:
+        notes.append(f"left out what lies around the network: {_few(found.around)}")
     checkpoint = Checkpoint(
         state=state,
         kind=kind,
         layout=layout,
-        source=str(name),
+        source=quoted(name),
         settings=settings,
         num_classes=num_classes,
         class_names=_class_names(ours, raw, num_classes),
@@ -137,8 +154,8 @@ def read_label_map(label_map: str | Path | Sequence[int], num_old: int) -> list[
     for new, old in enumerate(entries):
         if not isinstance(old, int) or isinstance(old, bool) or not 0 <= old < num_old:
             raise UserError(
-                f"the label map {name} sends class {new} to {old!r}, but the checkpoint's head has classes "
-                f"0 to {num_old - 1}; give a map made for this checkpoint"
+                f"the label map {name} sends class {new} to {shown(old)}, but the checkpoint's head has "
+                f"classes 0 to {num_old - 1}; give a map made for this checkpoint"
             )
     return entries
 
@@ -146,19 +163,19 @@ def read_label_map(label_map: str | Path | Sequence[int], num_old: int) -> list[
 def _read_entries(path: Path) -> list[Any]:
     """The entries of a label map's file, in the order of the new classes."""
     wanted = "give a JSON list of old class numbers"
+    if not there(path):
+        raise UserError(f"there is no label map file {quoted(path)}; {wanted}")
     try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"there is no label map file {path}; {wanted}") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"the label map {path} is not readable JSON ({error}); {wanted}") from error
+        content = read_json(path)
+    except UserError as error:
+        raise UserError(f"the label map cannot be read: {error}; {wanted}") from error
     if isinstance(content, list):
         return content
     if not isinstance(content, dict):
         raise UserError(f"the label map {path} holds a {type(content).__name__}; {wanted}")
     if not all(name.isdecimal() for name in content):
         return list(content.values())
-    numbered = {int(name): old for name, old in content.items()}
+    numbered = {int(name[:20]): old for name, old in content.items()}
     if sorted(numbered) != list(range(len(content))):
         raise UserError(
             f"the label map {path} does not number its new classes 0 to {len(content) - 1}; fill the gaps"
@@ -174,29 +191,41 @@ def _our_note(raw: RawWeights, layout: str) -> dict[str, Any] | None:
     if isinstance(note, str):
         try:
             note = json.loads(note)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(
                 f"{raw.path} holds unreadable metadata; write it again with this package"
             ) from error
-    if not isinstance(note, Mapping):
+    if note is None:
         return None
+    known = {"format": int, "class_names": list | tuple, "extra": Mapping, "settings": Mapping | None}
+    if not isinstance(note, Mapping):
+        raise UserError(
+            f"expected an object as the metadata of {raw.path}, got {shown(note)}; write it again"
+        )
+    for key, kind in known.items():
+        if key in note and (not isinstance(note[key], kind) or note[key] is True):
+            raise UserError(
+                f"expected {key} in the metadata of {raw.path} to be of another type, got "
+                f"{shown(note[key])}; write it again with this package"
+            )
     if note.get("format", 0) > FORMAT_VERSION:
         raise UserError(
             f"{raw.path} was written by a newer version of this package: expected format {FORMAT_VERSION} or "
-            f"older, got {note['format']}; update the package"
+            f"older, got {shown(note['format'])}; update the package"
         )
     return dict(note)
 
 
 def _settings_from(content: Mapping[str, Any], raw: RawWeights) -> ModelSettings:
-    known = {f.name for f in fields(ModelSettings)}
-    unknown = sorted(set(content) - known)
+    known = known_settings(ModelSettings)
+    unknown = sorted(quoted(name) for name in content if name not in known)
     if unknown:
         raise UserError(
-            f"{raw.path} has model settings this version does not know ({', '.join(unknown)}); update "
-            "the package"
+            f"{raw.path} has model settings this version does not know ({quoted(', '.join(unknown))}); "
+            "update the package"
         )
-    return ModelSettings(**content)
+    where = f"in the metadata of {raw.path}"
+    return ModelSettings(**{name: known[name].take(value, where) for name, value in content.items()})
 
 
 def _kind(state: Mapping[str, Tensor]) -> str:
@@ -209,6 +238,11 @@ def _without_sinusoids(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
     """Leave out stored position tables that are the sinusoid, which ours computes; any other is learned."""
     kept, notes = dict(state), []
     for name in [name for name in state if name.endswith(("pos_embed", "position_embeddings"))]:
+        if state[name].ndim not in (2, 3) or state[name].shape[-1] % 2:
+            raise UserError(
+                f"expected {name} to be a position table [1, tokens, width], got {list(state[name].shape)}; "
+                "is this another network's?"
+            )
         table = state[name].float().reshape(-1, state[name].shape[-1])
         tolerance = 1e-5 if state[name].dtype == torch.float32 else 1e-2
         if torch.allclose(table, sinusoid(*table.shape), rtol=0, atol=tolerance):
@@ -240,12 +274,22 @@ def _warnings(state: Mapping[str, Tensor], raw: RawWeights, layout: str, kind: s
     return notes
 
 
+def _few(names: Sequence[str]) -> str:
+    first = ", ".join(name[:60] for name in names[:3])
+    return f"{first}, {len(names) - 3} more" if len(names) > 3 else first
+
+
 def _class_names(ours: Mapping[str, Any] | None, raw: RawWeights, num_classes: int | None) -> tuple[str, ...]:
     if ours is not None:
-        return tuple(ours.get("class_names", ()))
+        names = tuple(ours.get("class_names", ()))
+        if names and (len(names) != num_classes or not all(isinstance(name, str) for name in names)):
+            raise UserError(
+                f"expected the name of each of {num_classes or 0} classes in the metadata of {raw.path}, got "
+                f"{shown(list(names))}; write it again with this package"
+            )
+        return names
     labels = raw.config.get("id2label")
     if not isinstance(labels, dict) or len(labels) != num_classes:
         return ()
-    names = [labels.get(str(number)) for number in range(num_classes)]
-    known = tuple(name for name in names if isinstance(name, str))
-    return known if len(known) == len(names) else ()
+    names = tuple(labels.get(str(number)) for number in range(num_classes))
+    return names if all(isinstance(name, str) for name in names) else ()

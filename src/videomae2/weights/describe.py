@@ -6,6 +6,8 @@ from pathlib import Path
 
 from videomae2.errors import UserError
 from videomae2.weights.contents import Checkpoint, read_checkpoint, slice_head
+from videomae2.weights.dense import not_finite
+from videomae2.weights.texts import quoted
 from videomae2.weights.write import save_safetensors, write_released, write_transformers
 
 WRITERS: dict[str, Callable[..., Path]] = {
@@ -21,7 +23,7 @@ def describe(weights: Checkpoint | str | Path) -> str:
     sizes = sum(tensor.numel() for tensor in checkpoint.state.values())
     types = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in checkpoint.state.values()})
     lines = [
-        f"{checkpoint.source}",
+        quoted(checkpoint.source),
         f"  network     {checkpoint.sketch}",
         f"  kind        {checkpoint.kind}",
         f"  layout      {checkpoint.layout}",
@@ -30,7 +32,10 @@ def describe(weights: Checkpoint | str | Path) -> str:
         f"  classes     {_classes(checkpoint)}",
         f"  not there   {', '.join(_absent(checkpoint)) or 'nothing'}",
     ]
-    lines += [f"  note        {note}" for note in checkpoint.notes]
+    notes = list(checkpoint.notes)
+    if broken := not_finite(checkpoint.state):
+        notes.append(f"NaN or infinity in {len(broken)} tensors, first {broken[0]}: nothing will load them")
+    lines += [f"  note        {note}" for note in notes]
     return "\n".join([*lines, "  tensors", *_tensor_table(checkpoint)])
 
 

@@ -13,6 +13,7 @@ Ours are the released names of pre-training; released classifiers have no `encod
 
 import re
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,32 +50,99 @@ _IN_MEMORY = {
 
 _MMACTION2_MLP = {"mlp.layers.0.0.": "mlp.fc1.", "mlp.layers.1.": "mlp.fc2."}
 
-_ENCODER_PARTS = ("patch_embed.", "blocks.", "norm.", "pos_embed")
+_ENCODER_PARTS = ("patch_embed.", "blocks.", "norm.", "pos_embed", "cls_token")
+
+_WRAPPERS = {"module", "_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+
+_PATCH_EMBEDDING = re.compile(
+    r"^(?P<outer>(?:.+?\.)??)(?:(?:backbone\.|encoder\.)?(?P<patch>patch_embed\.proj|patch_embed\.projection)"
+    r"|(?:videomae\.)?embeddings\.(?P<theirs>patch_embeddings\.projection))\.weight$"
+)
+_LAYOUT_OF_PATCH = {None: "transformers", "patch_embed.projection": "mmaction2"}
+
+_HEADS = ("head.", "fc_norm.", "norm.", "cls_head.fc_cls.")
+"""What a classifier has beside its encoder; elsewhere it may lie outside the encoder's name."""
+
+_HARMLESS = re.compile(
+    r"(^|\.)(criterion|loss|losses|loss_\w+|metrics?|\w*acc|\w*accuracy|num_batches_tracked|n_averaged|"
+    r"total_ops|total_params)(\.|$)"
+)
+"""What trainers and counters leave among a network's tensors, and no forward reads."""
 
 
 def clean(state: Mapping[str, Tensor]) -> State:
-    """The same tensors without what wrappers add to names: torch.compile `_orig_mod.`, DDP `module.`."""
-    cleaned = {name.replace("_orig_mod.", ""): tensor for name, tensor in state.items()}
-    while cleaned and all(name.startswith("module.") for name in cleaned):
-        cleaned = {name.removeprefix("module."): tensor for name, tensor in cleaned.items()}
+    """The same tensors without what wrappers add to names, at whichever depth.
+
+    Wrappers are DDP (`module.`), torch.compile (`_orig_mod.`), FSDP and activation checkpointing. UserError
+    where two names become one.
+    """
+    cleaned = {
+        ".".join(word for word in name.split(".") if word not in _WRAPPERS): tensor
+        for name, tensor in state.items()
+    }
+    if len(cleaned) < len(state):
+        raise UserError(
+            "expected one network, but the checkpoint holds two networks (the same names with and without "
+            "`module.`); save the one you mean"
+        )
     return cleaned
 
 
-def detect(state: Mapping[str, Tensor]) -> str:
-    """Which foreign layout cleaned names are in; UserError names a few of them where it is none."""
-    if any("patch_embeddings.projection." in name for name in state):
-        return "transformers"
-    if any("patch_embed.projection." in name for name in state):
-        return "mmaction2"
-    if any(name.startswith("model.") and "patch_embed.proj." in name for name in state):
-        return "hub"
-    if any("patch_embed.proj." in name for name in state):
-        return "released"
-    some = ", ".join(list(state)[:3]) or "none at all"
-    raise UserError(
-        f"these are not a VideoMAE's weights: expected a patch embedding as in {', '.join(LAYOUTS)}, got "
-        f"{len(state)} tensors without one ({some} ...); give weights in one of these layouts"
-    )
+class Network(NamedTuple):
+    """The network in a checkpoint: its tensors by the names of its layout, and what lies around it."""
+
+    state: State
+    layout: str
+    around: tuple[str, ...]
+    """Names of tensors that belong to other modules of the program that trained it: losses, metrics."""
+
+
+def find_network(state: Mapping[str, Tensor]) -> Network:
+    """The network among cleaned tensors, under whatever name a trainer keeps it (`model.`, `net.backbone.`).
+
+    Whatever lies inside it is kept, known or not, and so are norms and heads beside it. UserError names a few
+    tensors where there is no VideoMAE, and the places of two.
+    """
+    matches = [match for name in state if (match := _PATCH_EMBEDDING.match(name))]
+    roots = {match.string.rpartition("patch_embed")[0] for match in matches}
+    if not matches:
+        some = ", ".join(name[:60] for name in list(state)[:3]) or "none at all"
+        raise UserError(
+            f"these are not a VideoMAE's weights: expected a patch embedding as in {', '.join(LAYOUTS)}, got "
+            f"{len(state)} tensors without one ({some} ...); give weights in one of these layouts"
+        )
+    if len(roots) > 1:
+        first, second = (f"`{root}`" if root else "no prefix" for root in sorted(roots)[:2])
+        raise UserError(
+            f"expected one network, but the checkpoint holds two networks (under {first} and {second}); save "
+            "the one you mean"
+        )
+    outer, patch = matches[0]["outer"], matches[0]["patch"]
+    layout = _LAYOUT_OF_PATCH.get(patch, "hub" if outer == "model." else "released")
+    found: State = {}
+    around = []
+    for name, tensor in state.items():
+        own = _inside(name, outer, layout)
+        if own is None or _HARMLESS.search(own):
+            around.append(name)
+        elif own in found:
+            raise UserError(f"expected one {own}, but the checkpoint holds two of it; save the one you mean")
+        else:
+            found[own] = tensor
+    return Network(found, layout, tuple(around))
+
+
+def _inside(name: str, outer: str, layout: str) -> str | None:
+    """The name inside the network that lies under `outer`; None where it belongs to something around it."""
+    if name.startswith(outer):
+        return name.removeprefix(outer)
+    heads = (*_HEADS, "classifier.") if layout == "transformers" else _HEADS
+    words = outer.split(".")[:-1]
+    for depth in range(len(words) - 1, -1, -1):
+        parent = "".join(f"{word}." for word in words[:depth])
+        if name.startswith(parent) and name.removeprefix(parent).startswith(heads):
+            return name.removeprefix(parent)
+    return None
 
 
 def to_ours(state: Mapping[str, Tensor], layout: str) -> State:
@@ -117,10 +185,6 @@ def _from_released(state: Mapping[str, Tensor]) -> State:
     return {_under_encoder(name): tensor for name, tensor in bare.items()}
 
 
-def _from_hub(state: Mapping[str, Tensor]) -> State:
-    return _from_released({name.removeprefix("model."): tensor for name, tensor in state.items()})
-
-
 def _from_mmaction2(state: Mapping[str, Tensor]) -> State:
     renamed: State = {}
     for name, tensor in state.items():
@@ -130,7 +194,7 @@ def _from_mmaction2(state: Mapping[str, Tensor]) -> State:
         for old, ours in _MMACTION2_MLP.items():
             new = new.replace(old, ours)
         renamed[new] = tensor
-    return _from_released({n: t for n, t in renamed.items() if not n.startswith("data_preprocessor.")})
+    return _from_released(renamed)
 
 
 def _from_transformers(state: Mapping[str, Tensor]) -> State:
@@ -151,6 +215,7 @@ def _from_transformers(state: Mapping[str, Tensor]) -> State:
 
 def _from_transformers_name(name: str) -> str:
     name = name.replace("embeddings.patch_embeddings.projection.", "encoder.patch_embed.proj.")
+    name = re.sub(r"^embeddings\.position_embeddings$", "encoder.pos_embed", name)
     name = re.sub(r"^layernorm\.", "encoder.norm.", re.sub(r"^classifier\.", "head.", name))
     block = re.match(r"^(encoder\.layer|decoder\.decoder_layers)\.(\d+)\.(.*)$", name)
     if block is None:
@@ -184,7 +249,7 @@ def _under_encoder(name: str) -> str:
 _READERS: dict[str, Callable[[Mapping[str, Tensor]], State]] = {
     "ours": _from_ours,
     "released": _from_released,
-    "hub": _from_hub,
+    "hub": _from_released,
     "transformers": _from_transformers,
     "mmaction2": _from_mmaction2,
 }

@@ -16,9 +16,17 @@ from torch import Tensor, nn
 from videomae2.errors import UserError
 from videomae2.positions import interpolate
 from videomae2.weights.contents import FIRST_TOKEN, Checkpoint, slice_head
+from videomae2.weights.dense import not_finite
 
 _TRUNK = ("encoder.patch_embed.", "encoder.blocks.", "encoder.pos_embed")
 """What every task's encoder has. Not its final norm, which classifiers replace by fc_norm."""
+
+_TASK_PARTS = (
+    "encoder.norm.", "encoder_to_decoder.", "decoder.", "mask_token", "fc_norm.", "head.",
+)  # fmt: skip
+"""What one task has and another has not: a new task may leave it behind. Any other tensor changes what the
+encoder answers.
+"""
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
 
@@ -88,6 +96,12 @@ def load_into(
         raise UserError(
             f"nothing in {checkpoint.source} fits this model; it holds {checkpoint.sketch}; build that model"
         )
+    broken = not_finite({name: state[name] for name in report.matched})
+    if broken:
+        raise UserError(
+            f"expected finite weights in {report.source}, got NaN or infinity in {len(broken)} tensors "
+            f"({_first(broken)}); its training diverged, or the file is damaged"
+        )
     with torch.no_grad():
         for name in report.matched:
             targets[name].copy_(state[name])
@@ -128,10 +142,14 @@ def _compare(
 
 def _refuse(report: LoadReport, checkpoint: Checkpoint, expect: str) -> None:
     """Raise where the report holds something that `expect` does not allow for."""
-    mismatched, missing, unexpected = (
+    mismatched, missing = (
         [item for item in part if expect == "same" or item.startswith(_TRUNK)]
-        for part in (report.mismatched, report.missing, report.unexpected)
+        for part in (report.mismatched, report.missing)
     )
+    # The other way round: what a stranger's network has and ours has not is forgiven only where it is known.
+    unexpected = [
+        name for name in report.unexpected if expect == "same" or not _may_be_left(name, checkpoint.layout)
+    ]
     holds = f"the file seems to hold {checkpoint.sketch}"
     if mismatched:
         advice = "build that model, or give this model's weights"
@@ -149,6 +167,11 @@ def _refuse(report: LoadReport, checkpoint: Checkpoint, expect: str) -> None:
             f"{report.source} matches this model only in part: {' and '.join(parts)}; {holds}{reasons}; "
             "build that model, give this model's weights, load the encoder alone, or allow a partial match"
         )
+
+
+def _may_be_left(name: str, layout: str) -> bool:
+    """Whether another task's network may do without this tensor and answer the same from its encoder."""
+    return name.startswith(_TASK_PARTS) or (layout == "ours" and not name.startswith("encoder."))
 
 
 def _with_resized_positions(

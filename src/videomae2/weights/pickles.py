@@ -1,45 +1,52 @@
 """Raw tensors out of files that strangers wrote: `.pth` pickles that are never executed, and safetensors.
 
 A pickle is a program. torch's restricted reader runs only the few instructions that rebuild tensors and plain
-containers; what published checkpoints also hold (an argparse Namespace, NumPy scalars, MMEngine's log
-buffers) is allowed by name and nothing else is.
+containers. What checkpoints hold besides (an argparse Namespace, log buffers, callbacks) is read as nothing
+where it is of a known program, and refused elsewhere.
 """
 
 import argparse
-import json
+import contextlib
 import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from videomae2.bounds import shown
 from videomae2.errors import UserError
+from videomae2.weights.dense import check_extent
 from videomae2.weights.fetch import FOLDER_FILES, shard_names
+from videomae2.weights.standins import ALLOWED, stand_in
+from videomae2.weights.texts import is_file, quoted, read_json, there
 
 _NESTS = ("model", "module", "state_dict", "model_state_dict")
 """Where tensors are: in the released code (`model`, DeepSpeed's `module`), MMEngine, home-made scripts; in
 this order.
 """
+MOST_NAMES, MOST_NESTS = 200, 16
+"""Far more names of other programs, and deeper nests, than any checkpoint has."""
 
 
 @dataclass(frozen=True)
 class RawWeights:
     """Tensors under whatever names their file has, and what came along.
 
-    config: config.json beside them. metadata: of a safetensors file. extras: a pickle's other entries.
+    config, preprocessor: config.json and preprocessor_config.json beside them. metadata: of a safetensors
+    file. extras: a pickle's other entries.
     """
 
     tensors: dict[str, Tensor]
     path: Path
     config: dict[str, Any] = field(default_factory=dict)
+    preprocessor: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
     extras: dict[str, Any] = field(default_factory=dict)
 
@@ -55,7 +62,7 @@ def read_raw(path: Path) -> RawWeights:
     """Read a file, or a folder as `transformers` saves one; UserError where it holds no state dict."""
     if not path.is_dir():
         return _read_file(path)
-    file = next((file for file in FOLDER_FILES if (path / file).exists()), None)
+    file = next((file for file in FOLDER_FILES if there(path / file)), None)
     if file is None:
         raise UserError(
             f"the folder {path} holds none of {', '.join(FOLDER_FILES)}; name the weights file itself"
@@ -63,82 +70,115 @@ def read_raw(path: Path) -> RawWeights:
     if not file.endswith(".index.json"):
         return _read_file(path / file)
     shards = [_read_file(path / shard) for shard in shard_names(path / file)]
-    tensors = {name: tensor for shard in shards for name, tensor in shard.tensors.items()}
-    return RawWeights(tensors, path, shards[0].config, shards[0].metadata) if shards else RawWeights({}, path)
-
-
-class Inert:
-    """Stands in for a stranger's class whose content nobody needs: takes any state, does nothing."""
-
-    def __new__(cls, *_args: Any, **_kwargs: Any) -> "Inert":
-        """Take any arguments."""
-        return object.__new__(cls)
-
-    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        """Forget it."""
-
-
-# Each entry: what is called, and the name it goes by in the file (NumPy 2 moved `core` to `_core`).
-_ALLOWED: list[Any] = [
-    argparse.Namespace,
-    np.dtype,
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]
-    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),  # type: ignore[attr-defined]
-    *(type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")),
-    (Inert, "mmengine.logging.history_buffer.HistoryBuffer"),
-    (Inert, "mmengine.logging.message_hub.MessageHub"),
-]
+    tensors: dict[str, Tensor] = {}
+    for shard in shards:
+        twice = next((name for name in shard.tensors if name in tensors), None)
+        if twice is not None:
+            raise UserError(
+                f"expected each tensor in one shard, got {shown(twice)} in two of {path}; fetch it again"
+            )
+        tensors |= shard.tensors
+    if not shards:
+        raise UserError(f"{path / file} lists no shards; fetch the folder again")
+    return replace(shards[0], tensors=tensors, path=path)
 
 
 def read_pickle(path: Path) -> Any:
-    """The object in a torch `.pth` or `.bin` file, of tensors and plain containers; nothing is executed.
+    """The object in a torch `.pth`, `.ckpt` or `.bin` file: tensors, plain containers; nothing is executed.
 
     Tensors of zip-format files are memory-mapped. UserError where the file is truncated, is no checkpoint, or
     names a class or function that reading weights does not need (the way a malicious pickle runs code).
     """
     start = _start(path)
-    if start.startswith(b"PK") and not zipfile.is_zipfile(path):
+    zipped = zipfile.is_zipfile(path)
+    if start.startswith(b"PK") and not zipped:
         raise UserError(_damaged(path, "its end is missing"))
+    if zipped:
+        _check_entries(path)
+    allowed = list(ALLOWED)
+    # torch's reader stops at the first name it does not know. Each pass adds a stand-in for that one.
+    for _ in range(MOST_NAMES):
+        try:
+            return _read_allowed(path, allowed, zipped)
+        except pickle.UnpicklingError as error:
+            named = _named(str(error))
+            replacement = stand_in(named) if named else None
+            if replacement is None:
+                raise UserError(_refusal(path, start, str(error))) from error
+            allowed.append((replacement, named))
+        except Exception as error:  # a damaged pickle can fail in any opcode, with any exception
+            raise UserError(_damaged(path, error)) from error
+    raise UserError(
+        f"{path} names over {MOST_NAMES} classes of other programs; save its state dict alone and try again"
+    )
+
+
+def _read_allowed(path: Path, allowed: list[Any], zipped: bool) -> Any:
+    with torch.serialization.safe_globals(allowed), warnings.catch_warnings(), _encodable(path) as file:
+        warnings.simplefilter("ignore")  # torch warns of pickle protocols it then refuses
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)
+
+
+def _check_entries(path: Path) -> None:
+    """Refuse a zip whose entries are compressed or lie beyond its end: torch writes neither.
+
+    Compressed ones expand a thousandfold, and memory-mapping finds no tensor in them.
+    """
+    size = path.stat().st_size
     try:
-        with torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of pickle protocols it then refuses
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        raise UserError(_refusal(path, start, str(error))) from error
-    except Exception as error:  # a damaged pickle can fail in any opcode, with any exception
+        with zipfile.ZipFile(path) as opened:
+            entries = opened.infolist()
+    except Exception as error:  # the directory at the end is damaged, in whichever way
         raise UserError(_damaged(path, error)) from error
+    for entry in entries:
+        if entry.compress_type != zipfile.ZIP_STORED or entry.header_offset + entry.file_size > size:
+            raise UserError(_damaged(path, f"its entry {quoted(entry.filename)} is not stored as torch does"))
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a `.safetensors` file and its metadata; UserError where it is truncated or none."""
     _start(path)
     try:
-        with safe_open(path, framework="pt") as opened:
+        with _encodable(path) as file, safe_open(file, framework="pt") as opened:
             return {name: opened.get_tensor(name) for name in opened.keys()}, dict(opened.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(_damaged(path, error)) from error
 
 
+@contextlib.contextmanager
+def _encodable(path: Path) -> Iterator[str]:
+    """A name of the file that is valid UTF-8, which native readers ask for and file systems do not."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with path.open("rb") as opened:
+            yield f"/dev/fd/{opened.fileno()}"
+    else:
+        yield str(path)
+
+
 def _read_file(path: Path) -> RawWeights:
-    config = _read_config(path.parent / "config.json")
+    config, preprocessor = (
+        _read_config(path.parent / name) for name in ("config.json", "preprocessor_config.json")
+    )
     if path.suffix == ".safetensors":
         tensors, metadata = read_safetensors(path)
-        return RawWeights(tensors, path, config, metadata)
+        return RawWeights(tensors, path, config, preprocessor, metadata)
     tensors, extras = _unwrap(read_pickle(path), path)
-    return RawWeights(tensors, path, config, {}, extras)
+    check_extent(tensors, path.stat().st_size, path)
+    return RawWeights(tensors, path, config, preprocessor, extras=extras)
 
 
 def _unwrap(content: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The state dict inside a checkpoint, however deep it is nested, and the entries beside it."""
     extras: dict[str, Any] = {}
-    while isinstance(content, Mapping):
+    for _ in range(MOST_NESTS):  # a dict may hold itself
+        if not isinstance(content, Mapping):
+            break
         tensors = {
             n: value for n, value in content.items() if isinstance(n, str) and isinstance(value, Tensor)
         }
-        nest = next((name for name in _NESTS if isinstance(content.get(name), Mapping)), None)
+        nest = _nest(content, tensors)
         if nest is None:
             if not tensors:
                 break
@@ -151,24 +191,41 @@ def _unwrap(content: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]
     )
 
 
+def _nest(content: Mapping[Any, Any], tensors: Mapping[str, Tensor]) -> Any:
+    """The entry that holds the state dict: a usual name, or any whose tensors have a patch embedding."""
+    usual = next((name for name in _NESTS if isinstance(content.get(name), Mapping)), None)
+    if usual is not None or tensors:
+        return usual
+    return next(
+        (
+            name
+            for name, held in content.items()
+            if isinstance(held, Mapping)
+            and any(isinstance(inner, str) and "patch_embed" in inner for inner in held)
+        ),
+        None,
+    )
+
+
 def _read_config(path: Path) -> dict[str, Any]:
-    """config.json beside the weights; empty where there is none or it is somebody else's."""
-    if not path.is_file():
+    """A configuration beside the weights; empty where there is none or it is somebody else's."""
+    if not is_file(path):
         return {}
-    try:
-        config = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} is not readable JSON ({error}); mend it, or move the weights away from it"
-        ) from error
+    config = read_json(path)
     return config if isinstance(config, dict) else {}
 
 
 def _start(path: Path) -> bytes:
     """The first bytes of a file that is there, may be read, and is not empty."""
-    if not path.is_file():
+    if not is_file(path):
+        if there(path):
+            raise UserError(
+                f"expected a file of weights, got the folder, device or pipe {quoted(path)}; give a "
+                ".safetensors or .pth file"
+            )
         raise UserError(
-            f"there is no weights file {path}; give a .safetensors or .pth file, a folder, or a hub name"
+            f"there is no weights file {quoted(path)}; give a .safetensors or .pth file, a folder, or a "
+            "hub name"
         )
     try:
         with path.open("rb") as opened:
@@ -182,13 +239,25 @@ def _start(path: Path) -> bytes:
     return start
 
 
+def _named(reason: str) -> str:
+    """The class or function at which torch's reader stopped; empty where it stopped at something else.
+
+    It leaves `builtins.` away.
+    """
+    found = re.search(r"GLOBAL ([\w.]+)", reason)
+    if found is None:
+        return ""
+    name = found[1].rstrip(".")
+    return name if "." in name else f"builtins.{name}"
+
+
 def _refusal(path: Path, start: bytes, reason: str) -> str:
-    named = re.search(r"GLOBAL ([\w.]+)", reason)
+    named = _named(reason)
     # torch itself writes pickle protocol 2; a bare pickle of a later one is some other program's object.
     foreign = start[:1] == b"\x80" and start[1] > 2
-    if named is None and not foreign:
+    if not named and not foreign:
         return _damaged(path, reason.rpartition("WeightsUnpickler error:")[2])
-    what = f"names {named.group(1).rstrip('.')}" if named else "is a plain Python pickle"
+    what = f"names {quoted(named)}" if named else "is a plain Python pickle"
     return (
         f"{path} {what}, which reading weights does not need and which could run code; nothing in it was "
         "executed. Get the file as .safetensors or from a source you trust, or save its state dict alone and "

@@ -11,10 +11,12 @@ from typing import Any
 
 from torch import Tensor
 
-from videomae2.architecture import SIZES, architecture_of
+from videomae2.architecture import MAX_DEPTH, SIZES, architecture_of
+from videomae2.config import known_settings
 from videomae2.errors import UserError
 from videomae2.settings import ModelSettings
 from videomae2.weights.pickles import RawWeights
+from videomae2.weights.texts import quoted
 
 _CUBE = "encoder.patch_embed.proj.weight"  # [D, C, t, p, p]
 _MLP = "{}.blocks.0.mlp.fc1.weight"  # [hidden, D]
@@ -29,11 +31,59 @@ def check_encoder(state: Mapping[str, Tensor]) -> None:
             raise UserError(
                 f"the checkpoint has no {name}, so it holds no whole encoder; give the file that holds one"
             )
+    for name in (_MLP.format("encoder"), _MLP.format("decoder"), _BRIDGE, "head.weight"):
+        if name in state and state[name].ndim != 2:
+            raise UserError(
+                f"expected {name} to be a matrix, got shape {list(state[name].shape)}; is this another "
+                "network's?"
+            )
+    for part in ("encoder", "decoder"):
+        _check_blocks(state, part)
     if state[_CUBE].ndim != 5:
         raise UserError(
             "expected a video model's patch embedding [width, channels, tubelet, patch, patch], got "
             f"{list(state[_CUBE].shape)}; is this an image model?"
         )
+
+
+def check_agrees(settings: ModelSettings, state: Mapping[str, Tensor], kind: str, source: object) -> None:
+    """Refuse settings, as a file states them, of another network than its tensors are.
+
+    What is built follows the settings: this bounds it by what the file holds.
+    """
+    architecture = architecture_of(settings, decoder=kind == "pretrain")
+    encoder, decoder, grid = architecture.encoder, architecture.decoder, architecture.grid
+    pairs: list[tuple[str, Any, Any]] = [
+        ("width", encoder.width, state[_CUBE].shape[0]),
+        ("depth", encoder.depth, _depth(state, "encoder")),
+        ("cubes", (grid.channels, grid.tubelet, grid.patch, grid.patch), tuple(state[_CUBE].shape[1:])),
+        ("learned tokens", encoder.num_learned_positions, _learned_tokens(state)),
+        ("MLP", encoder.mlp_width, _length(state, _MLP.format("encoder"))),
+    ]
+    if decoder is not None:
+        pairs += [
+            ("decoder width", decoder.width, _length(state, _BRIDGE)),
+            ("decoder depth", decoder.depth, _depth(state, "decoder")),
+        ]
+    for what, stated, held in pairs:
+        if stated != held:
+            raise UserError(
+                f"{quoted(source)} states {what} {stated} and holds tensors of {what} {held}; write it again "
+                "from the network it came from"
+            )
+
+
+def _check_blocks(state: Mapping[str, Tensor], part: str) -> None:
+    """Refuse blocks that are numbered with gaps, or differ in size: the last says how many are built."""
+    depth = _depth(state, part)
+    first = state.get(_MLP.format(part))
+    for number in range(min(depth, MAX_DEPTH)):
+        name = f"{part}.blocks.{number}.mlp.fc1.weight"
+        if first is None or name not in state or state[name].shape != first.shape:
+            raise UserError(
+                f"expected {depth} blocks alike in {part}.blocks, got none or another one at number "
+                f"{number}; is the file whole?"
+            )
 
 
 def in_words(state: Mapping[str, Tensor]) -> str:
@@ -135,27 +185,35 @@ def _contradiction(settings: ModelSettings, state: Mapping[str, Tensor], kind: s
 
 
 def _stated(raw: RawWeights) -> dict[str, Any]:
-    """Heads, frames and size as config.json, the hub's `model_config` or a released command line says."""
+    """Heads, frames and size as config.json, the hub's `model_config` or a released command line says.
+
+    UserError for what no network can have: a depth in quotes, a number of 400 digits.
+    """
     config = raw.config
-    if isinstance(config.get("model_config"), dict):
-        inner = config["model_config"]
-        return {
-            "num_heads": inner.get("num_heads"),
-            "num_frames": inner.get("num_frames"),
-            "size": _side(inner.get("img_size")),
+    inner = config.get("model_config")
+    if isinstance(inner, dict):
+        keys = {"num_heads": "num_heads", "num_frames": "num_frames", "size": "img_size"}
+        said, where = inner, "model_config of config.json"
+    elif "hidden_size" in config:
+        keys = {
+            "num_heads": "num_attention_heads",
+            "decoder_heads": "decoder_num_attention_heads",
+            "num_frames": "num_frames",
+            "size": "image_size",
         }
-    if "hidden_size" in config:
-        return {
-            "num_heads": config.get("num_attention_heads"),
-            "decoder_heads": config.get("decoder_num_attention_heads"),
-            "num_frames": config.get("num_frames"),
-            "size": _side(config.get("image_size")),
-        }
-    return {
-        "num_frames": _count(raw.argument("num_frames")),
-        "size": _side(raw.argument("input_size")),
-        "native_16x224": raw.argument("nb_classes") is not None,  # only released fine-tuning says it
-    }
+        said, where = config, "config.json"
+    else:
+        keys = {"num_frames": "num_frames", "size": "input_size"}
+        said, where = {theirs: _count(raw.argument(theirs)) for theirs in keys.values()}, "the arguments"
+    known = known_settings(ModelSettings)
+    stated: dict[str, Any] = {}
+    for ours, theirs in keys.items():
+        value = _side(said.get(theirs)) if ours == "size" else said.get(theirs)
+        if value is not None:
+            stated[ours] = known[ours].take(value, f"({theirs} in {where}, with {quoted(raw.path)})")
+    # Only released fine-tuning says it.
+    stated["native_16x224"] = said is not config and raw.argument("nb_classes") is not None
+    return stated
 
 
 def _row(width: int) -> str | None:
@@ -171,7 +229,7 @@ def _row_of_ratio(width: int, mlp_width: int | None) -> str | None:
 
 
 def _depth(state: Mapping[str, Tensor], part: str) -> int:
-    pattern = re.compile(rf"{part}\.blocks\.(\d+)\.")
+    pattern = re.compile(rf"{part}\.blocks\.(\d{{1,6}})\.")
     return max((int(found[1]) + 1 for name in state if (found := pattern.match(name))), default=0)
 
 
@@ -182,18 +240,19 @@ def _learned_tokens(state: Mapping[str, Tensor]) -> int:
 
 def _length(state: Mapping[str, Tensor], name: str) -> int | None:
     """Entries along the first axis of a tensor, if it is there."""
-    return state[name].shape[0] if name in state else None
+    return state[name].shape[0] if name in state and state[name].ndim else None
 
 
-def _side(value: Any) -> int | None:
-    """Height and width of a square, given as a number or as both of them."""
-    if isinstance(value, list | tuple):
-        value = value[0] if value and all(side == value[0] for side in value) else None
-    return _count(value)
+def _side(value: Any) -> Any:
+    """Height and width of a square, given as a number or as both of them; else what was given."""
+    if isinstance(value, list | tuple) and value and all(side == value[0] for side in value):
+        return value[0]
+    return value
 
 
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and value > 0 else None
+def _count(value: Any) -> Any:
+    """A whole number, or a list of them; None where a command line said something else."""
+    return value if type(value) in (int, list, tuple) else None
 
 
 def _unless(value: int | None, usual: int) -> int | None:

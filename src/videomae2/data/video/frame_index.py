@@ -170,8 +170,8 @@ def _is_trimmed(entries: Any) -> bool:
     """Whether an edit list hides samples.
 
     Entries lie in order of decoding, where the last frame to be shown may stand before B-frames that are
-    shown earlier: so more than the outermost entries are asked. A short video is asked throughout, because editors
-    also cut out the middle; of a long one that would cost more than its opening.
+    shown earlier: so more than the outermost entries are asked. A short video is asked throughout, because
+    editors also cut out the middle; of a long one that would cost more than its opening.
     """
     total = len(entries)
     ends = (range(REORDER), range(total - REORDER, total)) if total > _WALKED else (range(total),)

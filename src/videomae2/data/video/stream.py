@@ -262,7 +262,8 @@ class FrameStream:
         """The times of the frames that the decoder shows before the first key frame."""
         self._rewind()
         self._spare(-1)
-        started, shown = False, set()
+        started = False
+        shown: set[int] = set()
         for packet in self._packets():
             started = started or packet is None or packet.is_keyframe
             for frame in self._decode(packet) if started else ():
