@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from videomae2.bounds import Between, Lasting
-from videomae2.config import check, differences, flatten, from_toml, known_settings, load_settings, to_toml
+from videomae2.config import (
+    check,
+    differences,
+    flatten,
+    from_toml,
+    known_settings,
+    load_settings,
+    to_toml,
+    with_absolute_paths,
+)
 from videomae2.errors import UserError
 from videomae2.settings import (
     EvaluateSettings,
@@ -269,7 +278,32 @@ def test_the_line_wins_over_the_page_and_the_page_over_the_default(tmp_path: Pat
 def test_a_run_folder_serves_as_its_own_page(tmp_path: Path) -> None:
     settings = load_settings(FinetuneSettings, None, ["--num_classes", "7", "--data.no_flip"])
     (tmp_path / "config.toml").write_text(to_toml(settings))
-    assert load_settings(FinetuneSettings, tmp_path) == settings
+    there = load_settings(FinetuneSettings, tmp_path)
+    assert there == dataclasses.replace(
+        settings, run=dataclasses.replace(settings.run, out=str(tmp_path))
+    )  # also where it was moved
+    elsewhere = load_settings(FinetuneSettings, tmp_path, ["--out", "runs/copy"])
+    assert elsewhere.run.out == "runs/copy"
+
+
+def test_paths_that_are_there_become_absolute_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clips").mkdir()
+    given = [
+        "--data.train",
+        "clips",
+        "--data.val",
+        "s3://bucket/val.csv",
+        "--init",
+        "org/name",
+        "--out",
+        "runs/x",
+    ]
+    settings = with_absolute_paths(load_settings(FinetuneSettings, None, given))
+    assert settings.data.train == str(tmp_path / "clips") and settings.run.out == str(tmp_path / "runs/x")
+    assert (settings.data.val, settings.init, settings.data.root) == ("s3://bucket/val.csv", "org/name", "")
 
 
 @pytest.mark.parametrize("cls", COMMANDS)

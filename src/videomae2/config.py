@@ -4,6 +4,7 @@ And back: settings as TOML, as a flat table, as differences.
 """
 
 import dataclasses
+import os
 import tomllib
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,6 +41,9 @@ def load_settings(
     """
     known = known_settings(cls)
     values = {} if page is None else _values(known, _page_text(Path(page)), str(page))
+    if page is not None and Path(page).is_dir() and "run.out" in known:
+        # The folder that is named is the run, also where it was moved since its page was written.
+        values["run.out"] = str(page)
     return read_options(cls, known, values, overrides)
 
 
@@ -67,6 +71,36 @@ def check(settings: Any) -> None:
     known = known_settings(type(settings))
     for key, _, value in walk(settings):
         known[key].take(value)
+
+
+PATHS = ("data.train", "data.val", "data.root", "init", "label_map", "run.out")
+"""Settings that may name a file or folder on this machine."""
+
+
+def with_absolute_paths(settings: Settings) -> Settings:
+    """The same settings with every path to something on this machine made absolute.
+
+    A page with them replays its run from any working directory. URLs, hub names and what is not there stay as
+    they are.
+    """
+    changes: dict[str, Any] = {}
+    for key, value in flatten(settings).items():
+        if key in PATHS and value and "://" not in value and (key == "run.out" or os.path.lexists(value)):
+            changes[key] = os.path.abspath(value)  # noqa: PTH100 - Path.resolve would follow links
+    changed: Settings = _replaced(settings, changes)
+    return changed
+
+
+def _replaced(settings: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
+    """A copy of settings with other values under some dotted keys."""
+    fields: dict[str, Any] = {}
+    for field in dataclasses.fields(settings):
+        key, value = f"{prefix}{field.name}", getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            fields[field.name] = _replaced(value, changes, f"{key}.")
+        elif key in changes:
+            fields[field.name] = changes[key]
+    return dataclasses.replace(settings, **fields)
 
 
 def known_settings(cls: type) -> Mapping[str, Setting]:

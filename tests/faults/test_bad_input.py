@@ -225,12 +225,14 @@ def test_where_every_video_is_broken_the_run_stops_at_once_and_names_the_first(
 # ---- weights
 
 
-@pytest.mark.parametrize("changes", [["--model.width", "96"], ["--model.depth", "2"], ["--model.patch", "8"]])
+@pytest.mark.parametrize("changes", [["--model.width", "96"], ["--model.depth", "2"], ["--model.patch", "4"]])
 def test_a_checkpoint_of_another_architecture_is_refused(
     videos: Path, out: Path, tmp_path: Path, fails: Fails, changes: list[str]
 ) -> None:
     other = weights(tmp_path / "other.safetensors", *changes)
-    assert "other.safetensors" in fails(*finetune(videos, out, "--init", other))
+    key, value = changes[0].removeprefix("--"), changes[1]
+    error = fails(*finetune(videos, out, "--init", other, changes[0], "8" if key == "model.patch" else "12"))
+    assert "other.safetensors" in error and f"expected {key} {value}" in error
     assert not out.exists()
 
 

@@ -116,7 +116,7 @@ def test_a_label_map_slices_a_larger_head(tmp_path: Path) -> None:
 
 def test_another_architecture_is_refused_and_nothing_is_written(runs: SmallRuns, tmp_path: Path) -> None:
     settings = finetune_settings(runs.videos, tmp_path / "run", str(runs.pretrained))
-    with pytest.raises(UserError, match="does not fit this model"):
+    with pytest.raises(UserError, match=r"expected model.width 48, as in the weights .*, got 96"):
         run_task(replace(settings, model=replace(settings.model, width=96)))
     assert not (tmp_path / "run").exists()
 

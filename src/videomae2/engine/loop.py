@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -18,7 +18,7 @@ from videomae2.engine.schedule import learning_rate
 from videomae2.engine.state import build_average
 from videomae2.engine.step import Stepper, StepSums
 from videomae2.engine.task import Job, Task
-from videomae2.errors import Stopped
+from videomae2.errors import Stopped, UserError
 from videomae2.records import Batch
 
 
@@ -143,6 +143,7 @@ class _Trainer:
             return None
         kept = checkpoint.read_state(path)
         self.plan.must_equal(kept["plan"], str(path))
+        _must_be_same_data(kept.get("identity", {}), self.job.identity, str(path))
         state.fill(path, self.network, self.optimizer, self.average)
         if self.average is not None:
             self.average.updates = kept["averaged"]
@@ -192,6 +193,7 @@ class _Trainer:
             "averaged": self.average.updates if self.average else 0,
             # So that a checkpoint alone, copied out of its run, says which network it holds.
             "about": dict(self.job.about or {}),
+            "identity": dict(self.job.identity),
         }
         tensors = state.gather(self.network, self.optimizer, self.average)
         checkpoint.save_checkpoint(self.job.folder.checkpoints, tensors, kept, self.step)
@@ -264,3 +266,25 @@ class _Trainer:
         # the part of a mean from before it.
         due = self.plan.is_due(self.job.run.log_every, self.step)
         return due or self._save_due() or self._evaluation_due()
+
+
+def _must_be_same_data(there: Mapping[str, Any], here: Mapping[str, Any], where: str) -> None:
+    """UserError, naming what differs, where a checkpoint was trained on other data than this run has now."""
+    for key, value in here.items():
+        kept = there.get(key, value)  # absent in checkpoints that were written before it was kept
+        if kept == value:
+            continue
+        expected, got = _first_difference(kept, value) if isinstance(value, list) else (kept, value)
+        raise UserError(
+            f"{where} was trained on other data: expected {key} {expected!r}, got {got!r}; restore the list "
+            "to "
+            f"resume, or give another --out"
+        )
+
+
+def _first_difference(there: list[Any], here: list[Any]) -> tuple[Any, Any]:
+    """The first entries in which two lists differ; where one is the longer, their lengths."""
+    for expected, got in zip(there, here, strict=False):
+        if expected != got:
+            return expected, got
+    return f"of {len(there)} entries", f"of {len(here)} entries"

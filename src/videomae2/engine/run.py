@@ -85,9 +85,11 @@ class RunFolder:
 
         `derived`, such as a plan's description, is put at the top as comments.
         """
+        # Absolute, so that the page replays the run from any working directory.
+        settings = config.with_absolute_paths(self.settings)
         comments = "".join(f"# {line}\n" for line in derived.splitlines())
         write_atomically(
-            self.config, f"{_KIND}{type(self.settings).__name__}\n{comments}\n{config.to_toml(self.settings)}"
+            self.config, f"{_KIND}{type(self.settings).__name__}\n{comments}\n{config.to_toml(settings)}"
         )
 
     @property
@@ -131,7 +133,9 @@ def _refuse_another_run(folder: RunFolder, settings: Any) -> None:
     if kind and kind != type(settings).__name__:
         asked = _command(type(settings).__name__)
         raise UserError(f"{folder} holds a run of {_command(kind)}, not of {asked}; give another --out")
-    there = config.from_toml(type(settings), text, str(folder.config))
+    # Absolute on both sides: the working directory is not part of a run.
+    there = config.with_absolute_paths(config.from_toml(type(settings), text, str(folder.config)))
+    settings = config.with_absolute_paths(settings)
     changed = [each for each in config.differences(there, settings) if each.key not in CHANGES_NOTHING]
     if changed:
         # Three keys: the line must stay readable, and more of them mean another run altogether.

@@ -7,7 +7,7 @@ attribute of the task: it is neither wrapped nor saved.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -49,6 +49,7 @@ class Job:
     kernels: replaces modules by faster ones for a CPU; called only where the run is on a CPU.
     wrap: distributes the network over the ranks (`parallel.replicate`, the default, or `parallel.shard`).
     about: plain JSON saved in every checkpoint: what a reader must know about the network in it.
+    identity: plain JSON that says which data the run is trained on; a resume with another is refused by key.
     finish: called on the main process at the end with the state dicts "model" and, with an average, "ema".
     """
 
@@ -66,4 +67,5 @@ class Job:
     kernels: Callable[[nn.Module], nn.Module] = lambda network: network
     wrap: Callable[[nn.Module], nn.Module] | None = None
     about: Mapping[str, Any] | None = None
+    identity: Mapping[str, Any] = field(default_factory=dict)
     finish: Callable[[dict[str, dict[str, Tensor]]], None] = lambda _: None

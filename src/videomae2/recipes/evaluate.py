@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,15 @@ from videomae2.heads.classify import Classifier, gather_scores, score_views
 from videomae2.metrics.accuracy import Accuracy, ClassScore, ViewScores, ranking
 from videomae2.models.cpu import for_inference
 from videomae2.recipes.feed import EvaluationFeed, evaluation_feed
-from videomae2.recipes.weights import read_classifier
+from videomae2.recipes.weights import read_classifier, sampling_as_trained
 from videomae2.records import Failure
-from videomae2.settings import DataSettings, EvaluateSettings
+from videomae2.settings import EvaluateSettings
 
 TABLE_CLASSES = 40
 """Up to this many classes the per-class table is printed."""
+
+SUMMARY = "summary.json"
+"""The file by which an evaluation's folder is known."""
 
 FAILURES_TOLD = 5
 """Unreadable videos that are printed, at most."""
@@ -156,6 +159,8 @@ def run_evaluation(settings: EvaluateSettings) -> Evaluation:
         raise UserError(
             "expected weights to evaluate, got none; name a run, a file or a hub name with --weights"
         )
+    if settings.out:
+        parallel.on_main(lambda: must_be_free(Path(settings.out), settings))
     device = choose_device(settings.device)
     # Before the weights are read, since it holds for memory that is allocated afterwards.
     if device.type == "cpu":
@@ -165,7 +170,7 @@ def run_evaluation(settings: EvaluateSettings) -> Evaluation:
     if note := precision_note(device, settings.precision, "--precision"):
         say(note)
     # After the weights: the sampling of the clips follows what they were trained with.
-    data = _sampling(settings, loaded.checkpoint.metadata.get("data", {}))
+    data = sampling_as_trained(settings, loaded.checkpoint.metadata.get("data", {}))
     views = (data.test_clips, data.test_crops)
     feed = evaluation_feed(data, loaded.settings, views, settings.batch_size, settings.device)
     with row_progress("evaluate", len(feed.manifest)) as advance:
@@ -177,17 +182,62 @@ def run_evaluation(settings: EvaluateSettings) -> Evaluation:
             views_per_forward=settings.views_per_forward,
             progress=advance,
         )
+    _must_have_scores(evaluation, settings.weights)
     # Every rank has the same evaluation by now; one of them writes it.
     if settings.out and parallel.is_main():
         write_evaluation(evaluation, feed, Path(settings.out))
     return evaluation
 
 
+def must_be_free(out: Path, settings: EvaluateSettings) -> None:
+    """UserError unless `out` is new, empty, or has an evaluation of the same weights on the same videos."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not out.is_dir():
+        raise UserError(
+            f"expected a folder to write the evaluation into, got the file {out}; give another --out"
+        )
+    if (out / "config.toml").exists():
+        raise UserError(
+            f"{out} holds a training run, whose report an evaluation would replace; give another --out, such "
+            "as "
+            f"{out / 'evaluate'}"
+        )
+    try:
+        there = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
+        same = (there["weights"], there["data"]) == (settings.weights, settings.data.val)
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{out} is not empty and holds no evaluation; give another --out, or empty it"
+        ) from None
+    if not same:
+        raise UserError(
+            f"{out} holds an evaluation of {there['weights']} on {there['data']}; give another --out"
+        )
+
+
+def _must_have_scores(evaluation: Evaluation, weights: str) -> None:
+    """UserError where no video has scores: 0 % would look like a network that is always wrong."""
+    accuracy = evaluation.accuracy
+    if accuracy.evaluated:
+        return
+    if evaluation.failures:
+        raise UserError(
+            f"expected videos to evaluate, got {accuracy.listed} of which none could be read; "
+            f"{told(evaluation.failures)[0]}; mend the paths or --data.root (videomae2 data check names all)"
+        )
+    raise UserError(
+        f"expected finite scores, got NaN or infinity for all {accuracy.listed} videos: the weights "
+        f"{weights} "
+        "are broken; try an earlier checkpoint"
+    )
+
+
 def write_evaluation(evaluation: Evaluation, feed: EvaluationFeed, out: Path) -> None:
     """Write an evaluation as JSON and CSV into `out`, each file by an atomic rename."""
     out.mkdir(parents=True, exist_ok=True)
     names = evaluation.class_names
-    write_atomically(out / "summary.json", json.dumps(evaluation.summary(), indent=2) + "\n")
+    write_atomically(out / SUMMARY, json.dumps(evaluation.summary(), indent=2) + "\n")
     header = ["class", "name", "listed", "failed", "right", "right_top5"]
     rows = [[c.label, names[c.label], c.listed, c.failed, c.right, c.right5] for c in evaluation.classes]
     write_atomically(out / "per_class.csv", _csv([header, *rows]))
@@ -219,34 +269,6 @@ def score_lines(evaluation: Evaluation, feed: EvaluationFeed) -> list[dict[str, 
             line |= {"failed": failure.reason if failure else "the network's scores are not finite"}
         lines.append(line)
     return lines
-
-
-def _sampling(settings: EvaluateSettings, trained: dict[str, Any]) -> DataSettings:
-    """The data settings to evaluate with: those of training wherever the user left the default.
-
-    Every difference from training or from the user's own settings is printed.
-    """
-    # Another stride or frame rate than in training costs accuracy without any error, and is easily missed:
-    # no one default is right for all weights.
-    defaults, followed = DataSettings(), {}
-    for name, value in trained.items():
-        here = getattr(settings.data, name, value)
-        if here == value:
-            continue
-        # A value that equals the default may also have been given on purpose, which cannot be known here:
-        # --no_as_trained is for that case.
-        if settings.as_trained and here == getattr(defaults, name):
-            followed[name] = value
-            say(
-                f"note: data.{name} is {value!r}, as when these weights were trained; --no_as_trained takes "
-                f"{here!r} instead"
-            )
-        else:
-            say(
-                f"note: data.{name} is {here!r} here, but was {value!r} when these weights were trained; "
-                f"--data.{name} {value} repeats that"
-            )
-    return replace(settings.data, **followed)
 
 
 def _csv(rows: list[list[Any]]) -> str:

@@ -3,6 +3,7 @@
 A recipe says how its data are sampled and labelled, and how its task is built.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from videomae2.architecture import token_grid
 from videomae2.data.batches import batches_per_epoch, evaluation_batches, training_batches
 from videomae2.data.clips import EvaluationClips, TargetReader, TrainingClips, no_target
 from videomae2.data.sampling import SAMPLERS, RandomWindow, Sampler
+from videomae2.data.tables.formats import ROW_COLUMNS
 from videomae2.data.tables.manifest import Manifest, read_listed
 from videomae2.engine import parallel
 from videomae2.engine.device import choose_device
@@ -22,6 +24,9 @@ from videomae2.errors import UserError
 from videomae2.recipes.weights import About
 from videomae2.records import Batch, Failure
 from videomae2.settings import DataSettings, ModelSettings, OptimSettings, RunSettings
+
+ROWS_AT_ONCE = 65_536
+"""Rows of a list that are hashed at once."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,14 @@ class TrainingFeed:
             world_size=parallel.world_size(),
             pin=choose_device(self.run.device).type == "cuda",
         )
+
+    def identity(self) -> dict[str, Any]:
+        """What the list of videos is, whatever file it came from: its classes and a hash of its rows.
+
+        Rows count as they are listed, before the root, so that a data set may be moved.
+        """
+        manifest = self.clips.manifest
+        return {"classes": list(manifest.class_names), "rows (SHA-256)": hash_of_rows(manifest)}
 
     def plan(self) -> Plan:
         """The run's schedule, in optimizer steps."""
@@ -145,6 +158,19 @@ def training_feed(
     clips = TrainingClips(manifest, data, model.size, sampler, read_target, run.seed)
     _must_be_readable(clips, data.train)
     return TrainingFeed(clips, data, optim, run)
+
+
+def hash_of_rows(manifest: Manifest) -> str:
+    """SHA-256 of the columns that say what is trained on, the same for every form of the list."""
+    found = hashlib.sha256()
+    for name in (each for each in ROW_COLUMNS if each in manifest.table.column_names):
+        column = manifest.table.column(name)
+        found.update(f"{name}\n".encode())
+        # In pieces: the paths of a million rows as one string would be held several times over.
+        for start in range(0, len(column), ROWS_AT_ONCE):
+            cells = map(str, column.slice(start, ROWS_AT_ONCE).to_pylist())
+            found.update("".join(f"{cell}\n" for cell in cells).encode("utf-8", "surrogateescape"))
+    return found.hexdigest()
 
 
 def _must_be_readable(clips: TrainingClips, name: str) -> None:

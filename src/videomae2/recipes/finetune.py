@@ -93,6 +93,12 @@ class Finetuning:
 
 def prepare_finetuning(settings: FinetuneSettings, feed: TrainingFeed) -> Prepared:
     """Build the fine-tuning task with initial weights; UserError for settings that cannot work."""
+    if settings.label_map and not settings.init:
+        raise UserError(
+            f"expected --init with --label_map {settings.label_map}, got none: a label map slices the head "
+            "of "
+            "the weights that training starts from"
+        )
     num_classes, class_names = classes_of(feed, settings.num_classes)
     generator = chance.torch_generator(chance.key(settings.run.seed, "initial weights"))
     network = build_classifier(settings.model, num_classes, settings.head_init_scale, generator)

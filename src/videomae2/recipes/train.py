@@ -1,21 +1,26 @@
 """The sequence of every training run: feed, plan, task, folder, training loop, final weights."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from videomae2.architecture import decoder_config, encoder_config
 from videomae2.config import check
 from videomae2.engine import parallel
 from videomae2.engine.log import say
 from videomae2.engine.loop import train
 from videomae2.engine.run import RunFolder
 from videomae2.engine.task import Job
+from videomae2.errors import UserError
 from videomae2.models import cpu
 from videomae2.recipes.feed import Recipe, training_feed
 from videomae2.recipes.tasks import TASKS, task_of
+from videomae2.recipes.weights import read_weights
+from videomae2.settings import ModelSettings
 
 
 def run_task(settings: Any, wrap: Callable[[nn.Module], nn.Module] | None = None) -> Path:
@@ -28,6 +33,7 @@ def run_task(settings: Any, wrap: Callable[[nn.Module], nn.Module] | None = None
     name = task_of(settings)
     row, recipe = TASKS[name], recipe_of(name)
     check(settings)
+    settings = inherited(settings)
     sections = (settings.data, settings.model, settings.optim, settings.run)
     # Feed, plan, task, folder: each is checked before the next, and the cheapest mistakes show first.
     feed = training_feed(*sections, recipe.frames, read_target=recipe.read_target)
@@ -49,6 +55,7 @@ def run_task(settings: Any, wrap: Callable[[nn.Module], nn.Module] | None = None
         kernels=cpu.apply,
         wrap=wrap,
         about=prepared.about.as_json(),
+        identity=feed.identity(),
         finish=prepared.about.writer(folder.path),
     )
     train(prepared.task, job)
@@ -71,3 +78,65 @@ def _shared_folder(settings: Any) -> RunFolder:
     made: list[RunFolder] = []
     parallel.on_main(lambda: made.append(RunFolder.create_or_resume(settings.run.out, settings)))
     return made[0] if made else RunFolder(Path(settings.run.out), settings)
+
+
+OF_THE_NETWORK = (
+    "name", "tubelet", "patch", "width", "depth", "num_heads", "native_frames", "native_size", "positions",
+    "cosine_attention", "layer_scale",
+)  # fmt: skip
+"""Model settings that weights of an encoder fix: with others they would not fit, or be read in another
+way.
+"""
+OF_THE_DECODER = ("decoder_depth", "decoder_width", "decoder_heads")
+"""And those that they fix where they have a decoder, and so has the task."""
+OF_THE_CLIP = ("num_frames", "size")
+"""Model settings that are taken from weights where they are not set; others interpolate the positions."""
+
+
+def inherited(settings: Any) -> Any:
+    """Settings whose network is that of the weights in `settings.init`, if there are any.
+
+    A model setting at its default takes the weights' value. UserError, by name, for one that contradicts
+    them: a network with another position table or another width would not be the one that was trained.
+    """
+    if not getattr(settings, "init", ""):
+        return settings
+    weights = read_weights(settings.init)
+    if weights.settings is None:
+        return settings  # of another program, and neither shapes nor configuration say enough
+    own, theirs, defaults = settings.model, weights.settings, type(settings)().model
+    fixed = [*OF_THE_NETWORK, *(OF_THE_DECODER if weights.kind == "pretrain" else ())]
+    changes: dict[str, Any] = {}
+    for name in (*fixed, *OF_THE_CLIP):
+        here, there = getattr(own, name), getattr(theirs, name)
+        if here == there:
+            continue
+        if here == getattr(defaults, name):
+            changes[name] = there
+        elif name in fixed and _resolved(own, name) != _resolved(theirs, name):
+            raise UserError(
+                f"expected model.{name} {there!r}, as in the weights {settings.init}, got {here!r}; leave it "
+                "out "
+                f"to take the weights' network, or start without --init"
+            )
+    if changes:
+        named = ", ".join(f"{name} {value}" for name, value in changes.items())
+        say(f"network of {settings.init}: {named}")
+    return replace(settings, model=replace(own, **changes))
+
+
+def _resolved(model: ModelSettings, name: str) -> Any:
+    """A model setting with None replaced by the value of the size table."""
+    value = getattr(model, name)
+    if value is not None:
+        return value
+    encoder, decoder = encoder_config(model), decoder_config(model)
+    found = {
+        "patch": encoder.grid.patch,
+        "width": encoder.width,
+        "depth": encoder.depth,
+        "num_heads": encoder.num_heads,
+        "decoder_width": decoder.width,
+        "decoder_heads": decoder.num_heads,
+    }
+    return found[name]

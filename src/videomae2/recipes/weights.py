@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from videomae2.engine import checkpoint as checkpoints
+from videomae2.engine.log import say
 from videomae2.errors import UserError
 from videomae2.heads.classify import Classifier, build_classifier
 from videomae2.heads.pooled import headless_network
 from videomae2.models.build import build_autoencoder
-from videomae2.settings import DataSettings, ModelSettings
+from videomae2.settings import DataSettings, EvaluateSettings, ModelSettings
 from videomae2.weights import Checkpoint, LoadReport, load_into, read_checkpoint, save_safetensors, slice_head
 from videomae2.weights.texts import there
 
@@ -71,6 +72,34 @@ class About:
 def sampling_of(data: DataSettings) -> dict[str, Any]:
     """The data settings to be saved with the weights: those named in `SAMPLING`."""
     return {name: value for name, value in asdict(data).items() if name in SAMPLING}
+
+
+def sampling_as_trained(settings: EvaluateSettings, trained: Mapping[str, Any]) -> DataSettings:
+    """The data settings to evaluate with: those of training wherever the user left the default.
+
+    Every difference from training or from the user's own settings is printed.
+    """
+    # Another stride or frame rate than in training costs accuracy without any error, and is easily missed:
+    # no one default is right for all weights.
+    defaults, followed = DataSettings(), {}
+    for name, value in trained.items():
+        here = getattr(settings.data, name, value)
+        if here == value:
+            continue
+        # A value that equals the default may also have been given on purpose, which cannot be known here:
+        # --no_as_trained is for that case.
+        if settings.as_trained and here == getattr(defaults, name):
+            followed[name] = value
+            say(
+                f"note: data.{name} is {value!r}, as when these weights were trained; --no_as_trained takes "
+                f"{here!r} instead"
+            )
+        else:
+            say(
+                f"note: data.{name} is {here!r} here, but was {value!r} when these weights were trained; "
+                f"--data.{name} {value} repeats that"
+            )
+    return replace(settings.data, **followed)
 
 
 # ---- reading by name
@@ -145,6 +174,13 @@ def load_classifier(
     or other class names is dropped, which the report says.
     """
     checkpoint = read_weights(init, label_map=label_map or None)
+    if label_map and not _same_classes(checkpoint, num_classes, class_names):
+        raise UserError(
+            f"expected a label map that gives the {num_classes} classes of the training videos, got "
+            f"{checkpoint.num_classes} classes from {label_map}"
+            + (f" ({', '.join(checkpoint.class_names[:3])} ...)" if checkpoint.class_names else "")
+            + "; mend the map, or leave it out to train a fresh head"
+        )
     if checkpoint.kind == "classifier" and not _same_classes(checkpoint, num_classes, class_names):
         report = load_into(classifier, _without_head(checkpoint), expect="encoder")
         other = checkpoint.num_classes != num_classes
