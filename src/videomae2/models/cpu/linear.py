@@ -33,7 +33,8 @@ def linear(
     """`x weight^T + bias` in autocast's type, through an exact GELU if `gelu`; without gradients.
 
     In bf16 on a CPU torch writes the bias to every row before the matmul, and GELU reads and rounds its input
-    again: a quarter to a half of the matmul's time. oneDNN does both while a result is still in registers.
+    again: up to half of the matmul's time where a processor has AMX, a few percent where it has none. oneDNN
+    does both while a result is still in registers.
     """
     dtype = matmul_dtype(weight)
     if dtype == torch.bfloat16 and onednn_fuses():

@@ -7,8 +7,8 @@ and it is six, for one more of an MLP's six matmuls. Values and gradients are th
 gradients have no derivative of their own.
 
 Temporaries have places of their own (`Scratch`). A C library gives a tensor the next free place that is long
-enough, so wide values that come and go between those that are saved would leave holes, and a training step
-would then hold a third more memory than its tensors.
+enough, so wide values that come and go between those that are saved would leave holes: a fine-tuning step in
+fp32 would take an eighth more memory.
 """
 
 import math
