@@ -146,10 +146,13 @@ def _check_sharing(path: Path, zipped: bool) -> None:
             for _ in range(5):
                 check_sharing(stream, path)
         return
-    with zipfile.ZipFile(path) as opened:
-        for entry in opened.namelist():
-            if entry.endswith(".pkl"):
-                check_sharing(io.BytesIO(opened.read(entry)), path)
+    try:
+        with zipfile.ZipFile(path) as opened:
+            contents = [opened.read(entry) for entry in opened.namelist() if entry.endswith(".pkl")]
+    except Exception as error:  # damaged: a wrong checksum, an entry that is not where it should be
+        raise UserError(_damaged(path, error)) from error
+    for content in contents:
+        check_sharing(io.BytesIO(content), path)
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
