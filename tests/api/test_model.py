@@ -206,6 +206,34 @@ def test_create_model_makes_a_classifier_or_an_autoencoder_from_a_seed() -> None
     assert isinstance(create_model("vit_ti16", decoder_width=24, decoder_heads=3, **TINY), Autoencoder)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"depth": 0}, "depth: expected a whole number from 1 to 1000"),
+        ({"depth": "2"}, "depth: expected a whole number"),
+        ({"width": 10**9}, "width: expected"),
+        ({"num_frames": -8}, "num_frames: expected"),
+        ({"drop_path": float("nan")}, "drop_path: expected"),
+        ({"drop_path": 1.5}, "drop_path: expected"),
+        ({"positions": "sine"}, "positions: expected one of"),
+        ({"num_classes": 10**9}, "num_classes: expected"),
+        ({"num_classes": -1}, "num_classes: expected"),
+        ({"seed": 2**80}, "seed: expected"),
+    ],
+)
+def test_create_model_keeps_the_bounds_of_settings(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words) as error:
+        create_model("vit_ti16", **({"num_classes": 3} | changes))
+    assert "\n" not in str(error.value)
+
+
+def test_load_keeps_the_bounds_of_settings(runs: SmallRuns) -> None:
+    changes: dict[str, Any]
+    for changes in ({"num_frames": "8"}, {"size": 10**9}, {"num_frames": None}):
+        with pytest.raises(UserError, match="expected a whole number from 1 to 16384"):
+            load(runs.finetuned, device="cpu", **changes)
+
+
 def test_create_model_refuses_what_is_no_setting() -> None:
     with pytest.raises(UserError, match="'num_frame' is no setting of a model; did you mean num_frames"):
         create_model("vit_ti16", num_classes=3, num_frame=8)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -44,6 +45,13 @@ def test_frames_at_hand_are_one_clip_only_cropped() -> None:
         views_of(frames[:3], MODEL, DATA)
 
 
+@pytest.mark.parametrize(("clips", "crops"), [(0, 1), (1, 0), (-1, 1), (1, 10**9)])
+def test_views_are_counted_within_bounds(clips: int, crops: int) -> None:
+    frames = torch.zeros(4, 3, 24, 40, dtype=torch.uint8)
+    with pytest.raises(UserError, match=r"expected c\w+ from 1 to 1024, got"):
+        views_of(frames, MODEL, DATA, clips, crops)
+
+
 def test_load_video_gives_the_middle_of_any_video(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.mp4", 2, num_frames=20)
     clip = load_video(path, num_frames=4, stride=2, size=24)
@@ -60,6 +68,10 @@ def test_sampling_is_what_the_weights_say_and_else_the_default() -> None:
     data = trained_sampling({"data": {"stride": 7, "of_another_version": 1}})
     assert (data.stride, data.sampling, data.workers) == (7, DataSettings().sampling, 0)
     assert trained_sampling({}) == DataSettings(workers=0)
+    wrong: Any
+    for wrong in ({"stride": "7"}, {"stride": 10**400}, {"sampling": "upwards"}, [7]):
+        with pytest.raises(UserError, match=r"metadata of the weights|as an object"):
+            trained_sampling({"data": wrong})
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import collections
 import json
 import os
 import pickle
+import random
 import struct
 import zipfile
 from collections.abc import Callable
@@ -327,7 +328,7 @@ def test_nested_tuples_and_foreign_objects_end(tmp_path: Path, refused: Refused)
     for _ in range(500):
         nested = (nested, nested)
     torch.save({"model": {"a": torch.ones(1)}, "args": nested}, tmp_path / "a.pth")
-    assert "not a VideoMAE" in refused(tmp_path / "a.pth")
+    assert "a tuple of over 1,000,000 values" in refused(tmp_path / "a.pth")
     (tmp_path / "b.pth").write_bytes(pickle.dumps(collections.Counter("abc")))
     assert refused(tmp_path / "b.pth")
 
@@ -339,3 +340,26 @@ def test_conversion_refuses_them_too(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="quantised"):
         convert(path, tmp_path / "b.safetensors")
     assert not (tmp_path / "b.safetensors").exists()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_hundred_damaged_files_are_one_line_or_whole(tmp_path: Path, suffix: str) -> None:
+    from videomae2.api.model import load
+    from videomae2.errors import UserError
+
+    source = save_safetensors(tmp_path / "a.safetensors", classifier(), TINY, "classifier")
+    if suffix == ".pth":
+        convert(source, tmp_path / "a.pth", "released")
+    content, chance = (tmp_path / f"a{suffix}").read_bytes(), random.Random(7)
+    path, refusals = tmp_path / f"b{suffix}", list[str]()
+    for _ in range(100):
+        damaged = bytearray(content)
+        at = chance.choice([chance.randrange(6000), len(content) - 1 - chance.randrange(4000)])
+        damaged[at : at + chance.choice([1, 1, 20])] = chance.randbytes(chance.choice([0, 1, 20]))
+        path.write_bytes(damaged)
+        try:
+            load(path, device="cpu")
+        except UserError as error:
+            refusals.append(str(error))
+    assert len(refusals) > 50
+    assert not [line for line in refusals if "\n" in line or len(line) > 1200]

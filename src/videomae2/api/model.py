@@ -1,19 +1,21 @@
 """A trained network with what its user needs: class names, sampling, and methods that take a video file."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, overload
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from videomae2 import chance, visualize
-from videomae2.api.views import Reconstruction, Video, trained_sampling, views_of
-from videomae2.bounds import SHOWN
+from videomae2.api.frames import Video, are_many
+from videomae2.api.views import Reconstruction, trained_sampling, views_of
+from videomae2.bounds import SHOWN, shown
+from videomae2.config import known_settings
 from videomae2.engine.device import choose_device
 from videomae2.errors import UserError
 from videomae2.geometry import TokenGrid
@@ -26,7 +28,7 @@ from videomae2.models.build import build_autoencoder
 from videomae2.models.cpu import for_inference
 from videomae2.models.encoder import Encoder
 from videomae2.recipes.weights import Trained, read_trained
-from videomae2.settings import MaskSettings, ModelSettings
+from videomae2.settings import FinetuneSettings, MaskSettings, ModelSettings
 from videomae2.targets import cubes, denormalize, masked_mse, paste, reconstruction_targets
 
 VIEWS_AT_ONCE = 5
@@ -47,7 +49,9 @@ class Prediction:
 
 
 class Model:
-    """A trained network behind methods that take a video: a path, or frames from `load_video`.
+    """A trained network behind methods that take a video, or a list of them: paths, or frames at hand.
+
+    Frames are those from `load_video`, arrays, or lists of PIL images.
 
     `module` is the network itself (in evaluation mode), `settings` its `ModelSettings`, `class_names` one
     name for each class (numbers where the weights name none; empty without a head), `report` what became of
@@ -95,33 +99,39 @@ class Model:
         """How the targets of pre-training were normalised: channel, cube or none."""
         return str(self.checkpoint.metadata.get("target", {}).get("normalize", "channel"))
 
-    @torch.inference_mode()
-    def predict(self, video: Video, top: int = 5, clips: int = 5, crops: int = 3) -> list[Prediction]:
+    @overload
+    def predict(self, video: Video, top: int = 5, clips: int = 5, crops: int = 3) -> list[Prediction]: ...
+
+    @overload
+    def predict(self, video: Sequence[Any], top: int = 5, clips: int = 5, crops: int = 3) -> list[Any]: ...
+
+    def predict(
+        self, video: Video | Sequence[Any], top: int = 5, clips: int = 5, crops: int = 3
+    ) -> list[Prediction] | list[Any]:
         """The `top` best classes of a video, best first; the mean softmax over clips x crops views.
 
-        UserError: a network without a head, a file that cannot be read.
+        Of a list of videos, such a list for each. UserError: a network without a head, a file that cannot be
+        read.
         """
         if top < 1:
             raise UserError(f"expected at least 1 class to name, got top={top}; try top=5")
         classifier = self._classifier()
-        views = views_of(video, self.settings, self.data, clips, crops)
-        scores = self._forward(lambda part: classifier(part).float().softmax(1), views).mean(0)
-        best = ranking(scores[None])[0, :top].tolist()
-        return [Prediction(label, self.class_names[label], float(scores[label])) for label in best]
+        scores = self._each(lambda part: classifier(part).float().softmax(1), video, clips, crops)
+        found = []
+        for row, best in zip(scores, ranking(scores)[:, :top].tolist(), strict=True):
+            found.append([Prediction(label, self.class_names[label], float(row[label])) for label in best])
+        return found if are_many(video) else found[0]
 
-    @torch.inference_mode()
-    def features(self, video: Video, clips: int = 1, crops: int = 1, tokens: bool = False) -> Tensor:
+    def features(
+        self, video: Video | Sequence[Any], clips: int = 1, crops: int = 1, tokens: bool = False
+    ) -> Tensor:
         """One vector [D] of a video: what a head would read, the mean over clips x crops views.
 
-        `tokens` gives the encoder's tokens [N, D] instead, in (t, h, w) raster order, for one view.
+        `tokens` gives the encoder's tokens [N, D] instead, in (t, h, w) raster order, for one view. Of a list
+        of M videos, which go through the network several at a time: [M, D], or [M, N, D].
         """
-        views = views_of(video, self.settings, self.data, clips, crops)
-        if tokens and len(views) != 1:
-            raise UserError(
-                f"expected one view for its tokens, got {clips}x{crops} views; try clips=1 and crops=1, or "
-                "tokens=False for the mean over the views"
-            )
-        return self._forward(self.encoder, views)[0] if tokens else self._forward(self._pooled, views).mean(0)
+        vectors = self._each(self.encoder if tokens else self._pooled, video, clips, crops, one_view=tokens)
+        return vectors if are_many(video) else vectors[0]
 
     @torch.inference_mode()
     def reconstruct(self, video: Video, seed: int = 0, mask_ratio: float | None = None) -> Reconstruction:
@@ -142,6 +152,30 @@ class Model:
         original = frames[0].cpu()
         seen = visualize.hide(original, grid, split.visible[0].cpu())
         return Reconstruction(original, seen, visualize.to_uint8(rebuilt[0]).cpu(), float(error))
+
+    @torch.inference_mode()
+    def _each(
+        self, network: Callable[[Tensor], Tensor], video: Any, clips: int, crops: int, one_view: bool = False
+    ) -> Tensor:
+        """The mean over a video's views of what a network makes of them, a row for each video."""
+        videos = video if are_many(video) else [video]
+        if not videos:
+            raise UserError("expected at least one video, got an empty list; give paths or frames")
+        means: list[Tensor] = []
+        waiting: list[Tensor] = []
+        for number, each in enumerate(videos):
+            waiting.append(views_of(each, self.settings, self.data, clips, crops))
+            if one_view and len(waiting[-1]) != 1:
+                raise UserError(
+                    f"expected one view for its tokens, got {clips}x{crops} views; try clips=1 and crops=1, "
+                    "or tokens=False for the mean over the views"
+                )
+            # Short ones fill a forward together; decoded views do not pile up.
+            if sum(map(len, waiting)) >= VIEWS_AT_ONCE or number == len(videos) - 1:
+                answers = self._forward(network, torch.cat(waiting)).split([len(views) for views in waiting])
+                means += [part.mean(0) for part in answers]
+                waiting = []
+        return torch.stack(means)
 
     def _forward(self, network: Callable[[Tensor], Tensor], views: Tensor) -> Tensor:
         """What a network makes of some views, a few at a time: fp32, on the CPU."""
@@ -223,18 +257,21 @@ def create_model(
     1], and gives [B, K].
     """
     settings = _changed(ModelSettings(), {"name": name, **changes})
+    known = known_settings(FinetuneSettings)
+    known["run.seed"].take(seed)
     generator = chance.torch_generator(chance.key(seed, "initial weights"))
     if num_classes is None:
         return build_autoencoder(settings, generator)
-    return build_classifier(settings, num_classes, generator=generator)
+    classes = known["num_classes"].take(num_classes)
+    return build_classifier(settings, classes, generator=generator)
 
 
 def _changed(settings: ModelSettings, changes: Mapping[str, Any]) -> ModelSettings:
     """Settings of a model with some replaced; UserError, with the nearest name, for what is no setting."""
-    known = [field.name for field in fields(ModelSettings)]
+    known = known_settings(ModelSettings)
     for change in changes:
         if change not in known:
-            near = get_close_matches(change, known, 1)
+            near = get_close_matches(change[:SHOWN], known, 1)
             hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}"
-            raise UserError(f"{change!r} is no setting of a model; {hint}")
-    return replace(settings, **changes)
+            raise UserError(f"{shown(change)} is no setting of a model; {hint}")
+    return replace(settings, **{name: known[name].take(value) for name, value in changes.items()})

@@ -1,7 +1,7 @@
 """What a network is shown of a video, and what it shows of it: views, and reconstructions as pictures."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,9 @@ from jaxtyping import UInt8
 from torch import Tensor, stack
 
 from videomae2 import visualize
+from videomae2.api.frames import Video, as_frames
+from videomae2.bounds import shown
+from videomae2.config import known_settings
 from videomae2.data.augment.crops import view_crops
 from videomae2.data.clips import EvaluationClips
 from videomae2.data.sampling import SAMPLERS
@@ -20,8 +23,8 @@ from videomae2.report.charts import picture_png
 from videomae2.report.page import Block, Note, Strips
 from videomae2.settings import DataSettings, ModelSettings
 
-Video = str | Path | UInt8[Tensor, "T C h w"]
-"""A path, or uint8 frames [T, C, h, w] of any size: views are cut out of them."""
+MAX_VIEWS = 1024
+"""Clips, and crops, of one video: far more than any protocol has."""
 
 
 def views_of(
@@ -32,14 +35,20 @@ def views_of(
     Frames at hand are one clip, only cropped. UserError for a file that cannot be read, and for frames at
     hand of another number than the network's.
     """
-    if isinstance(video, Tensor):
-        if video.ndim != 4 or len(video) != model.num_frames:
+    for name, value in (("clips", clips), ("crops", crops)):
+        if type(value) is not int or not 1 <= value <= MAX_VIEWS:
+            raise UserError(
+                f"expected {name} from 1 to {MAX_VIEWS}, got {shown(value)}; the paper has 5 and 3"
+            )
+    at_hand = as_frames(video)
+    if at_hand is not None:
+        if len(at_hand) != model.num_frames:
             frames = model.num_frames
             raise UserError(
                 f"expected frames [{frames}, 3, H, W], as this model reads {frames} frames, got "
-                f"{list(video.shape)}; load them with load_video(path, num_frames={frames})"
+                f"{list(at_hand.shape)}; load them with load_video(path, num_frames={frames})"
             )
-        return stack([frames for frames, _ in view_crops(video, model.size, crops)])
+        return stack([frames for frames, _ in view_crops(at_hand, model.size, crops)])
     one_row = Manifest(pa.table({"path": [str(video)]}), where=str(video))
     sampler = SAMPLERS[data.sampling](model.num_frames)
     read = EvaluationClips(one_row, data, model.size, sampler, (clips, crops))[0]
@@ -51,8 +60,14 @@ def views_of(
 def trained_sampling(metadata: dict[str, Any]) -> DataSettings:
     """How clips were taken from videos in training, where the weights say so; the defaults elsewhere."""
     kept = metadata.get("data", {})
-    known = {field.name for field in fields(DataSettings)}
-    return replace(DataSettings(workers=0), **{name: value for name, value in kept.items() if name in known})
+    if not isinstance(kept, Mapping):
+        raise UserError(
+            f"expected the sampling of training as an object, got {shown(kept)}; write the weights again"
+        )
+    known = known_settings(DataSettings)
+    where = "in the metadata of the weights"
+    told = {name: known[name].take(value, where) for name, value in kept.items() if name in known}
+    return replace(DataSettings(workers=0), **told)
 
 
 def load_video(

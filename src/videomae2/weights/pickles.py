@@ -7,6 +7,7 @@ where it is of a known program, and refused elsewhere.
 
 import argparse
 import contextlib
+import io
 import pickle
 import re
 import warnings
@@ -24,6 +25,7 @@ from videomae2.bounds import shown
 from videomae2.errors import UserError
 from videomae2.weights.dense import check_extent
 from videomae2.weights.fetch import FOLDER_FILES, shard_names
+from videomae2.weights.opcodes import check_sharing
 from videomae2.weights.standins import ALLOWED, stand_in
 from videomae2.weights.texts import is_file, quoted, read_json, there
 
@@ -95,6 +97,7 @@ def read_pickle(path: Path) -> Any:
         raise UserError(_damaged(path, "its end is missing"))
     if zipped:
         _check_entries(path)
+    _check_sharing(path, zipped)
     allowed = list(ALLOWED)
     # torch's reader stops at the first name it does not know. Each pass adds a stand-in for that one.
     for _ in range(MOST_NAMES):
@@ -133,6 +136,23 @@ def _check_entries(path: Path) -> None:
     for entry in entries:
         if entry.compress_type != zipfile.ZIP_STORED or entry.header_offset + entry.file_size > size:
             raise UserError(_damaged(path, f"its entry {quoted(entry.filename)} is not stored as torch does"))
+
+
+def _check_sharing(path: Path, zipped: bool) -> None:
+    """Refuse pickles whose reading would not end in reasonable time, before any is read."""
+    if not zipped:
+        with path.open("rb") as stream:
+            # torch's older format: magic number, version, system, content, names of storages; then values.
+            for _ in range(5):
+                check_sharing(stream, path)
+        return
+    try:
+        with zipfile.ZipFile(path) as opened:
+            contents = [opened.read(entry) for entry in opened.namelist() if entry.endswith(".pkl")]
+    except Exception as error:  # damaged: a wrong checksum, an entry that is not where it should be
+        raise UserError(_damaged(path, error)) from error
+    for content in contents:
+        check_sharing(io.BytesIO(content), path)
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
