@@ -15,6 +15,8 @@ import pytest
 from videomae2.data.tables.inspect import show
 from videomae2.data.tables.manifest import Manifest, read_manifest, write_manifest
 from videomae2.errors import UserError
+from videomae2.recipes.feed import EvaluationFeed
+from videomae2.settings import DataSettings, ModelSettings
 
 needs_bytes = pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes")
 
@@ -297,3 +299,33 @@ def test_what_is_no_file_is_no_list(tmp_path: Path, caplog: pytest.LogCaptureFix
             "run/folder.mp4/b.mp4",
         ]
     assert "run/pipe.mp4" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("trained", "listed_as", "wanted"),
+    [
+        (("0", "1", "2"), "path,label\na,2\nb,0\n", [2, 0]),
+        (("2", "5", "10"), "path,label\na,10\nb,2\n", [2, 0]),
+        (("2", "5", "10"), "folders 5 10", [2, 1]),
+        (("jump", "run"), "path,label\na,run\n", [1]),
+        (("0", "1"), "path,label\na,run\nb,jump\n", [1, 0]),
+        ((), "path,label\na,1\n", [1]),
+    ],
+)
+def test_held_out_labels_are_matched_by_name(
+    trained: tuple[str, ...], listed_as: str, wanted: list[int], tmp_path: Path
+) -> None:
+    folders = listed_as.split()[1:] if listed_as.startswith("folders") else []
+    for name in folders:
+        touch(tmp_path, f"set/{name}/a.mp4")
+    path = tmp_path / "set" if folders else write(tmp_path, "a.csv", listed_as)
+    feed = EvaluationFeed(read_manifest(path), DataSettings(), ModelSettings(), (1, 1))
+    found = feed.labels(trained).tolist()
+    assert sorted(found) == sorted(wanted) if folders else found == wanted
+
+
+def test_a_held_out_class_that_was_not_trained_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", "path,label\na,3\n")
+    feed = EvaluationFeed(read_manifest(path), DataSettings(), ModelSettings(), (1, 1))
+    with pytest.raises(UserError, match="class '3', which the model was not trained on"):
+        feed.labels(("2", "5", "10"))

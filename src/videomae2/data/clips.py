@@ -14,6 +14,7 @@ from torch import Tensor
 
 from videomae2 import chance
 from videomae2.data.augment.crops import TrainingTransform, joined, resize_short_side, view_crops
+from videomae2.data.file_names import shown_path
 from videomae2.data.rows import read_pictures
 from videomae2.data.sampling import Sampler, ViewSampler
 from videomae2.data.tables.manifest import Manifest
@@ -211,5 +212,6 @@ def _named(manifest: Manifest, number: int) -> Iterator[None]:
     except Exception as error:
         what = " ".join(f"{type(error).__name__}: {error}".split())
         raise RowError(
-            f"row {number}, {manifest.row(number).path}: {what}; the program failed here, not the video"
+            f"row {number}, {shown_path(manifest.row(number).path)}: {what}; the program failed here, not "
+            "the video"
         ) from error

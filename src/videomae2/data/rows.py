@@ -1,6 +1,7 @@
 """From a manifest row to its pictures: a video or a folder of frames, each wanted frame decoded just once."""
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,17 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from videomae2.bounds import shown
 from videomae2.data import sampling
+from videomae2.data.file_names import shown_path
 from videomae2.data.tables.manifest import Manifest, Row
 from videomae2.data.video.decode import Kept, VideoFile, open_video
 from videomae2.data.video.opening import UNREADABLE, DecodeError, why_unreadable
 from videomae2.records import Failure
 from videomae2.settings import DataSettings
 
+_PATTERN = re.compile(r"(?:[^{}]|\{\{|\}\})*\{0?(?::0?[0-9]{0,2}d?)?\}(?:[^{}]|\{\{|\}\})*")
+"""One number in a name, as `str.format` writes it."""
 TOGETHER_BYTES = 16 << 20
 """Pictures of one row up to this size are resized in one call, which costs less than a call for each."""
 
@@ -36,13 +41,11 @@ class FrameFolder:
     def __init__(self, folder: str, pattern: str, start: int = 0, end: int = -1) -> None:
         self.name, self.pattern, self.frames_decoded, self._shift = folder, pattern, 0, 0
         self.picture_size = (0, 0)
-        try:
-            if start == 0 and not self._exists(0):
-                self._shift = 1
-        except (IndexError, KeyError, ValueError) as error:
-            raise DecodeError(
-                folder, f"expected a frame pattern like img_{{:05}}.jpg, got {pattern!r} ({error})"
-            ) from None
+        # Without a number every name would be that of the one picture, and the last were never found.
+        if not _PATTERN.fullmatch(pattern):
+            raise DecodeError(folder, f"expected a frame pattern like img_{{:05}}.jpg, got {shown(pattern)}")
+        if start == 0 and not self._exists(0):
+            self._shift = 1
         if not self._exists(start):
             raise DecodeError(folder, f"holds no frame {pattern.format(start + self._shift)}")
         self.num_frames = end if end > 0 else self._end(start)
@@ -161,7 +164,7 @@ def read_pictures(
             first, last = row.start, video.num_frames if row.end < 0 else min(row.end, video.num_frames)
             if first >= last:
                 reason = f"the row begins at frame {row.start}, but there are {video.num_frames}"
-                return Failure(number, row.path, reason)
+                return Failure(number, shown_path(row.path), reason)
             stride = row.stride or data.stride
             if data.target_fps > 0:
                 ticks = _ticks(video, first, last, data.target_fps)
@@ -173,7 +176,7 @@ def read_pictures(
             parts = _shrunk(video, wanted, shrink, short_side_at_most)
             return Pictures(parts, torch.from_numpy(places), video.picture_size)
     except UNREADABLE as error:
-        return Failure(number, row.path, why_unreadable(error))
+        return Failure(number, shown_path(row.path), why_unreadable(error))
 
 
 def _shrunk(

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from videomae2.architecture import token_grid
+from videomae2.bounds import shown
 from videomae2.data.batches import batches_per_epoch, evaluation_batches, training_batches
 from videomae2.data.clips import EvaluationClips, TargetReader, TrainingClips, no_target
 from videomae2.data.sampling import SAMPLERS, RandomWindow, Sampler
@@ -110,21 +111,27 @@ class EvaluationFeed:
         UserError where the manifest has no labels, or a class that is not in `class_names`.
         """
         # By name, because numbers depend on the data at hand: in a folder of class folders that lacks one
-        # class, every later class has another number, and accuracy would drop without an error. Names that
-        # are numbers themselves say nothing; such labels are taken as they are.
+        # class, every later class has another number, and accuracy would drop without an error.
         self.manifest.must_be_labelled("measuring accuracy")
         labels = torch.tensor(self.manifest.labels())
         own = tuple(self.manifest.class_names)
-        if not own or not class_names or own == class_names or _is_numbers(own) or _is_numbers(class_names):
+        counted = tuple(str(number) for number in range(len(class_names)))
+        if not own and class_names != counted and all(name.isdigit() for name in class_names):
+            named = [str(label) for label in labels.tolist()]  # of classes 2, 5, 10, a list's 5 is the second
+        else:
+            named = [own[label] for label in labels.tolist()] if own else []
+        # Names that only count the classes say nothing where the videos have others.
+        if not named or not class_names or (class_names == counted and not {*named, *own} & set(counted)):
             return labels
-        unknown = [name for name in own if name not in class_names]
+        places = {name: place for place, name in enumerate(class_names)}
+        unknown = sorted({*named, *own} - places.keys())
         if unknown:
             raise UserError(
-                f"the videos to evaluate have class {unknown[0]!r}, which the model was not trained on (its "
-                f"classes: {', '.join(class_names[:5])}{', ...' if len(class_names) > 5 else ''}); "
+                f"the videos to evaluate have class {shown(unknown[0])}, which the model was not trained on "
+                f"(its classes: {', '.join(class_names[:5])}{', ...' if len(class_names) > 5 else ''}); "
                 "try videos of these classes"
             )
-        return torch.tensor([class_names.index(name) for name in own])[labels]
+        return torch.tensor([places[name] for name in named])
 
 
 def training_feed(
@@ -211,10 +218,6 @@ def held_out_feed(
 ) -> EvaluationFeed | None:
     """The feed of evaluations during training: one centre view a row of `data.val`; None without it."""
     return evaluation_feed(data, model, (1, 1), batch_size, device) if data.val else None
-
-
-def _is_numbers(names: tuple[str, ...]) -> bool:
-    return all(name.isdigit() for name in names)
 
 
 @dataclass(frozen=True)

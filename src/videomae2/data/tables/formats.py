@@ -16,7 +16,7 @@ import pyarrow as pa
 from videomae2.data.file_names import is_video, kind_of, path_column, shown_path
 from videomae2.data.tables import folders, lists, text_tables
 from videomae2.data.tables.arrow_files import one_line, read_arrow, stored_names
-from videomae2.data.tables.classes import NamesFrom, label_notes, number_labels
+from videomae2.data.tables.class_labels import NamesFrom, label_notes, number_labels
 from videomae2.data.tables.lists import NUMBER, ListFormat
 from videomae2.errors import UserError
 from videomae2.settings import DataSettings

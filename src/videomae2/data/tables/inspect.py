@@ -100,7 +100,7 @@ def inspect_row(row: Row) -> FileReport:
                 for number in range(row.start, found):
                     video.read([number])
     except UNREADABLE as error:
-        picture = isinstance(error, DecodeError) and row.pattern and error.path != row.path
+        picture = isinstance(error, DecodeError) and row.pattern and error.path != printable(row.path)
         within = f"{Path(error.path).name}: " if picture else ""  # type: ignore[union-attr]
         return FileReport(row.path, 0, within + why_unreadable(error))
     if row.start >= found:

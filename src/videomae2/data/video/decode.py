@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, from_numpy
 
-from videomae2.data.video.opening import Converter, DecodeError, Orientation, VideoSource
+from videomae2.data.video.opening import Converter, DecodeError, Orientation, VideoSource, plain
 from videomae2.data.video.packets import MistimedError
 from videomae2.data.video.stream import FrameStream
 
@@ -151,17 +151,24 @@ class VideoFile:
             raise DecodeError(self.name, f"expected frames from 0 to {self.num_frames - 1}, got {got}")
         convert = self._convert = Converter(short_side, at_most)
         try:
-            return self._collect(wanted.tolist(), lambda frame: keep(convert(frame)))
+            return self._collect(wanted.tolist(), lambda frame: keep(self._picture(convert, frame)))
         except MistimedError:
             self._stream.count()
             return self.collect(wanted, keep, short_side, at_most)
 
     def verify(self) -> int:
-        """Decode every frame without converting any; the number of frames. DecodeError at the first fault."""
+        """Decode every frame; the number of frames. DecodeError at the first fault.
+
+        Those whose size or pixel format is new are also made RGB, as reading would.
+        """
         self._stream.wanted.all()
+        kinds: set[tuple[str, int, int]] = set()
         try:
-            for _ in self._stream.frames(0):
-                pass
+            for _, frame in self._stream.frames(0):
+                kind = frame.format.name, frame.width, frame.height
+                if kind not in kinds:
+                    kinds.add(kind)
+                    self._picture(Converter(), frame)
         except MistimedError:
             self._stream.count()
         self._stream.check_length()
@@ -176,6 +183,12 @@ class VideoFile:
                 times = np.sort(np.array(shown, dtype=np.int64))[len(shown) - self.num_frames :]
                 return np.asarray((times - times[0]) * float(self._stream.stream.time_base))
         return np.arange(self.num_frames) / (self.fps or 1.0)
+
+    def _picture(self, convert: Converter, frame: Any) -> UInt8[np.ndarray, "H W C"]:
+        try:
+            return convert(frame)
+        except Exception as error:  # whatever it is, the file has provoked it
+            raise DecodeError(self.name, f"its pictures cannot be used: {plain(error)}") from None
 
     def _first_frame(self) -> Any:
         self._stream.wanted.all()

@@ -2,6 +2,8 @@
 
 import re
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -9,19 +11,38 @@ from typing import Any, BinaryIO
 import av
 import av.stream
 import numpy as np
+from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import Interpolation, VideoReformatter
 from jaxtyping import UInt8
 
+from videomae2.bounds import SHOWN
+from videomae2.data.file_names import kind_of, printable, shown_path
 from videomae2.errors import UserError
 
 VideoSource = str | Path | BinaryIO
+
+MOST_ASPECT = 200
+"""A picture that is longer than so many times its width fills the memory once it is scaled for a network."""
+MOST_PIXELS = 1 << 27
+"""No camera films as large; a header of a few bytes can say it, and a decoder would make the room for it."""
+
+
+def _unnamed(cls: Any, value: int) -> Any:
+    """A kind of side data that PyAV has no name for, such as the EXIF of a camera's JPEG."""
+    member = object.__new__(cls)
+    member._name_, member._value_ = f"UNNAMED_{value}", value
+    return member
+
+
+# One unknown kind beside a frame, and PyAV refuses to list any of them, the display matrix included.
+SideDataType._missing_ = classmethod(_unnamed)  # type: ignore[method-assign, assignment]
 
 
 class DecodeError(UserError):
     """A video that cannot be read: `path` and `reason`, one line. A loader records it and goes on."""
 
     def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
+        super().__init__(f"{shown_path(path)}: {reason}")
         self.path, self.reason = path, reason
 
     def __reduce__(self) -> tuple[type["DecodeError"], tuple[str, str]]:
@@ -40,29 +61,68 @@ def why_unreadable(error: Exception) -> str:
     return error.reason if isinstance(error, DecodeError) else f"{type(error).__name__}: {plain(error)}"
 
 
+@contextmanager
+def provoked_by(name: str) -> Iterator[None]:
+    """Inside, whatever FFmpeg or PyAV raises is the failure of the file that is read."""
+    try:
+        yield
+    except DecodeError:
+        raise
+    except Exception as error:
+        raise DecodeError(name, f"FFmpeg cannot read it: {plain(error)}") from None
+
+
 def name_of(source: VideoSource) -> str:
     """The path or URL, for messages."""
-    return str(source) if isinstance(source, str | Path) else str(getattr(source, "name", "<stream>"))
+    return printable(str(source if isinstance(source, str | Path) else getattr(source, "name", "<stream>")))
 
 
 def open_container(source: VideoSource, name: str) -> tuple[Any, Any]:
     """PyAV's container, and the file behind a URL that must be closed with it, if any. DecodeError."""
-    file = None
+    file: Any = None
     try:
         # A tag in a strange encoding must not make a video unreadable: hence metadata_errors.
         if not isinstance(source, str | Path):
             source.seek(0)
             return av.open(source, metadata_errors="replace"), None
-        if "://" not in name:
-            return av.open(name, metadata_errors="replace"), None
-        import fsspec
+        path = str(source)
+        if "://" in path:
+            import fsspec
 
-        file = fsspec.open(name, "rb").open()
+            file = fsspec.open(path, "rb").open()
+        else:
+            _must_be_a_file(path, name)
+            if path == printable(path):
+                return av.open(_as_file(path), metadata_errors="replace"), None
+            file = Path(path).open("rb")  # noqa: SIM115 - whoever closes the container closes it
         return av.open(file, metadata_errors="replace"), file
-    except (av.error.FFmpegError, OSError, ValueError, ImportError) as error:
+    except DecodeError:
+        raise
+    except Exception as error:  # whatever a strange file provokes in FFmpeg, PyAV or a network is its failure
         if file is not None:
             file.close()
-        raise DecodeError(name, _why_not_open(name, error)) from None
+        raise DecodeError(name, f"not a video that FFmpeg can read: {plain(error)}") from None
+
+
+def _as_file(path: str) -> str:
+    """The path as FFmpeg takes it: in `12:30.mp4` it would see a protocol named 12."""
+    return f"./{path}" if ":" in path.partition("/")[0] else path
+
+
+def _must_be_a_file(path: str, name: str) -> None:
+    kind = kind_of(path)
+    if not kind:
+        raise DecodeError(name, "no such file")
+    if kind == "folder":
+        raise DecodeError(
+            name,
+            "is a folder, not a video file; a folder of frames needs a `pattern` in the manifest, such as "
+            "img_{:05}.jpg",
+        )
+    if kind != "file":  # a pipe would be waited for without end
+        raise DecodeError(name, f"is a {kind}, not a video file")
+    if Path(path).stat().st_size == 0:
+        raise DecodeError(name, "the file is empty")
 
 
 def video_stream(container: Any, name: str) -> Any:
@@ -117,30 +177,15 @@ def identity(source: VideoSource) -> tuple[str | int, ...] | None:
         return (name,)
     try:
         status = Path(name).stat()
-    except OSError:
+    except (OSError, ValueError):
         return None
     return name, status.st_size, status.st_mtime_ns
 
 
-def _why_not_open(name: str, error: Exception) -> str:
-    if "://" not in name and name != "<stream>":
-        path = Path(name)
-        if not path.exists():
-            return "no such file"
-        if path.is_dir():
-            return (
-                "is a folder, not a video file; a folder of frames needs a `pattern` in the manifest, such "
-                "as img_{:05}.jpg"
-            )
-        if path.stat().st_size == 0:
-            return "the file is empty"
-    return f"not a video that FFmpeg can read: {plain(error)}"
-
-
 def plain(error: Exception) -> str:
-    """FFmpeg's own words, on one line."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(text).split())
+    """FFmpeg's own words, on one line that a terminal bears."""
+    text = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 @dataclass(frozen=True)
@@ -215,6 +260,10 @@ class Converter:
     def _displayed_size(self, frame: Any, turn: Orientation) -> tuple[int, int]:
         """Width and height of every picture: a stream that changes its size midway keeps the first."""
         size = frame.width, frame.height
+        if max(size) > MOST_ASPECT * min(size):
+            raise ValueError(
+                f"expected pictures up to {MOST_ASPECT} times as long as wide, got {size[0]} x {size[1]}"
+            )
         width, height = turn.displayed(*size)
         self.source = height, width
         if self._short_side is not None and not (self._at_most and min(size) <= self._short_side):

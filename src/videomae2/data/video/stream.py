@@ -110,7 +110,8 @@ class FrameStream:
         So a file without an index, which cannot say how many frames it has, shows that it was cut off.
         """
         covered = self.index.num_frames * self.index.mean_interval
-        promised = opening.promised_seconds(self._container, self.stream)
+        with opening.provoked_by(self.name):
+            promised = opening.promised_seconds(self._container, self.stream)
         still = 3 * self.index.longest_interval  # a slide show may end in a long picture
         if covered > 0 and promised - covered > max(1.0, 0.05 * promised, still):
             raise DecodeError(
@@ -150,7 +151,7 @@ class FrameStream:
             frames: list[Any] = self.stream.codec_context.decode(packet)
         except av.error.EOFError:  # the decoder holds nothing more
             return []
-        except av.error.FFmpegError as error:
+        except Exception as error:  # whatever it is, the file has provoked it
             raise DecodeError(
                 self.name, f"corrupt after {self._place(self.num_sent)}: {opening.plain(error)}"
             ) from None
@@ -181,7 +182,9 @@ class FrameStream:
                 flagged = []
             if flagged:
                 raise self._corrupt()
-        except av.error.FFmpegError as error:
+        except DecodeError:
+            raise
+        except Exception as error:  # whatever it is, the file has provoked it
             raise DecodeError(
                 self.name, f"unreadable after {self._place(self._num_read)}: {opening.plain(error)}"
             ) from None
@@ -210,7 +213,8 @@ class FrameStream:
         found: int | None = None
         for earlier in range(group, 0, -1):
             target = int(self.index.key_times[earlier]) + self.index.seek_shift
-            self._container.seek(target, stream=self.stream, backward=True, any_frame=False)
+            with opening.provoked_by(self.name):
+                self._container.seek(target, stream=self.stream, backward=True, any_frame=False)
             found = self._next_key_group()
             if found is not None and found <= group:
                 break
@@ -248,7 +252,8 @@ class FrameStream:
         return None
 
     def _make_index(self) -> frame_index.FrameIndex:
-        index = frame_index.from_container(self._container, self.stream)
+        with opening.provoked_by(self.name):
+            index = frame_index.from_container(self._container, self.stream)
         if index is None:
             index = frame_index.from_packets(self.packets(), self._container, self.stream)
             if index is not None and index.lost:
@@ -280,10 +285,12 @@ class FrameStream:
 
     def _open(self) -> None:
         self._container, self._file = opening.open_container(self._source, self.name)
-        self.stream: Any = opening.video_stream(self._container, self.name)
-        self.stream.codec_context.thread_count = self._threads
-        self.stream.codec_context.thread_type = "FRAME" if self._threads > 1 else "NONE"
-        self._codec = self.stream.codec_context.codec.canonical_name
+        with opening.provoked_by(self.name):
+            self.stream: Any = opening.video_stream(self._container, self.name)
+            self.stream.codec_context.options = {"max_pixels": str(opening.MOST_PIXELS)}
+            self.stream.codec_context.thread_count = self._threads
+            self.stream.codec_context.thread_type = "FRAME" if self._threads > 1 else "NONE"
+            self._codec = self.stream.codec_context.codec.canonical_name
         self._first, self._fresh, self._primed = None, True, False
 
     def _cut_off(self, number: int) -> DecodeError:
