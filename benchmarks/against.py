@@ -1,8 +1,9 @@
 """This checkout against another one: speed and memory of training steps and inference on a CPU, row by row.
 
-git worktree add ../base 17424d5 python benchmarks/against.py --base ../base                             #
-every row, about an hour python benchmarks/against.py --base ../base --rows 'pretrain vit_b16 *' 'inference *
-bf16 *' --pairs 3 python benchmarks/against.py --base ../base --list
+    git worktree add ../base 17424d5
+    python benchmarks/against.py --base ../base                 # every row, about an hour
+    python benchmarks/against.py --base ../base --rows 'pretrain vit_b16 *' 'inference * bf16 *' --pairs 3
+    python benchmarks/against.py --base ../base --list
 
 The rows are those of `pretrain_step.py`, `finetune_step.py` and `inference.py`, ours only. Of each row both
 checkouts run in turn, A B A B, each in a process of its own that imports its own package and its own
@@ -144,16 +145,16 @@ def main() -> None:
     if arguments.list or not chosen:
         print("\n".join(row.name for row in rows()))
         raise SystemExit(0 if arguments.list else f"none of these rows is like {' or '.join(arguments.rows)}")
+    commit = _commit(base)
+    settings = {"base": commit, "here": _commit(HERE.parent), "pairs": arguments.pairs}
     results = []
     for row in chosen:
         results.append(measure(base, row, arguments.pairs))
         _print([results[-1]])
+        if not arguments.dry:  # after every row, so that a run that is cut short leaves what it has
+            save_result(f"against_{commit}", {**settings, **_summary(results), "rows": results})
     if len(results) > 1:
         _print(results)
-    commit = _commit(base)
-    if not arguments.dry:
-        settings = {"base": commit, "here": _commit(HERE.parent), "pairs": arguments.pairs}
-        print(save_result(f"against_{commit}", {**settings, **_summary(results), "rows": results}))
 
 
 def _summary(results: list[dict[str, Any]]) -> dict[str, Any]:
