@@ -67,8 +67,8 @@ MUTATIONS = [
     Mutation("targets.py", "norm / (count - 1) ** 0.5", "norm / count**0.5", "tests/test_targets.py"),
     Mutation("targets.py", "@torch.no_grad()\n", "", "tests/test_targets.py"),
     Mutation("targets.py", ".log_softmax(-1)).sum(-1).mean()", ".log_softmax(-1)).mean()", "tests/test_targets.py"),
-    Mutation("visualize.py", ".nan_to_num(0.5)", "", "tests/test_visualize.py"),
-    Mutation("visualize.py", "GAP = 255", "GAP = 0", "tests/test_visualize.py"),
+    Mutation("api/views.py", ".nan_to_num(0.5)", "", "tests/api/test_pictures.py"),
+    Mutation("api/views.py", "GAP = 255", "GAP = 0", "tests/api/test_pictures.py"),
     # ---- metrics
     Mutation("metrics/accuracy.py", "if r not in self.failures and bool", "if bool", "tests/metrics/test_accuracy.py"),
     Mutation("metrics/accuracy.py", "logits.detach().double()", "logits.detach()", "tests/metrics/test_accuracy.py"),
@@ -107,7 +107,7 @@ MUTATIONS = [
     Mutation("data/augment/mixing.py", "smoothing / num_classes", "smoothing / (num_classes - 1)", "tests/data/augment/test_mixing.py"),
     Mutation("data/augment/crops.py", "MULTI_SCALES = (1.0, 0.875, 0.75, 0.66)", "MULTI_SCALES = (1.0, 0.875, 0.75, 0.5)", "tests/data/augment/test_crops.py"),
     Mutation("data/augment/crops.py", "abs(side - size) < 3", "abs(side - size) < 1", "tests/data/augment/test_crops.py"),
-    Mutation("data/video/packets.py", "REORDER = 40", "REORDER = 8", "tests/data/video/test_packets.py"),
+    Mutation("data/video/frame_index.py", "REORDER = 40", "REORDER = 8", "tests/data/video/test_packets.py"),
 ]  # fmt: skip
 
 

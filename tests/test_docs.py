@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from videomae2.bounds import ALIASES
 from videomae2.cli import main as cli
 from videomae2.config import flatten, from_toml, load_settings
 from videomae2.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
-from videomae2.spelling import ALIASES
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "videomae2"

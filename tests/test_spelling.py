@@ -2,9 +2,7 @@
 
 import pytest
 
-from videomae2.config import known_settings
-from videomae2.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
-from videomae2.spelling import (
+from videomae2.bounds import (
     ALIASES,
     CHOICE_SYNONYMS,
     SYNONYMS,
@@ -13,6 +11,8 @@ from videomae2.spelling import (
     meant_choice,
     unknown,
 )
+from videomae2.config import known_settings
+from videomae2.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
 
 COMMANDS = {"pretrain": PretrainSettings, "finetune": FinetuneSettings, "evaluate": EvaluateSettings}
 KEYS = {name: list(known_settings(cls)) for name, cls in COMMANDS.items()}

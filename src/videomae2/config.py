@@ -11,10 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from videomae2.bounds import SHOWN, shown
+from videomae2.bounds import SHOWN, shown, unknown
 from videomae2.errors import UserError
 from videomae2.options import Setting, read_options
-from videomae2.spelling import unknown
 
 Settings = TypeVar("Settings")
 

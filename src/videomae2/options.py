@@ -15,9 +15,8 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
-from videomae2.bounds import choices, expectation, fit, from_words, shown
+from videomae2.bounds import choices, expectation, fit, from_words, key_of, meant_choice, shown, unknown
 from videomae2.errors import UserError
-from videomae2.spelling import key_of, meant_choice, unknown
 
 if TYPE_CHECKING:
     from cyclopts import App, ArgumentCollection, CycloptsError, Token

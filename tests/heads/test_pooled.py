@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from videomae2.heads.pooled import PooledEncoder, headless_network
+from videomae2.heads.classify import PooledEncoder, headless_network
 from videomae2.models.encoder import Encoder
 from videomae2.weights import load_into, read_checkpoint
 

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from videomae2.architecture import IMAGENET_MEAN, IMAGENET_STD, encoder_config
-from videomae2.models.tokenizer import CubeEmbedding, Tokenizer
+from videomae2.models.encoder import CubeEmbedding, Tokenizer
 
 from .. import tiny
 

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from videomae2.architecture import DecoderConfig, EncoderConfig
 from videomae2.geometry import TokenGrid
 from videomae2.heads.classify import Classifier
-from videomae2.models.autoencoder import Autoencoder
-from videomae2.models.decoder import Decoder
+from videomae2.models.autoencoder import Autoencoder, Decoder
 from videomae2.models.encoder import Encoder
 
 M = TypeVar("M", bound=nn.Module)

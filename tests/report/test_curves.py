@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from videomae2.report import charts
-from videomae2.report.curves import curve_blocks, measure, percent, series
+from videomae2.report.charts import curve_blocks, measure, percent, series
 from videomae2.report.page import Block, Figure
 
 LINES: list[dict[str, Any]] = [

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from videomae2.api.jobs import evaluate
 from videomae2.metrics.accuracy import ClassScore
-from videomae2.report.evaluation import class_table, evaluation_blocks, write_evaluation_report
 from videomae2.report.page import Table
+from videomae2.report.training import class_table, evaluation_blocks, write_evaluation_report
 from videomae2.settings import EvaluateSettings
 
 from ..small_runs import DATA, SmallRuns

@@ -11,7 +11,7 @@ import torch
 
 from videomae2.errors import UserError
 from videomae2.weights import read_checkpoint
-from videomae2.weights.opcodes import check_sharing
+from videomae2.weights.standins import check_sharing
 
 from ..small_networks import classifier
 

@@ -10,9 +10,8 @@ from videomae2.engine import parallel
 from videomae2.recipes.evaluate import Evaluation, run_evaluation
 from videomae2.recipes.tasks import TASKS, task_of
 from videomae2.recipes.train import run_task
-from videomae2.report.evaluation import write_evaluation_report
 from videomae2.report.page import Block
-from videomae2.report.training import write_run_report
+from videomae2.report.training import write_evaluation_report, write_run_report
 from videomae2.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
 
 

@@ -11,16 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from videomae2 import chance, visualize
+from videomae2 import chance
 from videomae2.api.frames import Video, are_many
-from videomae2.api.views import Reconstruction, trained_sampling, views_of
+from videomae2.api.views import Reconstruction, hide, to_uint8, trained_sampling, views_of
 from videomae2.bounds import SHOWN, shown
 from videomae2.config import known_settings
 from videomae2.engine.device import choose_device
 from videomae2.errors import UserError
 from videomae2.geometry import TokenGrid
-from videomae2.heads.classify import Classifier, build_classifier
-from videomae2.heads.pooled import PooledEncoder
+from videomae2.heads.classify import Classifier, PooledEncoder, build_classifier
 from videomae2.masking import draw_split
 from videomae2.metrics.accuracy import ranking
 from videomae2.models.autoencoder import Autoencoder
@@ -150,8 +149,8 @@ class Model:
         pixels = denormalize(prediction, cubes(frames, grid, split.targets), grid, normalize)
         rebuilt = paste(pixels, split.targets, grid, frames.float() / 255)
         original = frames[0].cpu()
-        seen = visualize.hide(original, grid, split.visible[0].cpu())
-        return Reconstruction(original, seen, visualize.to_uint8(rebuilt[0]).cpu(), float(error))
+        seen = hide(original, grid, split.visible[0].cpu())
+        return Reconstruction(original, seen, to_uint8(rebuilt[0]).cpu(), float(error))
 
     @torch.inference_mode()
     def _each(

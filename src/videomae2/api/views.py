@@ -1,4 +1,7 @@
-"""What a network is shown of a video, and what it shows of it: views, and reconstructions as pictures."""
+"""What a network is shown of a video, and what it shows of it: views, reconstructions, and clips as pictures.
+
+Pictures are tensors in, uint8 tensors out: what the encoder saw, clips side by side, strips of frames.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -6,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from jaxtyping import UInt8
-from torch import Tensor, stack
+import torch
+from jaxtyping import Bool, Int, Shaped, UInt8
+from torch import Tensor
 
-from videomae2 import visualize
 from videomae2.api.frames import Video, as_frames
 from videomae2.bounds import shown
 from videomae2.config import known_settings
@@ -18,10 +21,80 @@ from videomae2.data.clips import EvaluationClips
 from videomae2.data.sampling import SAMPLERS
 from videomae2.data.tables.manifest import Manifest, read_listed
 from videomae2.errors import UserError
+from videomae2.geometry import TokenGrid
 from videomae2.records import Failure
 from videomae2.report.charts import picture_png
 from videomae2.report.page import Block, Note, Strips
 from videomae2.settings import DataSettings, ModelSettings
+
+GAP = 255
+"""Grey value of the gaps between pictures: white, the colour of the pages that show them."""
+
+
+def token_pixels(grid: TokenGrid, tokens: Int[Tensor, "V"]) -> Bool[Tensor, "T 1 H W"]:
+    """True at the pixels of these tokens; the axis of 1 broadcasts over the channels."""
+    chosen = torch.zeros(grid.num_tokens, dtype=torch.bool, device=tokens.device)
+    chosen[tokens] = True
+    for axis, side in enumerate((grid.tubelet, grid.patch, grid.patch)):
+        chosen = chosen.reshape(grid.shape) if axis == 0 else chosen
+        chosen = chosen.repeat_interleave(side, dim=axis)
+    return chosen[:, None]
+
+
+def to_uint8(frames: Shaped[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
+    """Convert floats in [0, 1] to uint8: clipped, rounded, NaN as grey. uint8 passes through."""
+    if frames.dtype == torch.uint8:
+        return frames
+    # A NaN converted to an integer is undefined behaviour, and another value on each device.
+    return (frames.float().nan_to_num(0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def hide(
+    frames: UInt8[Tensor, "T C H W"], grid: TokenGrid, visible: Int[Tensor, "V"], shade: int = 128
+) -> UInt8[Tensor, "T C H W"]:
+    """The clip as the encoder saw it: every pixel outside the visible tokens has the grey value `shade`."""
+    grid.check_clip((1, *frames.shape))
+    return torch.where(token_pixels(grid, visible), frames, torch.full_like(frames, shade))
+
+
+def side_by_side(clips: Sequence[UInt8[Tensor, "T C H W"]], gap: int = 4) -> UInt8[Tensor, "T C H W2"]:
+    """Clips of one shape next to each other, `gap` white pixels between them."""
+    return _join(clips, gap, axis=3)
+
+
+def stack(pictures: Sequence[UInt8[Tensor, "C H W"]], gap: int = 4) -> UInt8[Tensor, "C H2 W"]:
+    """Pictures of one shape above each other, `gap` white pixels between them."""
+    return _join(pictures, gap, axis=1)
+
+
+def strip(frames: UInt8[Tensor, "T C H W"], count: int = 8, gap: int = 4) -> UInt8[Tensor, "C H W2"]:
+    """`count` frames in a row, evenly spread from the first to the last; all where the clip has fewer."""
+    if count < 1:
+        raise UserError(f"expected a strip of at least 1 frame, got {count}")
+    # Both ends included: where a movement starts and where it ends says most about it.
+    chosen = torch.linspace(0, len(frames) - 1, min(count, len(frames))).round().long()
+    return _join(list(frames[chosen.to(frames.device)]), gap, axis=2)
+
+
+def enlarge(pictures: UInt8[Tensor, "*n C H W"], at_least: int) -> UInt8[Tensor, "*n C H2 W2"]:
+    """Repeat pixels a whole number of times, until pictures are at least `at_least` pixels high.
+
+    Interpolation would blur the cubes of tiny clips, which are what one wants to see.
+    """
+    factor = max(1, -(-at_least // pictures.shape[-2]))
+    return pictures.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)
+
+
+def _join(parts: Sequence[Tensor], gap: int, axis: int) -> Tensor:
+    shapes = {tuple(part.shape) for part in parts}
+    if len(shapes) != 1:
+        raise UserError(f"expected pictures of one shape to join, got shapes {sorted(shapes)}")
+    spacer_shape = list(parts[0].shape)
+    spacer_shape[axis] = gap
+    spacer = torch.full(spacer_shape, GAP, dtype=torch.uint8, device=parts[0].device)
+    joined = [piece for part in parts for piece in (spacer, part)][1:]  # no gap before the first
+    return torch.cat(joined, dim=axis)
+
 
 MAX_VIEWS = 1024
 """Clips, and crops, of one video: far more than any protocol has."""
@@ -48,13 +121,13 @@ def views_of(
                 f"expected frames [{frames}, 3, H, W], as this model reads {frames} frames, got "
                 f"{list(at_hand.shape)}; load them with load_video(path, num_frames={frames})"
             )
-        return stack([frames for frames, _ in view_crops(at_hand, model.size, crops)])
+        return torch.stack([frames for frames, _ in view_crops(at_hand, model.size, crops)])
     one_row = Manifest(pa.table({"path": [str(video)]}), where=str(video))
     sampler = SAMPLERS[data.sampling](model.num_frames)
     read = EvaluationClips(one_row, data, model.size, sampler, (clips, crops))[0]
     if isinstance(read, Failure):
         raise UserError(f"{read.path}: {read.reason}")
-    return stack([clip.frames for clip in read])
+    return torch.stack([clip.frames for clip in read])
 
 
 def trained_sampling(metadata: dict[str, Any]) -> DataSettings:
@@ -112,18 +185,15 @@ class Reconstruction:
 
     def side_by_side(self, at_least: int = 0) -> UInt8[Tensor, "T C H W2"]:
         """The clips in a row, original | seen | reconstruction, enlarged to `at_least` pixels of height."""
-        return visualize.side_by_side([visualize.enlarge(clip, at_least) for clip in self.clips.values()])
+        return side_by_side([enlarge(clip, at_least) for clip in self.clips.values()])
 
     def strip(self, count: int = SHOWN_FRAMES, at_least: int = 0) -> UInt8[Tensor, "C H2 W2"]:
         """Three rows of `count` frames: original, seen, reconstruction."""
-        return visualize.stack(list(self.strips(count, at_least).values()))
+        return stack(list(self.strips(count, at_least).values()))
 
     def strips(self, count: int = SHOWN_FRAMES, at_least: int = 0) -> dict[str, UInt8[Tensor, "C H W2"]]:
         """The rows of `strip` one by one, by name."""
-        return {
-            name: visualize.strip(visualize.enlarge(clip, at_least), count)
-            for name, clip in self.clips.items()
-        }
+        return {name: strip(enlarge(clip, at_least), count) for name, clip in self.clips.items()}
 
 
 def reconstruction_blocks(

@@ -16,11 +16,10 @@ from pathlib import Path
 
 from cyclopts import UNSET, App, ArgumentCollection, CycloptsError, MissingArgumentError, UnknownOptionError
 
-from videomae2.bounds import SHOWN, from_words
+from videomae2.bounds import SHOWN, from_words, meant_key
 from videomae2.cli import runs, tools
 from videomae2.errors import Stopped, UserError
 from videomae2.options import LINE, Setting
-from videomae2.spelling import meant_key
 
 
 def main(argv: Sequence[str] | None = None) -> int:

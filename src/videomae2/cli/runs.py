@@ -11,12 +11,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from cyclopts import App, Parameter
 
-from videomae2.bounds import Between
+from videomae2.bounds import ALIASES, Between
 from videomae2.config import flatten, known_settings, load_settings, to_toml
 from videomae2.options import parameter
 from videomae2.recipes.tasks import TASKS
 from videomae2.settings import DataSettings, EvaluateSettings
-from videomae2.spelling import ALIASES
 
 PRINT_CONFIG = ("--print-config", "--print_config")
 HOW_TO_SET = (

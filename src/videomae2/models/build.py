@@ -7,11 +7,9 @@ from torch import nn
 
 from videomae2 import chance
 from videomae2.architecture import decoder_config, encoder_config
-from videomae2.models.autoencoder import Autoencoder
-from videomae2.models.decoder import Decoder
-from videomae2.models.encoder import Encoder
+from videomae2.models.autoencoder import Autoencoder, Decoder
+from videomae2.models.encoder import Encoder, Tokenizer
 from videomae2.models.layers import INITIAL_LOG_SCALE, Attention, Block
-from videomae2.models.tokenizer import Tokenizer
 from videomae2.settings import ModelSettings
 
 M = TypeVar("M", bound=nn.Module)

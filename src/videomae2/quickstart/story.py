@@ -5,16 +5,16 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from videomae2 import visualize
+from videomae2.api import views
 from videomae2.api.model import Prediction, load
 from videomae2.api.views import SHOWN_FRAMES, SHOWN_HEIGHT, load_video, reconstruction_blocks
 from videomae2.engine.log import read_lines
 from videomae2.quickstart import plan
 from videomae2.recipes.evaluate import Evaluation
 from videomae2.report import charts
-from videomae2.report.curves import percent, series
-from videomae2.report.evaluation import class_table
+from videomae2.report.charts import percent, series
 from videomae2.report.page import Block, Figure, Note, Numbers, Page, Strips, Table, write_page
+from videomae2.report.training import class_table
 
 ARMS = {
     "pretrained": "pre-trained, then fine-tuned",
@@ -133,7 +133,7 @@ def _example(outcome: Outcome) -> Strips:
     frames = load_video(
         outcome.example, num_frames=model.num_frames, stride=plan.PLAIN.stride, size=model.size
     )
-    strip = visualize.strip(visualize.enlarge(frames, SHOWN_HEIGHT), SHOWN_FRAMES)
+    strip = views.strip(views.enlarge(frames, SHOWN_HEIGHT), SHOWN_FRAMES)
     found = f"Predicted: {', '.join(map(str, outcome.predictions))}. True class: {outcome.truth}."
     title = f"Prediction for {outcome.example.name}"
     return Strips(title, [("", charts.picture_png(strip))], found)

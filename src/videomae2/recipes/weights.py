@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from videomae2.engine import checkpoint as checkpoints
 from videomae2.engine.log import say
 from videomae2.errors import UserError
-from videomae2.heads.classify import Classifier, build_classifier
-from videomae2.heads.pooled import headless_network
+from videomae2.heads.classify import Classifier, build_classifier, headless_network
 from videomae2.models.build import build_autoencoder
 from videomae2.settings import DataSettings, EvaluateSettings, ModelSettings
 from videomae2.weights import Checkpoint, LoadReport, load_into, read_checkpoint, save_safetensors, slice_head
-from videomae2.weights.texts import there
+from videomae2.weights.fetch import there
 
 WEIGHTS = "model.safetensors"
 """The final weights of a run: the averaged ones where it kept an average."""

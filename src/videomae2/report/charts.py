@@ -1,16 +1,23 @@
-"""Charts as PNG bytes: curves over steps, a confusion matrix, bars; and pictures made of tensors."""
+"""Charts as PNG bytes: curves over steps, a confusion matrix, bars, and pictures; and the curves of a log.
 
+The curves know names of numbers, not tasks: `MEASURES` says what each logged name is called, how it is
+written and which chart draws it; a name that no row describes is a plain number in a chart of its own.
+"""
+
+import dataclasses
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from videomae2.report.page import Block, Figure
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Drawing
 
 COLOURS = ("#2563a8", "#d1662b", "#3b8f5a", "#8a4fa3", "#b03a48", "#6b7280")
 INK, FAINT = "#1d2733", "#e3e7ec"
@@ -112,15 +119,15 @@ def picture_png(picture: UInt8[Tensor, "C H W"]) -> bytes:
     return stream.getvalue()
 
 
-def _canvas(width: float, height: float) -> tuple["Figure", "Axes"]:
+def _canvas(width: float, height: float) -> tuple["Drawing", "Axes"]:
     """A figure of its own, `width` x `height` inches, that needs no display.
 
     pyplot would keep every figure in a global list, and take the backend and style of the user's session.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Canvas
 
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    figure = Canvas(figsize=(width, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
@@ -130,7 +137,7 @@ def _canvas(width: float, height: float) -> tuple["Figure", "Axes"]:
     return figure, axes
 
 
-def _png(figure: "Figure") -> bytes:
+def _png(figure: "Drawing") -> bytes:
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
     return stream.getvalue()
@@ -138,3 +145,145 @@ def _png(figure: "Figure") -> bytes:
 
 def _short(name: str, length: int = 22) -> str:
     return name if len(name) <= length else name[: length - 1] + "…"
+
+
+AVERAGED = "ema_"
+"""How the engine marks numbers of the averaged weights."""
+
+_COUNTED_WRONG = "One centre view of each video. A video that could not be read counts as wrong."
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One kind of number: its name, how values are written, and the chart that draws it ("": none does)."""
+
+    name: str
+    unit: Literal["number", "share", "count"] = "number"
+    chart: str = ""
+    note: str = ""
+    """What a reader must know about the chart."""
+
+    def written(self, value: float | None) -> str:
+        """A value as text: a share of 0.125 is "12.5 %"."""
+        if value is None:
+            return "n/a"
+        if self.unit == "share":
+            return percent(value)
+        return f"{value:,.0f}" if self.unit == "count" else f"{value:.4g}"
+
+
+MEASURES = {
+    "loss": Measure("loss", chart="Loss"),
+    "top1": Measure("top-1", "share", "Validation accuracy", _COUNTED_WRONG),
+    "top5": Measure("top-5", "share", "Validation accuracy", _COUNTED_WRONG),
+    # Seldom far from top-1, whose line it would cover: it is in the table of the last evaluation.
+    "mean_class": Measure("mean over classes", "share"),
+    "evaluated": Measure("videos evaluated", "count"),
+    "failed": Measure("videos that could not be read", "count"),
+    "listed": Measure("videos listed", "count"),
+}
+
+
+def measure(key: str) -> Measure:
+    """The row that describes a logged number; averaged weights share the row of the trained ones."""
+    plain = key.removeprefix(AVERAGED)
+    name = plain.replace("_", " ")
+    return MEASURES.get(plain, Measure(name, chart=f"Validation {name}"))
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share in [0, 1] as text: 0.125 is "12.5 %"."""
+    return f"{100 * share:.{digits}f} %"
+
+
+LogLine = dict[str, Any]
+"""One object of metrics.jsonl: a training line, or an evaluation (`engine/log.py` says what is in it)."""
+
+_OWN_CHART = {
+    "lr": ("Learning rate", "learning rate"),
+    "grad_norm": ("Gradient norm", "norm before clipping"),
+}
+"""Title and axis of the charts that every run has."""
+_NO_CHART = {"step", "epoch", "loss", "clips_per_second", "seconds_left", "skipped"}
+"""Numbers of a training line that have another place, or none; what a task's steps log is charted."""
+
+
+def curve_blocks(lines: Sequence[LogLine]) -> list[Block]:
+    """Curves of every logged number: the loss, what evaluations measured, and how the optimizer went."""
+    train, evaluations = parted(lines)
+    return [*_loss(train, evaluations), *_measured(evaluations), *_optimizer(train)]
+
+
+def series(lines: Sequence[LogLine], key: str, name: str = "", dashed: bool = False) -> Line:
+    """The steps and values of one logged number, from training lines or from evaluations.
+
+    Lines without the number are left out, and those where it was not finite: the log holds null there.
+    """
+    found = [(line["step"], line.get("evaluation", line).get(key)) for line in lines]
+    kept = [(step, value) for step, value in found if value is not None]
+    return Line(name or key, [step for step, _ in kept], [value for _, value in kept], dashed)
+
+
+def parted(lines: Sequence[LogLine]) -> tuple[list[LogLine], list[LogLine]]:
+    """Training lines and evaluations."""
+    evaluations = [line for line in lines if "evaluation" in line]
+    return [line for line in lines if "evaluation" not in line], evaluations
+
+
+def _keys(lines: Sequence[LogLine]) -> list[str]:
+    """Names of the numbers in some lines, in the order in which they first appear."""
+    return list(dict.fromkeys(key for line in lines for key in line.get("evaluation", line)))
+
+
+def _loss(train: Sequence[LogLine], evaluations: Sequence[LogLine]) -> list[Block]:
+    """The loss of training, and of evaluations where they log one: in one chart, as they are compared."""
+    training = series(train, "loss", "training")
+    caption = "Each point is the mean since the point before."
+    if len(training.x) > NOISY:
+        caption += " The strong line is smoothed."
+    return _figures("Loss", [training, *_evaluated(evaluations, "loss", "validation")], "loss", caption)
+
+
+def _measured(evaluations: Sequence[LogLine]) -> list[Block]:
+    """A chart for each group of numbers that evaluations log, the loss excepted."""
+    charted: dict[tuple[str, bool], list[str]] = {}
+    for key in _keys(evaluations):
+        row = measure(key)
+        if key != "loss" and not key.startswith(AVERAGED) and row.chart:
+            charted.setdefault((row.chart, row.unit == "share"), []).append(key)
+    blocks: list[Block] = []
+    for (title, shares), keys in charted.items():
+        lines = [line for key in keys for line in _evaluated(evaluations, key)]
+        if shares:
+            lines = [dataclasses.replace(line, y=[100 * value for value in line.y]) for line in lines]
+        first = measure(keys[0])
+        blocks += _figures(title, lines, "share, %" if shares else first.name, first.note)
+    return blocks
+
+
+def _optimizer(train: Sequence[LogLine]) -> list[Block]:
+    """Learning rate, gradient norm, and whatever else a task's steps log."""
+    blocks: list[Block] = []
+    for key in dict.fromkeys([*_OWN_CHART, *_keys(train)]):
+        if key not in _NO_CHART:
+            name = measure(key).name
+            title, y_name = _OWN_CHART.get(key, (f"Training {name}", name))
+            blocks += _figures(title, [series(train, key)], y_name, half=True)
+    return blocks
+
+
+def _evaluated(evaluations: Sequence[LogLine], key: str, name: str = "") -> list[Line]:
+    """A number of the evaluations, and that of the averaged weights."""
+    label = name or measure(key).name
+    averaged = series(evaluations, AVERAGED + key, f"{label}, averaged weights", dashed=True)
+    return [series(evaluations, key, label), averaged]
+
+
+def _figures(
+    title: str, lines: Sequence[Line], y_name: str, caption: str = "", half: bool = False
+) -> list[Block]:
+    """One figure of the lines that have points; nothing where none has."""
+    drawn = [line for line in lines if line.x]
+    if not drawn:
+        return []
+    return [Figure(title, curves(drawn, "step", y_name, 6.0 if half else 8.6), caption, half)]

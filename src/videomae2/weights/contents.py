@@ -17,12 +17,10 @@ from videomae2.positions import sinusoid
 from videomae2.settings import ModelSettings
 from videomae2.weights import layouts
 from videomae2.weights.classes import Origin, origin_of
-from videomae2.weights.dense import check_dense
-from videomae2.weights.fetch import fetch
-from videomae2.weights.normalisation import fold_standard, take_standard
+from videomae2.weights.fetch import fetch, quoted, read_json, there
+from videomae2.weights.normalisation import check_dense, fold_standard, take_standard
 from videomae2.weights.pickles import RawWeights, read_raw
 from videomae2.weights.recognise import check_agrees, check_encoder, in_words, num_classes_of, recognise
-from videomae2.weights.texts import quoted, read_json, there
 from videomae2.weights.write import FORMAT_VERSION, OUR_KEY
 
 FIRST_TOKEN = (

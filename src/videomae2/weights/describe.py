@@ -6,8 +6,8 @@ from pathlib import Path
 
 from videomae2.errors import UserError
 from videomae2.weights.contents import Checkpoint, read_checkpoint, slice_head
-from videomae2.weights.dense import not_finite
-from videomae2.weights.texts import quoted
+from videomae2.weights.fetch import quoted
+from videomae2.weights.normalisation import not_finite
 from videomae2.weights.write import save_safetensors, write_released, write_transformers
 
 WRITERS: dict[str, Callable[..., Path]] = {

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from videomae2.errors import UserError
 from videomae2.positions import interpolate
 from videomae2.weights.contents import FIRST_TOKEN, Checkpoint, slice_head
-from videomae2.weights.dense import not_finite
+from videomae2.weights.normalisation import not_finite
 
 _TRUNK = ("encoder.patch_embed.", "encoder.blocks.", "encoder.pos_embed")
 """What every task's encoder has. Not its final norm, which classifiers replace by fc_norm."""

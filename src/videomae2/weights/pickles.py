@@ -23,11 +23,9 @@ from torch import Tensor
 
 from videomae2.bounds import shown
 from videomae2.errors import UserError
-from videomae2.weights.dense import check_extent
-from videomae2.weights.fetch import FOLDER_FILES, shard_names
-from videomae2.weights.opcodes import check_sharing
-from videomae2.weights.standins import ALLOWED, stand_in
-from videomae2.weights.texts import is_file, quoted, read_json, there
+from videomae2.weights.fetch import FOLDER_FILES, is_file, quoted, read_json, shard_names, there
+from videomae2.weights.normalisation import check_extent
+from videomae2.weights.standins import ALLOWED, check_sharing, stand_in
 
 _NESTS = ("model", "module", "state_dict", "model_state_dict")
 """Where tensors are: in the released code (`model`, DeepSpeed's `module`), MMEngine, home-made scripts; in

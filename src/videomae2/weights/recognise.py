@@ -15,8 +15,8 @@ from videomae2.architecture import MAX_DEPTH, SIZES, architecture_of
 from videomae2.config import known_settings
 from videomae2.errors import UserError
 from videomae2.settings import ModelSettings
+from videomae2.weights.fetch import quoted
 from videomae2.weights.pickles import RawWeights
-from videomae2.weights.texts import quoted
 
 _CUBE = "encoder.patch_embed.proj.weight"  # [D, C, t, p, p]
 _MLP = "{}.blocks.0.mlp.fc1.weight"  # [hidden, D]

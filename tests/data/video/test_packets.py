@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from videomae2.data.video.packets import MistimedError, Wanted, numbered
+from videomae2.data.video.frame_index import MistimedError, Wanted, numbered
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from videomae2.architecture import encoder_config
 from videomae2.models import cpu
 from videomae2.models.cpu import linear
 from videomae2.models.cpu.linear import Bf16Linear, CpuTokenizer
-from videomae2.models.tokenizer import Tokenizer
+from videomae2.models.encoder import Tokenizer
 
 from ... import tiny
 

@@ -17,8 +17,8 @@ from videomae2.heads.classify import build_classifier
 from videomae2.models import cpu
 from videomae2.models.cpu.block import CpuBlock
 from videomae2.models.cpu.linear import CpuTokenizer
+from videomae2.models.encoder import Tokenizer
 from videomae2.models.layers import Attention, Block, Mlp
-from videomae2.models.tokenizer import Tokenizer
 from videomae2.targets import masked_mse, reconstruction_targets
 
 from ... import tiny

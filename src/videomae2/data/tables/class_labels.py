@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from videomae2.bounds import shown
-from videomae2.data.tables.arrow_files import one_line, stored_names
-from videomae2.data.tables.folders import sorted_classes
+from videomae2.data.tables.lists import sorted_classes
+from videomae2.data.tables.readers import one_line, stored_names
 from videomae2.errors import UserError
 
 NamesFrom = Literal["", "given", "folder"]

@@ -14,10 +14,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from videomae2.data.file_names import is_video, kind_of, path_column, shown_path
-from videomae2.data.tables import folders, lists, text_tables
-from videomae2.data.tables.arrow_files import one_line, read_arrow, stored_names
+from videomae2.data.tables import lists, readers
 from videomae2.data.tables.class_labels import NamesFrom, label_notes, number_labels
 from videomae2.data.tables.lists import NUMBER, ListFormat
+from videomae2.data.tables.readers import one_line, read_arrow, stored_names
 from videomae2.errors import UserError
 from videomae2.settings import DataSettings
 
@@ -75,14 +75,14 @@ def _table(path: Path, list_format: ListFormat, pattern: str) -> tuple[pa.Table,
         return read_arrow(path), str(path)
     if suffix == ".parquet":
         return _parquet(path), ""
-    text = text_tables.read_text(path)
+    text = readers.read_text(path)
     first = next((line.strip() for line in text.split("\n") if line.strip()), "")
     if not first:
         raise UserError(f"{path} is empty; it needs at least one row")
-    separator = text_tables.separator_of(first)
+    separator = readers.separator_of(first)
     if separator is not None:
-        return text_tables.read_csv(path, text, separator, ("start", "end", "stride")), ""
-    cells = text_tables.header_cells(first)
+        return readers.read_csv(path, text, separator, ("start", "end", "stride")), ""
+    cells = readers.header_cells(first)
     if _names_columns(first, cells):
         raise UserError(
             f"{path} has columns {shown_path(', '.join(cells))}, but none named path; its first line must be "
@@ -99,8 +99,8 @@ def _names_columns(first: str, cells: list[str]) -> bool:
 
 
 def _folder(folder: Path, class_names: list[str] | None) -> Listing:
-    found = folders.find_videos(folder)
-    labels, notes = folders.class_labels(found, folder)
+    found = lists.find_videos(folder)
+    labels, notes = lists.class_labels(found, folder)
     where = shown_path(str(folder))
     _say(f"{where}: {note}" for note in (*found.notes(), *notes))
     table = pa.table({"path": path_column(found.videos)})

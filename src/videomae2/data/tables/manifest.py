@@ -19,10 +19,10 @@ from jaxtyping import Int64
 
 from videomae2.data.file_names import path_column, path_text, shown_path
 from videomae2.data.tables import formats
-from videomae2.data.tables.arrow_files import CLASSES, map_arrow, stored_names
 from videomae2.data.tables.class_labels import MOST_CLASSES, NamesFrom
 from videomae2.data.tables.formats import INTEGERS, ROW_COLUMNS, TEXTS, conform, one_piece
 from videomae2.data.tables.lists import MOST
+from videomae2.data.tables.readers import CLASSES, map_arrow, stored_names
 from videomae2.errors import UserError
 from videomae2.files import replacing
 from videomae2.settings import DataSettings

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, from_numpy
 
+from videomae2.data.video.frame_index import MistimedError
 from videomae2.data.video.opening import Converter, DecodeError, Orientation, VideoSource, plain
-from videomae2.data.video.packets import MistimedError
 from videomae2.data.video.stream import FrameStream
 
 Kept = TypeVar("Kept")

@@ -7,8 +7,8 @@ from typing import Any
 import av
 
 from videomae2.data.video import frame_index, opening
+from videomae2.data.video.frame_index import MistimedError, Wanted, numbered
 from videomae2.data.video.opening import DecodeError, VideoSource
-from videomae2.data.video.packets import MistimedError, Wanted, numbered
 
 _BEFORE_A_JOIN = 2
 _KEPT_BYTES = 64 << 20

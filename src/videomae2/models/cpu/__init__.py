@@ -14,8 +14,8 @@ from torch import nn
 from videomae2.models.cpu.block import CpuBlock
 from videomae2.models.cpu.linear import Bf16CubeEmbedding, Bf16Linear, CpuTokenizer
 from videomae2.models.cpu.recompute import Scratch
+from videomae2.models.encoder import CubeEmbedding, Tokenizer
 from videomae2.models.layers import Block
-from videomae2.models.tokenizer import CubeEmbedding, Tokenizer
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from videomae2.cubes import Frames, gather_cubes
 from videomae2.models.cpu.seam import is_ordinary, is_untouched
-from videomae2.models.tokenizer import CubeEmbedding, Tokenizer
+from videomae2.models.encoder import CubeEmbedding, Tokenizer
 
 
 class Bf16Linear(nn.Linear):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from videomae2 import visualize
+from videomae2.api import views as visualize
 from videomae2.errors import UserError
 from videomae2.geometry import TokenGrid
 

@@ -1,12 +1,14 @@
-"""Tables that are text: their encoding, the separator that parts the cells, and the columns for Arrow.
+"""Files that hold tables: Arrow files, memory-mapped, in both formats; and text, whatever parts its cells.
 
-A header names the columns, `path` among them, parted by commas, semicolons, tabs or bars. Spaces around a
-cell are not part of it, unless they are quoted. A name that ends in .gz is unpacked first.
+Arrow trusts the offsets in a file: reading one with a flipped bit would end the process. So a file is checked
+once, when it is first read; workers map it again unchecked. Of text, the encoding and the separator are found
+out, and the columns handed on as Arrow's.
 """
 
 import csv
 import gzip
 import io
+import json
 import re
 import zlib
 from collections.abc import Iterator
@@ -18,8 +20,66 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from videomae2.bounds import shown
-from videomae2.data.tables.arrow_files import one_line
 from videomae2.errors import UserError
+
+CLASSES = b"class_names"
+"""Where a table's metadata keeps the names of its classes, as JSON."""
+_ORIGIN = b"class_names_from"
+
+_UNREADABLE = (pa.ArrowException, OSError, ValueError, TypeError, KeyError, IndexError)
+"""What damaged bytes provoke in Arrow."""
+
+
+def read_arrow(path: str | Path) -> pa.Table:
+    """The table of an Arrow file after a check of all its offsets; UserError where one leads astray."""
+    table = map_arrow(path)
+    try:
+        table.validate(full=True)
+    except _UNREADABLE as error:
+        raise UserError(f"{path} is damaged ({one_line(error)}); write it again") from None
+    return table
+
+
+def map_arrow(path: str | Path) -> pa.Table:
+    """The table of an Arrow file, memory-mapped: no row is read until it is asked for."""
+    try:
+        with pa.memory_map(str(path)) as mapped:
+            streaming = mapped.read(6) != b"ARROW1"
+        source = pa.memory_map(str(path))
+        reader = pa.ipc.open_stream(source) if streaming else pa.ipc.open_file(source)
+        return reader.read_all()
+    except _UNREADABLE as error:
+        raise UserError(
+            f"{path} is not a readable Arrow file ({one_line(error)}); write it with write_manifest"
+        ) from None
+
+
+def stored_names(table: pa.Table) -> list[str]:
+    """The names of classes that the table carries; UserError where they are no list of distinct names."""
+    stored = (table.schema.metadata or {}).get(CLASSES)
+    if stored is None:
+        return []
+    try:
+        names: Any = json.loads(stored)
+    except (ValueError, RecursionError):
+        names = None
+    if (
+        not isinstance(names, list)
+        or not all(isinstance(name, str) and name for name in names)
+        or len(set(names)) != len(names)
+    ):
+        got = stored[:1000].decode("utf-8", "replace")
+        raise UserError(
+            f"expected class_names in a table's metadata as a JSON list of distinct names, got {shown(got)}"
+        )
+    return names
+
+
+def one_line(error: Exception) -> str:
+    """An error's message without line breaks, and no longer than a message quotes."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _MOST_BYTES = 4 << 30
