@@ -57,7 +57,8 @@ EVALUATE: dict[str, object] = {
     "data.crop": "random_resized", "data.crop_scale": (0.08, 1.0), "data.flip": True,
     "data.rand_augment": "rand-m7-n4-mstd0.5-inc1", "data.erasing": 0.25, "data.test_clips": 5,
     "data.test_crops": 3, "data.workers": 2, "data.max_broken": 0.05, "batch_size": 1,
-    "views_per_forward": 15, "use_ema": True, "as_trained": True, "device": "auto", "precision": "bf16",
+    "views_per_forward": 15, "use_ema": True, "as_trained": True, "match": "names", "device": "auto",
+    "precision": "bf16",
     "out": "",
 }  # fmt: skip
 

@@ -338,6 +338,10 @@ class EvaluateSettings:
     """Take clips as the weights were trained to see them (stride and the like), where a setting is left at
     its default.
     """
+    match: Literal["names", "order"] = "names"
+    """How the classes of the videos are matched with the network's: by name, or, where the network's names
+    say nothing, in the order of their numbers.
+    """
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a GPU where there is one."""
     precision: Literal["fp32", "bf16"] = "bf16"

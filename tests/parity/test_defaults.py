@@ -130,6 +130,7 @@ DEFAULTS: dict[type, dict[str, Any]] = {
         "views_per_forward": 15,  # [ours] 5 x 3
         "use_ema": True,  # [ours]
         "as_trained": True,  # [ours]
+        "match": "names",  # [ours]
         "device": "auto",
         "precision": "bf16",  # [ours]
         "out": "",

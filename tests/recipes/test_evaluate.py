@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,9 @@ def test_classes_are_matched_by_name_where_a_folder_lacks_one(constant: Path, tm
     evaluation = run_evaluation(settings(constant, tmp_path / "videos"))
     assert evaluation.confusion.tolist() == [[0, 0], [1, 0]]
     write_video(tmp_path / "videos" / "up" / "0.mp4", 2)
-    with pytest.raises(UserError, match="class 'up', which the model was not trained on"):
+    with pytest.raises(
+        UserError, match=r"expected one of the network's 2 classes \(left, right\), got the class 'up'"
+    ):
         run_evaluation(settings(constant, tmp_path / "videos"))
 
 
@@ -151,3 +154,35 @@ def test_a_setting_left_at_its_default_follows_the_weights(
 def test_what_is_missing_is_named(runs: SmallRuns, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         run_evaluation(settings(runs.finetuned, runs.videos, **changes))
+
+
+# ---- classes of the videos, and of the network
+
+
+def named(tmp_path: Path, *names: str) -> Path:
+    """A classifier with a head of these class names."""
+    path = tmp_path / "named.safetensors"
+    return save_safetensors(path, build_classifier(MODEL, len(names)), MODEL, "classifier", class_names=names)
+
+
+def test_spaces_and_underscores_and_case_are_one_name(runs: SmallRuns, tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    shutil.copytree(runs.videos / "left", videos / "air_drumming")
+    shutil.copytree(runs.videos / "right", videos / "Abseiling")
+    found = run_evaluation(settings(named(tmp_path, "abseiling", "air drumming"), videos))
+    assert found.scores.labels.tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_made_up_names_are_matched_by_order_when_asked(runs: SmallRuns, tmp_path: Path) -> None:
+    weights = named(tmp_path, "LABEL_0", "LABEL_1")
+    with pytest.raises(UserError, match=r"does not say which of them is 'left'.* add --match order"):
+        run_evaluation(settings(weights, runs.videos))
+    found = run_evaluation(settings(weights, runs.videos, match="order"))
+    assert found.scores.labels.tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_a_held_out_set_that_lacks_a_class_is_matched_by_name(runs: SmallRuns, tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    shutil.copytree(runs.videos / "right", tmp_path / "videos" / "10")
+    found = run_evaluation(settings(named(tmp_path, "2", "10", "30"), tmp_path / "videos"))
+    assert found.scores.labels.tolist() == [1, 1, 1]

@@ -110,6 +110,7 @@ def evaluate_classifier(
     *,
     class_names: tuple[str, ...] = (),
     weights: str = "",
+    match: str = "names",
     views_per_forward: int = 0,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Evaluation:
@@ -119,7 +120,7 @@ def evaluate_classifier(
     by which the labels of a manifest with names are matched; `progress` is called with the number of rows of
     each batch. UserError for labels that the classifier does not have.
     """
-    scores = ViewScores(feed.labels(class_names), classifier.num_classes)
+    scores = ViewScores(feed.labels(class_names, match), classifier.num_classes)
     score_views(
         classifier,
         feed,
@@ -179,6 +180,7 @@ def run_evaluation(settings: EvaluateSettings) -> Evaluation:
             feed,
             class_names=loaded.checkpoint.class_names,
             weights=settings.weights,
+            match=settings.match,
             views_per_forward=settings.views_per_forward,
             progress=advance,
         )

@@ -25,6 +25,8 @@ from videomae2.errors import UserError
 from videomae2.recipes.weights import About
 from videomae2.records import Batch, Failure
 from videomae2.settings import DataSettings, ModelSettings, OptimSettings, RunSettings
+from videomae2.weights import match_classes
+from videomae2.weights.classes import origin_of
 
 ROWS_AT_ONCE = 65_536
 """Rows of a list that are hashed at once."""
@@ -105,10 +107,11 @@ class EvaluationFeed:
         shape = (1, self.model.num_frames, 3, self.model.size, self.model.size)
         return torch.zeros(shape, dtype=torch.uint8)
 
-    def labels(self, class_names: tuple[str, ...]) -> torch.Tensor:
+    def labels(self, class_names: tuple[str, ...], match: str = "names") -> torch.Tensor:
         """Labels int64 [M] in the order of `class_names`, matched by name where the manifest has names too.
 
-        UserError where the manifest has no labels, or a class that is not in `class_names`.
+        Spaces and underscores are alike, and so are cases. UserError where the manifest has no labels, or a
+        class that is not in `class_names`, or where these are made up and only `match` "order" can help.
         """
         # By name, because numbers depend on the data at hand: in a folder of class folders that lacks one
         # class, every later class has another number, and accuracy would drop without an error.
@@ -116,21 +119,25 @@ class EvaluationFeed:
         labels = torch.tensor(self.manifest.labels())
         own = tuple(self.manifest.class_names)
         counted = tuple(str(number) for number in range(len(class_names)))
+        if match == "order" or not class_names:
+            return labels
+        if own and origin_of(class_names) == "generated" and origin_of(own) == "given":
+            raise UserError(
+                f"the network calls its {len(class_names)} classes {class_names[0]}, {class_names[-1]} and "
+                "the "
+                f"like, which does not say which of them is {shown(own[0])}; where the videos' {len(own)} "
+                "classes, "
+                f"sorted, are the network's in this order, add --match order"
+            )
         if not own and class_names != counted and all(name.isdigit() for name in class_names):
             named = [str(label) for label in labels.tolist()]  # of classes 2, 5, 10, a list's 5 is the second
         else:
             named = [own[label] for label in labels.tolist()] if own else []
         # Names that only count the classes say nothing where the videos have others.
-        if not named or not class_names or (class_names == counted and not {*named, *own} & set(counted)):
+        if not named or (class_names == counted and not {*named, *own} & set(counted)):
             return labels
-        places = {name: place for place, name in enumerate(class_names)}
-        unknown = sorted({*named, *own} - places.keys())
-        if unknown:
-            raise UserError(
-                f"the videos to evaluate have class {shown(unknown[0])}, which the model was not trained on "
-                f"(its classes: {', '.join(class_names[:5])}{', ...' if len(class_names) > 5 else ''}); "
-                "try videos of these classes"
-            )
+        names = sorted({*named, *own})
+        places = dict(zip(names, match_classes(class_names, names), strict=True))
         return torch.tensor([places[name] for name in named])
 
 

@@ -130,7 +130,9 @@ def classes_of(feed: TrainingFeed, num_classes: int) -> tuple[int, tuple[str, ..
     # are then incomplete, and wrong names would be worse than none.
     total = num_classes or found
     names = tuple(manifest.class_names)
-    return total, names if len(names) == total else ()
+    # Classes that no training video shows get names too: without any, held-out videos that lack a class would
+    # be matched by number, and every later class counted as another one.
+    return total, (*names, *(f"class {number}" for number in range(len(names), total))) if names else ()
 
 
 RECIPE = Recipe(prepare_finetuning, read_target=read_class)

@@ -18,7 +18,15 @@ from videomae2.errors import UserError
 from videomae2.heads.classify import Classifier, build_classifier, headless_network
 from videomae2.models.build import build_autoencoder
 from videomae2.settings import DataSettings, EvaluateSettings, ModelSettings
-from videomae2.weights import Checkpoint, LoadReport, load_into, read_checkpoint, save_safetensors, slice_head
+from videomae2.weights import (
+    Checkpoint,
+    LoadReport,
+    load_into,
+    read_checkpoint,
+    same_name,
+    save_safetensors,
+    slice_head,
+)
 from videomae2.weights.fetch import there
 
 WEIGHTS = "model.safetensors"
@@ -192,10 +200,10 @@ def load_classifier(
 def _same_classes(checkpoint: Checkpoint, num_classes: int, class_names: Sequence[str]) -> bool:
     # By name where both sides have names: as many classes in another order would start the head from rows
     # that belong to other classes.
-    named = bool(checkpoint.class_names and class_names)
-    return checkpoint.num_classes == num_classes and (
-        not named or tuple(class_names) == checkpoint.class_names
-    )
+    if checkpoint.num_classes != num_classes:
+        return False
+    pairs = zip(class_names, checkpoint.class_names, strict=False)
+    return all(same_name(ours, theirs) for ours, theirs in pairs)
 
 
 def _without_head(checkpoint: Checkpoint) -> Checkpoint:
