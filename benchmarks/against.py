@@ -145,16 +145,24 @@ def main() -> None:
     if arguments.list or not chosen:
         print("\n".join(row.name for row in rows()))
         raise SystemExit(0 if arguments.list else f"none of these rows is like {' or '.join(arguments.rows)}")
-    commit = _commit(base)
-    settings = {"base": commit, "here": _commit(HERE.parent), "pairs": arguments.pairs}
-    results = []
+    commit, here = _commit(base), _commit(HERE.parent)
+    earlier = _earlier(commit, {row.name for row in chosen})
+    results: list[dict[str, Any]] = []
     for row in chosen:
-        results.append(measure(base, row, arguments.pairs))
+        results.append({**measure(base, row, arguments.pairs), "here_commit": here, "pairs": arguments.pairs})
         _print([results[-1]])
         if not arguments.dry:  # after every row, so that a run that is cut short leaves what it has
-            save_result(f"against_{commit}", {**settings, **_summary(results), "rows": results})
+            every = earlier + results
+            save_result(f"against_{commit}", {"base": commit, **_summary(every), "rows": every})
     if len(results) > 1:
         _print(results)
+
+
+def _earlier(commit: str, measured_now: set[str]) -> list[dict[str, Any]]:
+    """The rows of an earlier run against the same checkout that are not measured anew."""
+    path = HERE / "results" / f"against_{commit}.json"
+    found = json.loads(path.read_text()) if path.is_file() else {"rows": []}
+    return [row for row in found["rows"] if row["row"] not in measured_now]
 
 
 def _summary(results: list[dict[str, Any]]) -> dict[str, Any]:
