@@ -102,7 +102,7 @@ def logged(run: Path) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize("wrap", WRAPS)
-def test_a_run_of_two_processes_goes_on_in_one_and_back(
+def test_a_run_of_two_processes_goes_on_from_its_last_checkpoint(
     alone: tuple[Any, Path], runs: SmallRuns, tmp_path: Path, wrap: str
 ) -> None:
     recipe, reference = alone

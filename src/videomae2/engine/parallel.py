@@ -115,11 +115,6 @@ def shard(network: nn.Module) -> nn.Module:
     return network
 
 
-def bare(network: nn.Module) -> nn.Module:
-    """The network inside DDP; any other network as it is, since FSDP2 and `compile` work in place."""
-    return network.module if isinstance(network, DistributedDataParallel) else network
-
-
 def on_main(work: Callable[[], object]) -> None:
     """Call `work` on rank 0 alone, and raise a UserError from it on every rank. Collective."""
     # Raised on rank 0 alone, the error would leave the others waiting in their next collective until it
