@@ -11,8 +11,8 @@ from torch import nn
 from videomae2.architecture import decoder_config, encoder_config
 from videomae2.config import check
 from videomae2.engine import parallel
-from videomae2.engine.log import say
 from videomae2.engine.loop import train
+from videomae2.engine.progress import say
 from videomae2.engine.run import RunFolder
 from videomae2.engine.task import Job
 from videomae2.errors import UserError
@@ -52,6 +52,7 @@ def run_task(settings: Any, wrap: Callable[[nn.Module], nn.Module] | None = None
         folder=folder,
         best=row.best,
         evaluates=bool(settings.data.val),
+        origin=f"from {settings.init}" if getattr(settings, "init", "") else Job.origin,
         kernels=cpu.apply,
         wrap=wrap,
         about=prepared.about.as_json(),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from videomae2.engine import checkpoint as checkpoints
-from videomae2.engine.log import say
+from videomae2.engine.progress import say
 from videomae2.errors import UserError
 from videomae2.heads.classify import Classifier, build_classifier, headless_network
 from videomae2.models.build import build_autoencoder
