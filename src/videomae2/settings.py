@@ -80,6 +80,21 @@ class ModelSettings:
     """
 
 
+OF_THE_NETWORK = (
+    "name", "tubelet", "patch", "width", "depth", "num_heads", "native_frames", "native_size", "positions",
+    "cosine_attention", "layer_scale",
+)  # fmt: skip
+"""Model settings that weights of an encoder fix: with others they would not fit, or be read in another
+way.
+"""
+OF_THE_DECODER = ("decoder_depth", "decoder_width", "decoder_heads")
+"""And those that they fix where they have a decoder, and so has the task."""
+OF_THE_CLIP = ("num_frames", "size")
+"""Model settings that are taken from weights where they are not set; others interpolate the positions."""
+BROUGHT_BY_WEIGHTS = tuple(f"model.{name}" for name in (*OF_THE_NETWORK, *OF_THE_DECODER, *OF_THE_CLIP))
+"""Dotted keys that a preset leaves to the weights of `init`, where there are any."""
+
+
 @dataclass(frozen=True)
 class DataSettings:
     """Which clips, how they are sampled, and how they are changed."""

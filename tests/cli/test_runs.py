@@ -31,7 +31,7 @@ def of_100_columns(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_help_lists_every_setting_with_its_default_and_its_meaning(run: Run, command: str) -> None:
     code, out, err = run(command, "--help")
     assert (code, err) == (0, "")
-    assert f"Usage: videomae2 {command} [PAGE.toml | RUN] [--SECTION.KEY VALUE ...]" in out
+    assert f"Usage: videomae2 {command} [PAGE.toml | RUN] [--preset NAME] [--SECTION.KEY VALUE ...]" in out
     assert max(map(len, out.splitlines())) <= 100
     text = squeezed(out)
     settings = flatten(COMMANDS[command].settings())
