@@ -62,7 +62,7 @@ def test_help_shows_the_commands_own_defaults(run: Run) -> None:
     assert "(repeated augmentation). [default: 2]" in finetune
     assert "--optim.betas FLOAT FLOAT" in finetune
     assert "[default: 0.9 0.999]" in finetune
-    assert "[default: 0.00015]" in pretrain
+    assert "[default: 0.001]" in pretrain
     assert "Short: --out is --run.out" in pretrain
 
 
