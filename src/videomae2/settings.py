@@ -247,7 +247,7 @@ class RunSettings:
     max_nonfinite: Annotated[int, Between(0, 10**9)] = 3
     """Consecutive steps with a non-finite loss or gradient that are skipped before the run stops."""
     tensorboard: bool = True
-    """Also write the numbers as TensorBoard events."""
+    """Also write the numbers as TensorBoard events, where it is installed."""
 
 
 @dataclass(frozen=True)

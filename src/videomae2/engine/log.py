@@ -122,9 +122,9 @@ class RunLog:
         )
         if self.on_cpu and seconds > LONG_SECONDS:
             self.say(
-                "that is long for a CPU: try fewer epochs (--optim.length), a smaller network (--model.name "
-                "vit_s16), shorter or smaller clips (--model.num_frames 8, --model.size 112), or a machine "
-                "with a GPU; Ctrl-C stops and keeps what is done"
+                "that is long for a CPU: try --preset tiny, fewer epochs (--optim.length), a smaller network "
+                "(--model.name vit_s16), smaller clips (--model.size 112), or a machine with a GPU; Ctrl-C "
+                "stops and keeps what is done"
             )
 
     @property
