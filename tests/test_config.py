@@ -1,6 +1,7 @@
 """Settings: defaults <- page <- line; every error says which key, where, what was expected and what came."""
 
 import dataclasses
+import os
 import typing
 from pathlib import Path
 from typing import Any
@@ -130,13 +131,13 @@ def test_evaluate_has_its_own_out_and_device() -> None:
         (["--data={'stride': 3}"], "data on the command line is a section"),
         (
             ["--optim.base_lr", "fast"],
-            "optim.base_lr on the command line: expected a number from 0 to 1000, got 'fast'; try 0.00015",
+            "optim.base_lr on the command line: expected a number from 0 to 1000, got 'fast'; try 0.001",
         ),
         (["--optim.base_lr", "nan"], "expected a number from 0 to 1000, got 'nan'"),
         (["--optim.base_lr", "-inf"], "expected a number from 0 to 1000, got '-inf'"),
         (["--optim.base_lr", "-1"], "expected a number from 0 to 1000, got -1"),
         (["--optim.base_lr", "9" * 400], "expected a number from 0 to 1000, got 99999"),
-        (["--optim.base_lr", "9" * 5000], "99... (5002 characters); try 0.00015, the default"),
+        (["--optim.base_lr", "9" * 5000], "99... (5002 characters); try 0.001, the default"),
         (["--optim.base_lr"], "--optim.base_lr needs a value: expected a number from 0 to 1000"),
         (["--optim.base_lr", "--seed", "3"], "--optim.base_lr needs a value"),
         (["--optim.base_lr="], "expected a number from 0 to 1000, got ''"),
@@ -170,7 +171,7 @@ def test_evaluate_has_its_own_out_and_device() -> None:
         ),
         (["--optim.betas", "0.9", "1"], "expected 2 numbers from 0 to below 1, got [0.9, 1]"),
         (["--optim.length", "1.5"], "optim.length on the command line: expected a duration such as 12000"),
-        (["--optim.length", "2 parsecs"], "got '2 parsecs'; try 300ep, the default"),
+        (["--optim.length", "2 parsecs"], "got '2 parsecs'; try 200ep, the default"),
         (["--data.no_flip=true"], "takes no value; write --data.flip=true or --data.flip=false"),
         (["clips.csv"], "expected an option such as --model.name VALUE, got 'clips.csv' on the command line"),
         (["-x"], "expected an option such as --model.name VALUE, got '-x' on the command line"),
@@ -264,6 +265,25 @@ def test_a_missing_or_unreadable_page_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="cannot be read as UTF-8 text"):
         load_settings(PretrainSettings, tmp_path / "binary.toml")
+
+
+def test_what_is_no_page_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "zero.toml").symlink_to("/dev/zero")
+    (tmp_path / "long.toml").write_text("# " + "a" * 2**20)
+    for name, message in (
+        ("pipe", "is no file"),
+        ("zero", "is no file"),
+        ("long", "at most 1,048,576 bytes"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_settings(PretrainSettings, tmp_path / f"{name}.toml")
+
+
+@pytest.mark.parametrize("name", ["caf\udce9", "a\0b"])
+def test_names_that_no_page_can_hold_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match=r"data.train .*: expected text, got .* rename it, or give a link"):
+        load_settings(PretrainSettings, None, ["--data.train", name])
 
 
 def test_the_line_wins_over_the_page_and_the_page_over_the_default(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from videomae2 import chance
 from videomae2.data.batches import (
     TrainingOrder,
     batches_per_epoch,
@@ -20,8 +21,11 @@ from videomae2.data.batches import (
     training_batches,
 )
 from videomae2.errors import RowError, UserError
+from videomae2.geometry import TokenGrid
 from videomae2.labels import Classes, Target
+from videomae2.masking import draw_split
 from videomae2.records import Batch, Clip, Failure
+from videomae2.settings import MaskSettings
 
 
 @dataclass
@@ -66,8 +70,10 @@ class Evaluation(Numbers):
 
 
 class Dying(Training):
+    number = signal.SIGKILL
+
     def __getitem__(self, place: tuple[int, int]) -> list[Clip] | list[Failure]:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), self.number)
         return []
 
 
@@ -150,6 +156,23 @@ def test_fewer_videos_than_a_batch_fill_it_from_later_epochs(caplog: pytest.LogC
         batch = take(training_batches(Training(num_rows=3), batch_size=8, seed=0), 2)[1]
     assert len(batch) == 16 and batch.epoch == 1
     assert "3 videos are fewer than a batch of 8" in caplog.text
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_row_that_repeats_in_a_batch_draws_its_own_mask_each_time(world_size: int) -> None:
+    drawn = []
+    for rank in range(world_size):
+        batch = next(
+            training_batches(
+                Training(num_rows=3), batch_size=8 // world_size, seed=0, rank=rank, world_size=world_size
+            )
+        )
+        drawn += list(zip(batch.row.tolist(), batch.view.tolist(), strict=True))
+    assert len(set(drawn)) == len(drawn) == 16, "masks are drawn by row and view"
+    assert {view for _, view in drawn} == set(range(6)) and drawn[0][1] == 0
+    keys = chance.keys(7, *(torch.tensor(part) for part in zip(*drawn, strict=True)))
+    hidden = draw_split(TokenGrid.square(8, 64, 2, 8), MaskSettings(), keys).visible
+    assert len({tuple(row) for row in hidden.tolist()}) == 16
 
 
 def test_all_broken_stops_at_the_first_batch_and_names_the_first_failures() -> None:
@@ -246,7 +269,37 @@ def test_workers_outlive_a_stop_meant_for_the_whole_group() -> None:
 
 
 def test_a_killed_worker_is_one_clear_line() -> None:
-    with pytest.raises(UserError, match=r"a loader process died.*try fewer --data.workers"):
+    with pytest.raises(UserError, match=r"a loader process was killed \(SIGKILL\).* memory; try fewer"):
+        next(training_batches(Dying(), batch_size=2, seed=0, workers=1))
+
+
+def test_a_death_surfaces_where_its_batch_is_waited_for_and_nowhere_else() -> None:
+    batches = training_batches(Training(), batch_size=2, seed=0, workers=1)
+    next(batches)
+    (worker,) = torch.multiprocessing.active_children()
+    os.kill(worker.pid or 0, signal.SIGKILL)
+    until = time.monotonic() + 1  # a step, or a checkpoint that is written
+    while time.monotonic() < until:
+        sum(range(1000))
+    with pytest.raises(UserError, match=r"a loader process was killed \(SIGKILL\)"):
+        take(batches, 50)
+
+
+@pytest.mark.parametrize(
+    ("number", "named"),
+    [
+        (
+            signal.SIGSEGV,
+            r"died of SIGSEGV, most often in the decoding of one video; find it",
+        ),
+        (signal.SIGBUS, r"died of SIGBUS, most often because /dev/shm is full"),
+    ],
+)
+def test_another_death_is_told_as_what_it_is(
+    number: int, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Dying, "number", number)
+    with pytest.raises(UserError, match=named):
         next(training_batches(Dying(), batch_size=2, seed=0, workers=1))
 
 
