@@ -87,6 +87,7 @@ def build_app() -> App:
     for command in runs.commands():
         app.command(runs.help_app(command))
     app.command(tools.predict)
+    app.command(tools.detect)
     app.command(tools.reconstruct)
     app.command(runs.weights_app())
     app.command(runs.data_app())
@@ -156,7 +157,7 @@ def _judge(_app: App, _commands: tuple[str, ...], arguments: ArgumentCollection)
     """
     for argument in arguments:
         kind, default = argument.field_info.annotation, argument.field_info.default
-        if Path in (kind, *typing.get_args(kind)):  # any text is a path
+        if _takes_paths(kind):  # any text is a path
             continue
         known = Setting(
             argument.name, kind, dataclasses.MISSING if default is argument.field_info.empty else default
@@ -164,6 +165,10 @@ def _judge(_app: App, _commands: tuple[str, ...], arguments: ArgumentCollection)
         for token in argument.tokens:
             if token.implicit_value is UNSET:  # else a flag that stands alone
                 known.take(from_words(kind, [token.value]), LINE)
+
+
+def _takes_paths(kind: typing.Any) -> bool:
+    return kind is Path or any(map(_takes_paths, typing.get_args(kind)))
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,6 +1,6 @@
 """Frames of a video file by number: exact, upright, RGB, at the price of a seek. Built on PyAV."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -163,6 +163,25 @@ class VideoFile:
         except MistimedError:
             self._stream.count()
             return self.collect(wanted, keep, short_side, at_most)
+
+    def walk(self, wants: Callable[[int], bool]) -> Iterator[tuple[int, UInt8[np.ndarray, "H W C"]]]:
+        """(number, picture) of each frame that `wants` says yes to, in order, from one pass over the file.
+
+        `wants` is asked once for every frame, in ascending order. For long videos: nothing is kept.
+        """
+        convert = self._convert = Converter()
+        done = -1
+        while True:
+            self._stream.wanted.all()
+            try:
+                for number, frame in self._stream.frames(0):
+                    if number > done:
+                        done = number
+                        if wants(number):
+                            yield number, self._picture(convert, frame)
+                return
+            except MistimedError:  # counted by decoding from here on; what was given is not given again
+                self._stream.count()
 
     def verify(self) -> int:
         """Decode every frame; the number of frames. DecodeError at the first fault.
