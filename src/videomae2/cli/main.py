@@ -13,6 +13,7 @@ import typing
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from cyclopts import UNSET, App, ArgumentCollection, CycloptsError, MissingArgumentError, UnknownOptionError
 
@@ -77,6 +78,7 @@ def build_app() -> App:
     app.command(tools.cost)
     app.command(tools.sprites)
     app.command(tools.quickstart)
+    app.register_install_completion_command(help="Let the shell complete commands and options.")
     return app
 
 
@@ -87,7 +89,7 @@ def _run(tokens: list[str]) -> int:
     if tokens and tokens[0] in runs.commands() and not asks:
         runs.run(tokens[0], tokens[1:])
         return 0
-    result = build_app()(tokens)
+    result = build_app()(tools.in_our_names(tokens))
     return result if isinstance(result, int) else 0
 
 
@@ -105,7 +107,7 @@ def _judge(_app: App, _commands: tuple[str, ...], arguments: ArgumentCollection)
     """
     for argument in arguments:
         kind, default = argument.field_info.annotation, argument.field_info.default
-        if Path in (kind, *typing.get_args(kind)):  # any text is a path
+        if _takes_text(kind):  # and any text is a path
             continue
         known = Setting(
             argument.name, kind, dataclasses.MISSING if default is argument.field_info.empty else default
@@ -113,6 +115,11 @@ def _judge(_app: App, _commands: tuple[str, ...], arguments: ArgumentCollection)
         for token in argument.tokens:
             if token.implicit_value is UNSET:  # else a flag that stands alone
                 known.take(from_words(kind, [token.value]), LINE)
+
+
+def _takes_text(kind: Any) -> bool:
+    """Whether an annotated type, or a part of it, is text or a path."""
+    return kind in (Path, str) or any(_takes_text(part) for part in typing.get_args(kind))
 
 
 def _one_line(error: BaseException) -> str:
