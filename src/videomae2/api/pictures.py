@@ -47,7 +47,6 @@ def save_reconstruction(found: Reconstruction, path: str | Path, fps: float = 8.
     must_be_ours(path)
     heading = [title] if title else []
     notes = [f"loss on the hidden cubes: {found.error:.3f}{_borrowed(found)}"]
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         WRITERS[path.suffix.lower()](found, temporary, fps, (heading, notes))
     return path

@@ -22,7 +22,7 @@ from videomae2.data.tables.lists import find_videos
 from videomae2.data.tables.manifest import Manifest, Row, read_manifest
 from videomae2.data.video.live import is_live, live_clips
 from videomae2.engine.device import keep_freed_memory, precision_note
-from videomae2.engine.log import row_progress, say
+from videomae2.engine.progress import progress, say
 from videomae2.errors import UserError
 from videomae2.files import replacing
 from videomae2.records import Failure
@@ -192,10 +192,11 @@ def _told(answers: Iterator[Answered], count: int, as_json: bool, out: Path | No
     told, stdout = [], sys.stdout  # the bar puts something of its own in the place of sys.stdout
     # Where the answers themselves appear on the terminal, they are the progress.
     shows_bar = count > 1 and (out is not None or not stdout.isatty())
-    with row_progress("predict", count) if shows_bar else nullcontext(lambda _: None) as progress:
+    with progress("predict", count) if shows_bar else nullcontext() as bar:
         for each in answers:
             told.append(each)
-            progress(1)
+            if bar is not None:
+                bar.advance()
             if out is None:
                 if each.error and count == 1:
                     raise UserError(f"{each.file}: {each.error}")
@@ -252,7 +253,6 @@ def _is_ours(path: Path) -> bool:
 
 def write_predictions(told: Sequence[Answered], out: Path, classes: int) -> None:
     """Write a row for each answer with its `classes` best, whole or not at all."""
-    out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as temporary:
         if out.suffix.lower() == ".jsonl":
             temporary.write_text("".join(f"{each.as_json()}\n" for each in told), encoding="utf-8")

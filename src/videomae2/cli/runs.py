@@ -289,6 +289,13 @@ def check_data(
     frame_pattern
         How raw frames are named, where a released list names folders.
     """
+    from videomae2.data.file_names import shown_path
     from videomae2.data.tables.inspect import check
 
-    return check(path, DataSettings(root=root, list_format=list_format, frame_pattern=frame_pattern), workers)
+    found = DataSettings(root=root, list_format=list_format, frame_pattern=frame_pattern)
+    if broken := check(path, found, workers):
+        raise UserError(
+            f"{broken} of the files of {shown_path(path)} cannot be read, as said above; fetch or make them "
+            "again, or take them off the list"
+        )
+    return 0

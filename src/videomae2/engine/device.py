@@ -31,6 +31,14 @@ def choose_device(name: str = "auto") -> torch.device:
     return torch.device("cpu")
 
 
+def device_name(device: torch.device) -> str:
+    """The device as people call it: "the CPU (8 threads)", or the name of the GPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"the CPU ({threads} thread{'s' if threads > 1 else ''})"
+
+
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """bf16 autocast where `precision` is "bf16"; a context that changes nothing for "fp32".
 

@@ -19,6 +19,7 @@ from videomae2.data.tables.formats import ROW_COLUMNS
 from videomae2.data.tables.manifest import Manifest, read_listed
 from videomae2.engine import parallel
 from videomae2.engine.device import choose_device
+from videomae2.engine.progress import progress
 from videomae2.engine.schedule import Plan, make_plan
 from videomae2.engine.task import Task
 from videomae2.errors import UserError
@@ -28,6 +29,10 @@ from videomae2.settings import DataSettings, ModelSettings, OptimSettings, RunSe
 from videomae2.weights import match_classes
 from videomae2.weights.classes import origin_of
 
+ListReader = Callable[[str, Any], Manifest]
+"""What reads the rows of a list: (what `data.train` or `data.val` names, data settings) -> a manifest."""
+LABELS = ("boxes", "actions", "owners")
+"""Columns of labels that are no class number, which the hash of a list counts too."""
 ROWS_AT_ONCE = 65_536
 """Rows of a list that are hashed at once."""
 
@@ -92,7 +97,7 @@ class EvaluationFeed:
         # Built anew for each pass: an evaluation during training must not depend on how far the last one got.
         sampler = SAMPLERS[self.data.sampling](self.model.num_frames)
         clips = EvaluationClips(self.manifest, self.data, self.model.size, sampler, self.views)
-        return evaluation_batches(
+        batches = evaluation_batches(
             clips,
             batch_size=self.batch_size,
             workers=self.data.workers,
@@ -100,6 +105,11 @@ class EvaluationFeed:
             world_size=parallel.world_size(),
             pin=self.pin,
         )
+        own = range(parallel.rank(), len(self.manifest), parallel.world_size())
+        with progress("evaluate", len(own)) as done:
+            for batch in batches:
+                yield batch  # and when the next one is asked for, it has been through the network
+                done.advance(len(batch.row.unique()) + len(batch.failures))
 
     @property
     def blank(self) -> torch.Tensor:
@@ -149,11 +159,13 @@ def training_feed(
     frames: Literal["pretrain", "finetune"],
     *,
     read_target: TargetReader = no_target,
+    read: ListReader = read_listed,
 ) -> TrainingFeed:
     """The feed of a run's training manifest.
 
     frames: how they are sampled, as in pre-training or in fine-tuning (released). read_target: reads the
-    target of a row. UserError where nothing can be trained, before anything is written.
+    target of a row, `read` the list of rows. UserError where nothing can be trained, before anything is
+    written.
     """
     if not data.train:
         raise UserError(
@@ -163,7 +175,7 @@ def training_feed(
     # divide into, a device that is not there.
     token_grid(model)
     choose_device(run.device)
-    manifest = read_listed(data.train, data)
+    manifest = read(data.train, data)
     sampler: Sampler = SAMPLERS[data.sampling](model.num_frames)
     # The released loaders differ: pre-training takes frames `stride` apart from a random start, fine-tuning
     # spreads them over a random window.
@@ -177,7 +189,7 @@ def training_feed(
 def hash_of_rows(manifest: Manifest) -> str:
     """SHA-256 of the columns that say what is trained on, the same for every form of the list."""
     found = hashlib.sha256()
-    for name in (each for each in ROW_COLUMNS if each in manifest.table.column_names):
+    for name in (each for each in (*ROW_COLUMNS, *LABELS) if each in manifest.table.column_names):
         column = manifest.table.column(name)
         found.update(f"{name}\n".encode())
         # In pieces: the paths of a million rows as one string would be held several times over.
@@ -243,8 +255,10 @@ class Recipe:
     prepare: maps settings and the training feed to a task with initial weights; UserError for what cannot
     work. frames: how training frames are sampled, as in pre-training or in fine-tuning (released).
     read_target: reads the target of a row of the training manifest, the `target` of the task's batches.
+    read: reads the file or folder that `data.train` names as that manifest.
     """
 
     prepare: Callable[[Any, TrainingFeed], Prepared]
     frames: Literal["pretrain", "finetune"] = "finetune"
     read_target: TargetReader = no_target
+    read: ListReader = read_listed
