@@ -9,7 +9,14 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, from_numpy
 
 from videomae2.data.video.frame_index import MistimedError
-from videomae2.data.video.opening import Converter, DecodeError, Orientation, VideoSource, plain
+from videomae2.data.video.opening import (
+    Converter,
+    DecodeError,
+    Orientation,
+    VideoSource,
+    plain,
+    provoked_by,
+)
 from videomae2.data.video.stream import FrameStream
 
 Kept = TypeVar("Kept")
@@ -104,7 +111,8 @@ class VideoFile:
         """What this video is; decodes its first frame."""
         if self._info is None:
             frame = self._first_frame()
-            turn = Orientation.of(frame)
+            with provoked_by(self.name):
+                turn = Orientation.of(frame)
             width, height = turn.displayed(frame.width, frame.height)
             self._info = VideoInfo(
                 num_frames=self.num_frames,
