@@ -21,9 +21,8 @@ def train(settings: Any) -> Path:
     The same settings go on with an interrupted run. UserError: see `run_task`.
     """
     folder = run_task(settings)
-    if parallel.is_main():
-        show = SHOWN_OF_KIND.get(TASKS[task_of(settings)].kind)
-        write_run_report(folder, show(folder, settings) if show else ())
+    show = SHOWN_OF_KIND.get(TASKS[task_of(settings)].kind)
+    parallel.on_main(lambda: write_run_report(folder, show(folder, settings) if show else ()))
     return folder
 
 
@@ -40,8 +39,8 @@ def finetune(settings: FinetuneSettings) -> Path:
 def evaluate(settings: EvaluateSettings) -> Evaluation:
     """Evaluate; with `settings.out`, write scores, tables and report.html there."""
     evaluation = run_evaluation(settings)
-    if settings.out and parallel.is_main():
-        write_evaluation_report(evaluation, settings.out)
+    if settings.out:
+        parallel.on_main(lambda: write_evaluation_report(evaluation, settings.out))
     return evaluation
 
 

@@ -18,6 +18,7 @@ from cyclopts import UNSET, App, ArgumentCollection, CycloptsError, MissingArgum
 
 from videomae2.bounds import SHOWN, from_words, meant_key
 from videomae2.cli import runs, tools
+from videomae2.engine.launch import abandon, rank_of_environment
 from videomae2.errors import Stopped, UserError
 from videomae2.options import LINE, Setting
 
@@ -35,17 +36,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     tokens = [token for token in tokens if token != "--debug"]
     try:
         return _run(tokens)
-    except (UserError, CycloptsError) as error:
-        return _fail(_one_line(error), 2, debug)
+    except (UserError, CycloptsError) as error:  # the same on all processes of a group
+        return 2 if _another_tells() else _fail(_one_line(error), 2, debug)
     except Stopped as stopped:  # a run that was asked to stop saved itself first, and says so
-        print(_one_line(stopped), file=sys.stderr)
+        if not _another_tells():
+            print(_one_line(stopped), file=sys.stderr)
         return stopped.exit_code
     except KeyboardInterrupt:
+        abandon()
         return _fail("interrupted", 130, debug)
     except BrokenPipeError:  # whoever read our output, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:  # the last line of defence: the reason in one line, the traceback on request
+        abandon()
         return _fail(
             f"{type(error).__name__}: {_one_line(error)}; rerun with --debug for the traceback", 1, debug
         )
@@ -89,6 +93,14 @@ def _run(tokens: list[str]) -> int:
         return 0
     result = build_app()(tokens)
     return result if isinstance(result, int) else 0
+
+
+def _another_tells() -> bool:
+    """Whether this is one of several processes that were started together, and not the one that speaks."""
+    try:
+        return rank_of_environment() > 0
+    except UserError:  # of an environment that says nothing sensible
+        return False
 
 
 def _fail(message: str, code: int, debug: bool) -> int:

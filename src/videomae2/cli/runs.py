@@ -13,6 +13,7 @@ from cyclopts import App, Parameter
 
 from videomae2.bounds import ALIASES, Between
 from videomae2.config import flatten, known_settings, load_settings, to_toml
+from videomae2.engine.launch import rank_of_environment
 from videomae2.options import parameter
 from videomae2.recipes.tasks import TASKS
 from videomae2.settings import DataSettings, EvaluateSettings
@@ -46,11 +47,15 @@ def run(command: str, tokens: Sequence[str]) -> None:
     page = options.pop(0) if options and not options[0].startswith("-") else None
     settings: Any = load_settings(commands()[command].settings, page, options)
     if len(options) + (page is not None) < len(tokens):
-        _print(settings)
+        if not rank_of_environment():
+            _print(settings)
         return
     from videomae2.api import jobs
 
-    print(getattr(jobs, commands()[command].job)(settings))
+    done = getattr(jobs, commands()[command].job)(settings)
+    if rank_of_environment():  # of several processes one speaks
+        return
+    print(done)
     values = flatten(settings)
     folder = values.get("run.out") or values.get("out")
     if folder:

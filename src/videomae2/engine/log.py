@@ -219,11 +219,11 @@ def new_bar() -> Any:
 def row_progress(name: str, rows: int) -> Iterator[Callable[[int], None]]:
     """A progress bar over `rows` manifest rows; call what it yields with the number of rows just finished.
 
-    Shows nothing where stderr is no terminal.
+    Shows nothing where stderr is no terminal. Of several ranks, which share the rows, one shows it.
     """
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or not parallel.is_main():
         yield lambda _: None
         return
     with new_bar() as bar:
         task = bar.add_task(name, total=rows, note="")
-        yield lambda done: bar.advance(task, done)
+        yield lambda done: bar.advance(task, done * parallel.world_size())

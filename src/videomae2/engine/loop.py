@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -17,9 +17,9 @@ from videomae2.engine.run import Best, Result, StopRequest, read_result, write_r
 from videomae2.engine.schedule import learning_rate
 from videomae2.engine.state import build_average
 from videomae2.engine.step import Stepper, StepSums
+from videomae2.engine.supply import Supply
 from videomae2.engine.task import Job, Task
 from videomae2.errors import Stopped, UserError
-from videomae2.records import Batch
 
 
 def train(task: Task, job: Job) -> Result:
@@ -59,19 +59,19 @@ def train(task: Task, job: Job) -> Result:
         )
         trainer.go(log, stop)
         weights = state.export(trainer.network, trainer.average)
-        if not quiet:
-            job.finish(weights)
+        # The others wait: whoever reads the weights next, on whatever rank, finds them whole.
+        parallel.on_main(lambda: job.finish(weights))
     newest = job.folder.checkpoints / f"step-{trainer.step}"
     result = Result(job.folder.path, trainer.step, newest, trainer.metrics, trainer.best, resumed)
-    if not quiet:
-        write_result(job.folder, result)
+    parallel.on_main(lambda: write_result(job.folder, result))
     return result
 
 
 def prepare(task: Task, job: Job, device: torch.device) -> nn.Module:
     """The task's network on the device, wrapped: CPU kernels, then compile, then DDP or FSDP2.
 
-    Activation checkpointing comes before compile; the network's own settings switch it on.
+    Activation checkpointing comes before compile; the network's own settings switch it on. In a group a
+    network is always wrapped: ranks that train alone, each on its part of the data, cannot be.
     """
     # The order matters. The kernels replace modules, which works only on ordinary ones; compile must trace
     # what they left; DDP and FSDP2 put hooks on the outermost module, which a graph could not contain.
@@ -80,8 +80,12 @@ def prepare(task: Task, job: Job, device: torch.device) -> nn.Module:
         keep_freed_memory()
         network = job.kernels(network)
     if job.run.compile:
-        network.compile()  # in place, where `torch.compile` would add a prefix to every parameter name
-    return (job.wrap or parallel.replicate)(network)
+        # In place, where `torch.compile` would add a prefix to every parameter name. Block by block where
+        # FSDP2 gathers them one by one: a graph of the whole network would break at every block.
+        sharded = parallel.in_group() and job.run.shard != "none"
+        for part in parallel.blocks_of(network) if sharded else [network]:
+            part.compile()
+    return parallel.distribute(network, job.run.shard, job.run.precision)
 
 
 class _Trainer:
@@ -99,42 +103,43 @@ class _Trainer:
         self.evaluated_at = self.saved_at = -1
         self.metrics: dict[str, float] = {}
         self.best: Best | None = None
-        if parallel.is_main():
-            job.folder.write_config(job.plan.describe())
+        parallel.on_main(lambda: job.folder.write_config(job.plan.describe()))
 
     def go(self, log: RunLog, stop: StopRequest) -> None:
         """Train until the plan ends."""
         # Evaluation comes before saving, so that a checkpoint holds its own metrics and the best one is known
         # when old checkpoints are removed. Both come before the step: a run that was killed in an evaluation
         # at its last step evaluates and saves when it is resumed, although no step is left.
-        stream: Iterator[Batch[Any]] | None = None
+        job, first = self.job, self.step * self.plan.accumulate
+        supply = Supply(lambda: job.batches(first), self.plan, job.max_broken, stop, log.failures)
         self.clock = time.perf_counter()
         try:
             while True:
                 # ── evaluate ──
+                pausing = False
                 if self._evaluation_due() and self.evaluated_at != self.step:
                     self._evaluate(log)
+                    pausing = True
                 # ── save ──
                 if self._save_due() and self.saved_at != self.step:
                     self._save()
+                    pausing = True
                 if self.step == self.plan.steps:
                     return
-                if self._stopping(stop):  # a signal came in the evaluation or while saving
-                    self._leave(log, stop)
+                if pausing:  # a signal may have come meanwhile
+                    supply.agree_on_stop()
+                if supply.stopping:
+                    self._leave(log, supply)
                 # ── step ──
-                # Opened with the first step, so that a run with nothing left to train starts no workers.
-                stream = stream or self.job.batches(self.step * self.plan.accumulate)
-                self._step(stream)
+                self._step(supply)
                 # ── log ──
                 if self._log_due():
-                    self._log(log)
+                    self._log(log, supply)
                 log.advance(self.step)
-                if self._stopping(stop):
-                    self._leave(log, stop)
+                if supply.stopping:
+                    self._leave(log, supply)
         finally:
-            # Closing ends the loader's worker processes now rather than when the garbage collector runs.
-            if stream is not None and hasattr(stream, "close"):
-                stream.close()
+            supply.close()
 
     def resume(self) -> int | None:
         """Load the newest undamaged checkpoint and return its step; None for a fresh start."""
@@ -205,8 +210,8 @@ class _Trainer:
         best = self.best.step if self.best else None
         checkpoint.keep(self.job.folder.checkpoints, self.job.run.keep_last, best)
 
-    def _step(self, stream: Iterator[Batch[Any]]) -> None:
-        self.stepper.take(self.step, learning_rate(self.plan, self.step), stream)
+    def _step(self, supply: Supply) -> None:
+        self.stepper.take(self.step, learning_rate(self.plan, self.step), supply)
         if self.average is not None:
             self.average.update()
         self.step += 1
@@ -214,13 +219,13 @@ class _Trainer:
         if self.device.type == "cpu":
             self.stepper.check(self.step)
 
-    def _log(self, log: RunLog) -> None:
+    def _log(self, log: RunLog, supply: Supply) -> None:
         # The means are read before the counts, and in this order on every rank: both wait for the device.
         window, self.stepper.window = self.stepper.window, StepSums()
         means = window.means()
         self.stepper.check(self.step)
         seconds, self.clock = time.perf_counter() - self.clock, time.perf_counter()
-        log.failures(window.failures)
+        supply.report()
         log.train(
             {
                 "step": self.step,
@@ -234,23 +239,16 @@ class _Trainer:
             }
         )
 
-    def _leave(self, log: RunLog, stop: StopRequest) -> None:
+    def _leave(self, log: RunLog, supply: Supply) -> None:
         if self.stepper.window.steps:
-            self._log(log)
+            self._log(log, supply)
         if self.saved_at != self.step:
             self._save()
         raise Stopped(
             f"stopped after step {self.step} of {self.plan.steps}, saved in {self.job.folder}; "
             "run the same command to resume",
-            stop.number,
+            supply.stopping,
         )
-
-    def _stopping(self, stop: StopRequest) -> bool:
-        if parallel.in_group() and not self._log_due():
-            # Ranks must stop after the same step, and to agree on it is a collective that the host waits for.
-            # Logging waits anyway; between two log lines a step would have to wait for it alone.
-            return False
-        return parallel.any_process(bool(stop.number), self.device)
 
     def _evaluation_due(self) -> bool:
         every = self.plan.evaluate_every

@@ -6,6 +6,7 @@ Beside the folder and its lock: how a run is asked to stop, how it is judged, an
 import contextlib
 import json
 import os
+import re
 import signal
 import threading
 import weakref
@@ -23,9 +24,13 @@ CHANGES_NOTHING = frozenset(
     {
         "data.workers", "data.max_broken", "run.out", "run.device", "run.compile", "run.checkpoint_every",
         "run.evaluate_every", "run.log_every", "run.keep_last", "run.max_nonfinite", "run.tensorboard",
+        "run.shard",
     }
 )  # fmt: skip
 """Settings that may differ when a run is resumed: they affect how it runs, not what it computes."""
+
+SHARES_OF_A_STEP = frozenset({"optim.batch_size", "optim.accumulate"})
+"""And these where the videos of one step stay as many: over more processes, or in fewer forwards."""
 
 _KIND = "# videomae2 run of "
 
@@ -51,11 +56,12 @@ class RunFolder:
         return str(self.path)
 
     @classmethod
-    def create_or_resume(cls, out: str | Path, settings: Any) -> "RunFolder":
+    def create_or_resume(cls, out: str | Path, settings: Any, derived: str = "") -> "RunFolder":
         """The folder of a new run, or of the run with the same settings, to be resumed; locked.
 
-        `settings` is the recipe's settings object. UserError where no folder is given, it holds something
-        else or a run with other settings (the differing keys are named), or another process trains in it.
+        `settings` is the recipe's settings object, `derived` the description of its plan. UserError where no
+        folder is given, it holds something else or a run with other settings (the differing keys are named),
+        or another process trains in it.
         """
         if not str(out):
             raise UserError("no folder for the run was given; name one with --out, such as --out runs/first")
@@ -64,7 +70,7 @@ class RunFolder:
             raise UserError(f"expected a folder for the run, got the file {folder}; give another --out")
         # Nothing is written before these checks: a mistyped --out must not change somebody's folder.
         if folder.config.is_file():
-            _refuse_another_run(folder, settings)
+            _refuse_another_run(folder, settings, derived)
         elif folder.path.is_dir() and any(not _ours(entry.name) for entry in folder.path.iterdir()):
             raise UserError(
                 f"{folder} is not empty and holds no run (no config.toml); give another --out or empty it"
@@ -76,7 +82,7 @@ class RunFolder:
             # without the lock they could belong to one that is still writing.
             for leftover in folder.path.glob(".*.tmp"):
                 leftover.unlink()
-            folder.write_config()
+            folder.write_config(derived)
             folder.checkpoints.mkdir(exist_ok=True)
         return folder
 
@@ -126,7 +132,13 @@ def _ours(name: str) -> bool:
     return name == ".lock" or (name.startswith(".config.toml.") and name.endswith(".tmp"))
 
 
-def _refuse_another_run(folder: RunFolder, settings: Any) -> None:
+def _videos_of_a_step(text: str) -> str | None:
+    """The number of videos of one step in a plan's description, where there is one."""
+    found = re.search(r"^(?:# )?one step: (\d+) videos", text, re.MULTILINE)
+    return found[1] if found else None
+
+
+def _refuse_another_run(folder: RunFolder, settings: Any, derived: str) -> None:
     # The class first: the settings of another command do not even parse, and its name says more than that.
     text = folder.config.read_text(encoding="utf-8")
     kind = next((line.removeprefix(_KIND) for line in text.splitlines() if line.startswith(_KIND)), "")
@@ -136,7 +148,10 @@ def _refuse_another_run(folder: RunFolder, settings: Any) -> None:
     # Absolute on both sides: the working directory is not part of a run.
     there = config.with_absolute_paths(config.from_toml(type(settings), text, str(folder.config)))
     settings = config.with_absolute_paths(settings)
-    changed = [each for each in config.differences(there, settings) if each.key not in CHANGES_NOTHING]
+    videos = _videos_of_a_step(text)
+    same_step = videos is not None and videos == _videos_of_a_step(derived)
+    free = CHANGES_NOTHING | (SHARES_OF_A_STEP if same_step else frozenset())
+    changed = [each for each in config.differences(there, settings) if each.key not in free]
     if changed:
         # Three keys: the line must stay readable, and more of them mean another run altogether.
         named = "; ".join(f"expected {each.key} {each.first!r}, got {each.second!r}" for each in changed[:3])
