@@ -38,7 +38,8 @@ PRETRAIN: dict[str, object] = {
     "optim.betas": (0.9, 0.95), "optim.eps": 1e-08, "optim.layer_decay": 1.0, "optim.clip_grad": 0.0,
     "optim.batch_size": 32, "optim.accumulate": 1, "optim.length": "300ep", "optim.warmup": "30ep",
     "optim.ema_decay": 0.0, "run.out": "", "run.seed": 0, "run.device": "auto", "run.precision": "bf16",
-    "run.decoder_fp32": False, "run.compile": False, "run.checkpoint_every": "1ep",
+    "run.decoder_fp32": False, "run.shard": "none", "run.compile": False,
+    "run.checkpoint_every": "1ep",
     "run.evaluate_every": "100%", "run.log_every": 10, "run.keep_last": 1, "run.max_nonfinite": 3,
     "run.tensorboard": True, "init": "",
 }  # fmt: skip
@@ -83,7 +84,7 @@ def test_pretraining_defaults_are_the_papers() -> None:
     plan = make_plan(settings.optim, settings.run, num_rows=1_348_000, views=4, world_size=64)
     assert plan.effective_batch == 8192
     assert plan.peak_lr == pytest.approx(4.8e-3)
-    assert plan.batches_per_epoch == 658
+    assert plan.steps_per_epoch == 658
 
 
 @pytest.mark.parametrize("cls", COMMANDS)

@@ -224,8 +224,8 @@ class RunSettings:
     """
     compile: bool = False
     """Compile the network with torch.compile: pays on a GPU."""
-    checkpoint_every: Duration = "1ep"
-    """How often the run can be resumed from; it is saved at the end in any case."""
+    checkpoint_every: Annotated[int | str, Lasting(minutes=True)] = "1ep"
+    """How often the run can be resumed from, also in minutes ("20min"); it is always saved at the end."""
     evaluate_every: Duration = "100%"
     """How often the videos of `data.val` are evaluated; 100%: at the end."""
     log_every: Often = 10

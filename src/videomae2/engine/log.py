@@ -130,6 +130,7 @@ class RunLog:
     def _append(self, path: Path, records: list[dict[str, Any]]) -> None:
         if not records:
             return
+        self.folder.must_be_ours()
         try:
             with path.open("a", encoding="utf-8") as file:
                 # NaN is no JSON: other readers would refuse the line. A mean that is not finite is null.

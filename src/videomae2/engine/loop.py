@@ -75,7 +75,10 @@ def prepare(task: Task, job: Job, device: torch.device) -> nn.Module:
     """
     # The order matters. The kernels replace modules, which works only on ordinary ones; compile must trace
     # what they left; DDP and FSDP2 put hooks on the outermost module, which a graph could not contain.
-    network = task.network.to(device)
+    network = task.network
+    # On the meta device, where a rank gets its shards from another one, there is nothing to move yet.
+    if not any(parameter.is_meta for parameter in network.parameters()):
+        network = network.to(device)
     if device.type == "cpu":
         keep_freed_memory()
         network = job.kernels(network)
@@ -85,7 +88,7 @@ def prepare(task: Task, job: Job, device: torch.device) -> nn.Module:
         sharded = parallel.in_group() and job.run.shard != "none"
         for part in parallel.blocks_of(network) if sharded else [network]:
             part.compile()
-    return parallel.distribute(network, job.run.shard, job.run.precision)
+    return parallel.distribute(network, job.run.shard, job.run.precision, device)
 
 
 class _Trainer:
@@ -103,6 +106,7 @@ class _Trainer:
         self.evaluated_at = self.saved_at = -1
         self.metrics: dict[str, float] = {}
         self.best: Best | None = None
+        self.late = False  # whether a checkpoint is due by the clock
         parallel.on_main(lambda: job.folder.write_config(job.plan.describe()))
 
     def go(self, log: RunLog, stop: StopRequest) -> None:
@@ -123,6 +127,7 @@ class _Trainer:
                 # ── save ──
                 if self._save_due() and self.saved_at != self.step:
                     self._save()
+                    supply.saved()
                     pausing = True
                 if self.step == self.plan.steps:
                     return
@@ -132,6 +137,7 @@ class _Trainer:
                     self._leave(log, supply)
                 # ── step ──
                 self._step(supply)
+                self.late = supply.saving
                 # ── log ──
                 if self._log_due():
                     self._log(log, supply)
@@ -202,7 +208,7 @@ class _Trainer:
         }
         tensors = state.gather(self.network, self.optimizer, self.average)
         checkpoint.save_checkpoint(self.job.folder.checkpoints, tensors, kept, self.step)
-        self.saved_at = self.step
+        self.saved_at, self.late = self.step, False
         self._tidy()
         self.clock = time.perf_counter()
 
@@ -257,7 +263,7 @@ class _Trainer:
     def _save_due(self) -> bool:
         # Also at a new best evaluation: the best checkpoint must hold the weights that were evaluated.
         new_best = self.best is not None and self.best.step == self.step
-        return new_best or self.plan.is_due(self.plan.checkpoint_every, self.step)
+        return new_best or self.late or self.plan.is_due(self.plan.checkpoint_every, self.step)
 
     def _log_due(self) -> bool:
         # Also before an evaluation or a checkpoint: the sums are not in a checkpoint, so a resume would lose

@@ -14,8 +14,9 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from videomae2.errors import RowError, UserError
@@ -154,26 +155,6 @@ def with_neighbours(items: Tensor, before: int, after: int) -> Tensor:
     return torch.cat([taken[0], items, taken[1]])
 
 
-def with_neighbours(items: Tensor, before: int, after: int) -> Tensor:
-    """This rank's items, behind the last `before` items of the rank before, before the first of the next.
-
-    What one rank asks for, its neighbour asks for, too: as many of the other side.
-    """
-    if not before and not after:
-        return items
-    sides = [(rank() - 1, items[:before], before), (rank() + 1, items[len(items) - after :], after)]
-    taken = [torch.empty_like(mine) for _, mine, _ in sides]
-    work = [
-        dist.P2POp(how, tensor.contiguous(), peer)
-        for (peer, mine, count), theirs in zip(sides, taken, strict=True)
-        for how, tensor in ((dist.isend, mine), (dist.irecv, theirs))
-        if count
-    ]
-    for each in dist.batch_isend_irecv(work):
-        each.wait()
-    return torch.cat([taken[0], items, taken[1]])
-
-
 _made: list[Any] = []  # a default group without gloo, and the group that was made beside it
 
 
@@ -190,8 +171,14 @@ def _between_cpus() -> Any:
 # ---- a network over the ranks
 
 
-def distribute(network: nn.Module, shard: str, precision: str = "fp32") -> nn.Module:
-    """The network over all ranks, as `run.shard` says; without a group the network itself.
+def building_device(shard: str) -> str:
+    """Where this rank builds its network: "meta" where it will hold a shard of what rank 0 builds."""
+    # One network a machine fits where eight of them do not: `sharded` sends each rank its part.
+    return "meta" if shard != "none" and not is_main() else "cpu"
+
+
+def distribute(network: nn.Module, shard: str, precision: str, device: torch.device) -> nn.Module:
+    """The network over all ranks on `device`, as `run.shard` says; without a group the network itself.
 
     "none" replicates it (DDP). "full" keeps on each rank a shard of all parameters, gradients and moments,
     and gathers a block at a time (FSDP2); "grad" leaves blocks gathered from the forward to the backward.
@@ -199,7 +186,7 @@ def distribute(network: nn.Module, shard: str, precision: str = "fp32") -> nn.Mo
     """
     if not in_group():
         return network
-    return replicate(network) if shard == "none" else sharded(network, shard == "full", precision)
+    return replicate(network) if shard == "none" else sharded(network, shard == "full", precision, device)
 
 
 def replicate(network: nn.Module) -> nn.Module:
@@ -212,8 +199,13 @@ def replicate(network: nn.Module) -> nn.Module:
         return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
-def sharded(network: nn.Module, reshard_after_forward: bool, precision: str) -> nn.Module:
-    """The network under FSDP2, in place: each block of a `ModuleList` is one unit, what remains another."""
+def sharded(
+    network: nn.Module, reshard_after_forward: bool, precision: str, device: torch.device
+) -> nn.Module:
+    """The network under FSDP2, in place: each block of a `ModuleList` is one unit, what remains another.
+
+    Ranks whose network is on the meta device get their shards from rank 0.
+    """
     # Inputs are not cast, since autocast decides that: the residual stream stays in fp32 as it does under
     # DDP. A network that runs a part of itself in fp32 finds its parameters there in fp32, too.
     everything_in_bf16 = precision == "bf16" and not getattr(network, "decoder_fp32", False)
@@ -222,12 +214,34 @@ def sharded(network: nn.Module, reshard_after_forward: bool, precision: str) -> 
         reduce_dtype=torch.float32,
         cast_forward_inputs=False,
     )
+    whole = dict(network.named_parameters()) | dict(network.named_buffers())
+    mesh = init_device_mesh(device.type, (world_size(),))
     # Blocks before the root: a unit takes the parameters that no unit inside it has taken. One block a unit
     # means that at most a block or two of the parameters are gathered at a time.
     for block in blocks_of(network):
-        fully_shard(block, reshard_after_forward=reshard_after_forward, mp_policy=policy)
-    fully_shard(network, mp_policy=policy)
+        fully_shard(block, mesh=mesh, reshard_after_forward=reshard_after_forward, mp_policy=policy)
+    fully_shard(network, mesh=mesh, mp_policy=policy)
+    _fill_from_main(network, whole, device)
     return network
+
+
+@torch.no_grad()
+def _fill_from_main(network: nn.Module, whole: dict[str, Tensor], device: torch.device) -> None:
+    """Give every shard, on all ranks, the values of `whole` on rank 0: one tensor is sent at a time."""
+    if not greatest([any(tensor.is_meta for tensor in whole.values())])[0]:
+        return  # every rank has built the network itself
+    if not is_main():
+        network.to_empty(device=device)
+    own = dict(network.named_parameters()) | dict(network.named_buffers())
+    for name, full in whole.items():
+        sent = full.to(device) if is_main() else torch.empty(full.shape, dtype=full.dtype, device=device)
+        dist.broadcast(sent, 0)
+        target = own[name]
+        if isinstance(target, DTensor):
+            sent = distribute_tensor(
+                sent, target.device_mesh, target.placements, src_data_rank=None
+            ).to_local()
+        local(target).copy_(sent)
 
 
 def blocks_of(network: nn.Module) -> list[nn.Module]:

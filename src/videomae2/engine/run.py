@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import threading
+import uuid
 import weakref
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -51,6 +52,7 @@ class RunFolder:
         self.events = path / "events"
         self.checkpoints = path / "checkpoints"
         self._finished = path / "finished.json"
+        self._owner, self._token = path / ".owner", ""
 
     def __str__(self) -> str:
         return str(self.path)
@@ -123,13 +125,23 @@ class RunFolder:
             raise UserError(
                 f"another process is training in {self}; wait for it, stop it, or give another --out"
             ) from None
-        except OSError:
-            pass  # a file system without locks, such as some network mounts: the run is not guarded
+        except OSError:  # a file system without locks, such as some network mounts
+            # Whoever comes last takes the run over, and who had it notices before its next line.
+            self._token = uuid.uuid4().hex
+            write_atomically(self._owner, self._token)
+
+    def must_be_ours(self) -> None:
+        """UserError where another process has taken this run over, on a file system without locks."""
+        if self._token and self._owner.read_text(encoding="ascii") != self._token:
+            raise UserError(
+                f"another process has taken over the run in {self}, whose file system has no locks; let only "
+                "one of them go on, or give another --out"
+            )
 
 
 def _ours(name: str) -> bool:
     """Whether a file was left by a process that was killed before it had written config.toml."""
-    return name == ".lock" or (name.startswith(".config.toml.") and name.endswith(".tmp"))
+    return name in (".lock", ".owner") or (name.startswith(".config.toml.") and name.endswith(".tmp"))
 
 
 def _videos_of_a_step(text: str) -> str | None:

@@ -12,6 +12,7 @@ LR_BATCH = 256
 """The batch size of a base learning rate: peak = base * effective batch / 256 (paper, appendix)."""
 
 _TYPED = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ep|%|)\s*")
+_MINUTES = re.compile(r"\s*(\d+(?:\.\d+)?)\s*min\s*")
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Plan:
 
     `accumulate` counts the loader's batches of one rank in one optimizer step (gradient accumulation);
     `effective_batch` is the batch size in the learning-rate rule. An `every` of 0 means only at the end of
-    the run (for `evaluate_every`: never).
+    the run (for `evaluate_every`: never); with `checkpoint_minutes` checkpoints follow the clock instead.
     """
 
     steps: int
@@ -34,6 +35,7 @@ class Plan:
     effective_batch: int
     checkpoint_every: int
     evaluate_every: int
+    checkpoint_minutes: float = 0.0
 
     def epoch(self, step: int) -> float:
         """Epochs after `step` optimizer steps, as a fraction."""
@@ -54,7 +56,7 @@ class Plan:
         """The fields that a resumed run must share: all but how often it saves, evaluates and accumulates."""
         # These change neither the videos nor the learning rate of any step: a step of so many videos may be
         # taken by any number of processes, in one forward or in several.
-        free = ("checkpoint_every", "evaluate_every", "accumulate")
+        free = ("checkpoint_every", "checkpoint_minutes", "evaluate_every", "accumulate")
         return {key: value for key, value in asdict(self).items() if key not in free}
 
     def must_equal(self, there: dict[str, Any], where: str) -> None:
@@ -91,6 +93,8 @@ class Plan:
             f"(peak = base * {self.effective_batch} / {LR_BATCH})",
             "checkpoint": f"every {self.checkpoint_every} steps and at the end"
             if self.checkpoint_every
+            else f"every {self.checkpoint_minutes:g} minutes and at the end"
+            if self.checkpoint_minutes
             else "at the end",
             "evaluation": f"every {self.evaluate_every} steps and at the end"
             if self.evaluate_every
@@ -119,11 +123,12 @@ def make_plan(
         raise UserError(
             f"expected optim.length of at least one optimizer step, got {optim.length!r}; try 1000 or '30ep'"
         )
+    minutes = _MINUTES.fullmatch(str(run.checkpoint_every))
     resolved = {
         name: resolve(value, per_epoch, steps, name)
         for name, value in (
             ("optim.warmup", optim.warmup),
-            ("run.checkpoint_every", run.checkpoint_every),
+            ("run.checkpoint_every", 0 if minutes else run.checkpoint_every),
             ("run.evaluate_every", run.evaluate_every),
         )
     }
@@ -149,6 +154,7 @@ def make_plan(
         effective_batch=effective,
         checkpoint_every=resolved["run.checkpoint_every"],
         evaluate_every=resolved["run.evaluate_every"],
+        checkpoint_minutes=float(minutes[1]) if minutes else 0.0,
     )
 
 

@@ -7,6 +7,7 @@ stop after the same step, and the share of broken videos is that of the whole ru
 
 import math
 import signal
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -77,10 +78,12 @@ class Supply:
     ) -> None:
         self._open, self._stream = open_at, None
         self._views, self._request, self._tell = plan.views, stop, tell
+        self._save_seconds = plan.checkpoint_minutes * 60
         self._broken = BrokenVideos(max_broken, plan.videos_per_epoch)
         self._failures: list[Failure] = []
         self._first: dict[int, Failure] = {}
         self._agreed_stop = 0
+        self._saving, self._saved_at = False, time.monotonic()
 
     def __iter__(self) -> Iterator[Batch[Any]]:
         return self
@@ -113,6 +116,15 @@ class Supply:
         """The signal by which the run was asked to stop, the same on every rank; 0 before."""
         return self._agreed_stop if parallel.in_group() else self._request.number
 
+    @property
+    def saving(self) -> bool:
+        """Whether it is time for a checkpoint by the clock of rank 0; the same on every rank."""
+        return self._saving
+
+    def saved(self) -> None:
+        """Start the time until the next checkpoint anew."""
+        self._saving, self._saved_at = False, time.monotonic()
+
     def agree_on_stop(self) -> None:
         """Learn of signals on other ranks; after long work without a batch. Collective."""
         self._agree(False, 0, 0)
@@ -130,7 +142,10 @@ class Supply:
     def _agree(self, failed: bool, asked: int, replaced: int) -> list[int]:
         number = self._request.number
         signals = [number == each for each in StopRequest.SIGNALS]
-        *sums, terminated, interrupted = parallel.summed([failed, asked, replaced, *signals])
+        waited = 0 < self._save_seconds <= time.monotonic() - self._saved_at
+        late = waited and parallel.is_main()
+        *sums, saving, terminated, interrupted = parallel.summed([failed, asked, replaced, late, *signals])
+        self._saving |= bool(saving)
         if terminated or interrupted:
             self._agreed_stop = int(signal.SIGTERM if terminated else signal.SIGINT)
         return sums

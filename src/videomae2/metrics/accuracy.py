@@ -150,9 +150,10 @@ class ViewScores:
         parts = (both.any(1) & (self.seen & ~known).any(1)).nonzero()
         if len(parts):
             row = int(parts[0])
+            views = both[row].nonzero()[:, 0].tolist()
             raise UserError(
-                """Forget the rows that are known elsewhere; UserError where only some views of one are."""
-                "sums that cannot be taken apart; give each process whole rows, or views of its own"
+                f"expected each view once, got views {views} of row {row} in two sums that "
+                " cannot be taken apart; give each process whole rows, or views of its own"
             )
         again = both.any(1)
         self.sums[again] = 0.0

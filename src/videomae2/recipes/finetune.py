@@ -124,9 +124,10 @@ def prepare_finetuning(settings: FinetuneSettings, feed: TrainingFeed) -> Prepar
         )
     num_classes, class_names = classes_of(feed, settings.num_classes)
     generator = chance.torch_generator(chance.key(settings.run.seed, "initial weights"))
-    network = build_classifier(settings.model, num_classes, settings.head_init_scale, generator)
+    device = parallel.building_device(settings.run.shard)
+    network = build_classifier(settings.model, num_classes, settings.head_init_scale, generator, device)
     notes: tuple[str, ...] = ()
-    if settings.init:
+    if settings.init and device != "meta":
         report = load_classifier(network, settings.init, num_classes, class_names, settings.label_map)
         notes = (str(report),)
     held_out = held_out_feed(settings.data, settings.model, settings.optim.batch_size, settings.run.device)

@@ -94,10 +94,11 @@ class Pretraining:
 def prepare_pretraining(settings: PretrainSettings, _feed: TrainingFeed) -> Prepared:
     """Build the pre-training task with initial weights; UserError for settings that cannot work."""
     generator = chance.torch_generator(chance.key(settings.run.seed, "initial weights"))
-    network = build_autoencoder(settings.model, generator, decoder_fp32=settings.run.decoder_fp32)
+    device = parallel.building_device(settings.run.shard)
+    network = build_autoencoder(settings.model, generator, device, settings.run.decoder_fp32)
     held_out = held_out_feed(settings.data, settings.model, settings.optim.batch_size, settings.run.device)
     task = Pretraining(network, settings.mask, settings.target, settings.run.seed, held_out)
-    notes = (str(load_pretraining(network, settings.init)),) if settings.init else ()
+    notes = (str(load_pretraining(network, settings.init)),) if settings.init and device != "meta" else ()
     extra = {
         "data": sampling_of(settings.data),
         "mask": asdict(settings.mask),
