@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 
 from videomae2 import chance
 from videomae2.data.workers import batch_memory, collated
@@ -90,7 +91,7 @@ class TrainingOrder:
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         # Data smaller than a step counts several orders as one epoch, each with its own epoch number, so that
-        # the same video twice in a step is at least another crop.
+        # the same video twice in a step is another window and another crop.
         copies = -(-self.videos_per_step // self.num_rows)
         made, rows = -1, np.empty(0, dtype=np.int64)
         for number in itertools.count(self.start):
@@ -101,6 +102,11 @@ class TrainingOrder:
                 made, rows = epoch, np.concatenate(orders)
             spots = range(first, first + self.batch_size)
             yield [(epoch * copies + spot // self.num_rows, int(rows[spot])) for spot in spots]
+
+    def repeats(self, number: int) -> np.ndarray:
+        """How often the row of each place of a batch came before in its step; 0 unless data are smaller."""
+        _, first = self.place(number)
+        return np.arange(first, first + self.batch_size) // self.num_rows
 
 
 def training_batches(
@@ -118,9 +124,10 @@ def training_batches(
     """Training batches without end, from batch `start_batch` of this process on.
 
     `batch_size` counts videos of one process, `accumulate` the batches of one optimizer step; a batch has
-    views x batch_size clips, the views of a video side by side (as released). Broken rows come replaced,
-    counted in `replaced` and named in `failures`; UserError where none of the rows tried for a place could be
-    read. Closing the iterator ends its workers.
+    views x batch_size clips, the views of a video side by side (as released); those of a row's repeats in a
+    step are numbered on, so that each draws its own mask. Broken rows come replaced, counted in `replaced`
+    and named in `failures`; UserError where none of the rows tried for a place could be read. Closing the
+    iterator ends its workers.
     """
     order = TrainingOrder(len(dataset), batch_size, seed, start_batch, rank, world_size, accumulate)
     if len(dataset) < order.videos_per_step and rank == 0:
@@ -133,7 +140,8 @@ def training_batches(
         if parcel.batch is None:
             raise _stuck(parcel)
         epoch, place = order.place(number)
-        yield replace(parcel.batch, epoch=epoch, place=place)
+        view = _numbered_on(parcel.batch.view, order.repeats(number))
+        yield replace(parcel.batch, epoch=epoch, place=place, view=view)
 
 
 def evaluation_batches(
@@ -174,6 +182,14 @@ class _Parcel:
     def pin_memory(self) -> "_Parcel":
         """The hook by which the loader pins what it hands on."""
         return self if self.batch is None else _Parcel(self.batch.pin_memory(), self.asked, self.failures)
+
+
+def _numbered_on(view: Int64[torch.Tensor, "B"], repeats: np.ndarray) -> Int64[torch.Tensor, "B"]:
+    """The numbers of views, going on where a batch repeats a row: no two clips of a row have the same."""
+    if not repeats.any():
+        return view
+    views = len(view) // len(repeats)
+    return view + torch.from_numpy(repeats).repeat_interleave(views) * views
 
 
 def _collate_training(items: list[list[Clip] | list[Failure]]) -> _Parcel:
