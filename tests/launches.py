@@ -60,7 +60,7 @@ def in_processes(
     work: Callable[[int], Any],
     folder: Path,
     environment: Callable[[int, int, int], Mapping[str, str]] = environment_of,
-    seconds: float = 120,
+    seconds: float = 300,
 ) -> list[Ended]:
     """Call `work` with its rank in each process; its result is the exit code, None is 0. None hangs."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -98,7 +98,7 @@ def test_what_is_due_when() -> None:
 
 def test_the_description_says_what_was_derived() -> None:
     text = plan(batch_size=32, views=4, lr_counts_views=True).describe()
-    assert "optimizer steps: 200 (10 epochs of 20 batches)" in text
+    assert "optimizer steps: 200 (10 epochs of 20 steps)" in text
     assert "32 videos, 128 clips" in text
     assert "batch of the learning-rate rule: 128 (peak = base * 128 / 256)" in text
 

@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
+from videomae2 import chance
 from videomae2.models.layers import (
     Attention,
     Block,

@@ -69,7 +69,7 @@ def test_a_mistake_is_told_once_and_ends_all(runs: SmallRuns, tmp_path: Path) ->
 
 
 def test_a_fault_on_one_process_ends_all_with_its_words(runs: SmallRuns, tmp_path: Path) -> None:
-    """The loader of rank 1 fails at its third video; the others would wait for its gradients."""
+    """The loader of rank 1 fails at its second video; the others would wait for its gradients."""
     words = pretraining(runs, tmp_path, "--optim.length", "6")
 
     def work(rank: int) -> int:
@@ -114,6 +114,7 @@ def test_broken_videos_of_all_processes_are_written_and_counted(runs: SmallRuns,
 
 
 def test_a_signal_to_one_process_stops_all_after_the_same_step(runs: SmallRuns, tmp_path: Path) -> None:
+    """It comes while rank 1 reads its second video, the third that is read with the trial before the run."""
     words = pretraining(runs, tmp_path, "--optim.length", "6", "--run.log_every", "100")
 
     def work(rank: int) -> int:
@@ -124,9 +125,9 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(runs: SmallRuns, 
 
     ended = in_processes(2, work, tmp_path / "said")
     assert [each.code for each in ended] == [143, 143], ended[0].err
-    assert "stopped after step 3 of 6, saved in" in ended[0].err.splitlines()[-1]
+    assert "stopped after step 2 of 6, saved in" in ended[0].err.splitlines()[-1]
     resumed = command(2, words, tmp_path / "said2")
-    assert [each.code for each in resumed] == [0, 0] and "after step 3 of 6" in resumed[0].err
+    assert [each.code for each in resumed] == [0, 0] and "after step 2 of 6" in resumed[0].err
 
 
 def stopping_at(call: int) -> Any:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from videomae2.errors import UserError
 
 if TYPE_CHECKING:
-    from torch.distributed import Store
+    from torch.distributed import Store  # type: ignore[attr-defined]
 
 MEET_SECONDS = 600.0
 """How long the processes of one start wait for each other before they give up."""
@@ -167,7 +167,7 @@ def _take_gpu(launch: Launch, gpus: int) -> None:
 
 def _store(launch: Launch) -> "Store":
     """Where the processes of this start find each other."""
-    from torch.distributed import PrefixStore, TCPStore
+    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
     wait = timedelta(seconds=MEET_SECONDS)
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":

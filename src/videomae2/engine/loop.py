@@ -172,7 +172,7 @@ class _Trainer:
                 values |= {f"ema_{name}": value for name, value in self._metrics_of_network().items()}
         self.metrics, self.evaluated_at = values, self.step
         self._note_best()
-        log.evaluation(self.step, self.plan.epoch(self.step), values)
+        parallel.on_main(lambda: log.evaluation(self.step, self.plan.epoch(self.step), values))
         self.clock = time.perf_counter()  # clips per second are of training alone
 
     def _metrics_of_network(self) -> dict[str, float]:
@@ -232,18 +232,18 @@ class _Trainer:
         self.stepper.check(self.step)
         seconds, self.clock = time.perf_counter() - self.clock, time.perf_counter()
         supply.report()
-        log.train(
-            {
-                "step": self.step,
-                "epoch": self.plan.epoch(self.step),
-                "loss": means.pop("loss", None),
-                "lr": learning_rate(self.plan, self.step - 1),
-                **means,
-                "clips_per_second": window.clips * parallel.world_size() / max(seconds, 1e-9),
-                "seconds_left": seconds / max(1, window.steps) * (self.plan.steps - self.step),
-                "skipped": int(self.stepper.state()["skipped"]),
-            }
-        )
+        line = {
+            "step": self.step,
+            "epoch": self.plan.epoch(self.step),
+            "loss": means.pop("loss", None),
+            "lr": learning_rate(self.plan, self.step - 1),
+            **means,
+            "clips_per_second": window.clips * parallel.world_size() / max(seconds, 1e-9),
+            "seconds_left": seconds / max(1, window.steps) * (self.plan.steps - self.step),
+            "skipped": int(self.stepper.state()["skipped"]),
+        }
+        # Not on rank 0 alone: that its disk is full, all must learn.
+        parallel.on_main(lambda: log.train(line))
 
     def _leave(self, log: RunLog, supply: Supply) -> None:
         if self.stepper.window.steps:

@@ -76,7 +76,8 @@ class Supply:
         stop: StopRequest,
         tell: Callable[[list[Failure]], None],
     ) -> None:
-        self._open, self._stream = open_at, None
+        self._open = open_at
+        self._stream: Iterator[Batch[Any]] | None = None
         self._views, self._request, self._tell = plan.views, stop, tell
         self._save_seconds = plan.checkpoint_minutes * 60
         self._broken = BrokenVideos(max_broken, plan.videos_per_epoch)
@@ -132,7 +133,8 @@ class Supply:
     def report(self) -> None:
         """Tell the videos that could not be read since the last report, on any rank. Collective."""
         failures, self._failures = self._failures, []
-        self._tell([failure for each in parallel.all_objects(failures) for failure in each])
+        found = [failure for each in parallel.all_objects(failures) for failure in each]
+        parallel.on_main(lambda: self._tell(found))
 
     def close(self) -> None:
         """End the loader's worker processes now, rather than when the garbage collector runs."""
