@@ -40,7 +40,7 @@ PRETRAIN: dict[str, object] = {
     "optim.ema_decay": 0.0, "run.out": "", "run.seed": 0, "run.device": "auto", "run.precision": "bf16",
     "run.decoder_fp32": False, "run.shard": "none", "run.compile": False,
     "run.checkpoint_every": "1ep",
-    "run.evaluate_every": "100%", "run.log_every": 10, "run.keep_last": 1, "run.max_nonfinite": 3,
+    "run.evaluate_every": "100%", "run.log_every": 10, "run.keep_last": 2, "run.max_nonfinite": 3,
     "run.tensorboard": True, "init": "",
 }  # fmt: skip
 FINETUNE_DIFFERS: dict[str, object] = {

@@ -30,6 +30,13 @@ def choose_device(name: str = "auto") -> torch.device:
     return torch.device("cpu")
 
 
+def device_name(device: torch.device) -> str:
+    """The device as people call it: "the CPU (8 threads)", or the name of the GPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"the CPU ({torch.get_num_threads()} threads)"
+
+
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """bf16 autocast where `precision` is "bf16"; a context that changes nothing for "fp32".
 

@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from videomae2.errors import RowError, UserError
 
 Item = TypeVar("Item")
-Shared = UserError | RowError
+Shared = UserError | RowError | OSError
 """Errors that one process tells the others: each of them raises the same."""
 
 _WRAPPERS = ("_orig_mod", "module", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
@@ -125,7 +125,7 @@ def together(work: Callable[[], Item]) -> Item:
     result: Any = None
     try:
         result = work()
-    except (UserError, RowError) as raised:
+    except (UserError, RowError, OSError) as raised:
         error = raised
     agree(error)
     return cast(Item, result)
@@ -283,7 +283,7 @@ def in_step(batches: Iterable[Item], network: nn.Module, blank: Item) -> Iterato
     while True:
         try:
             following = next(iterator, None)
-        except (UserError, RowError) as raised:
+        except (UserError, RowError, OSError) as raised:
             following, error = None, raised
         if not lockstep:
             if following is None:

@@ -95,7 +95,7 @@ class Supply:
         try:
             self._stream = self._stream or self._open()
             batch = next(self._stream)
-        except (UserError, RowError) as raised:
+        except (UserError, RowError, OSError) as raised:
             error = raised
         asked = len(batch) // self._views if batch is not None else 0
         replaced = batch.replaced if batch is not None else 0

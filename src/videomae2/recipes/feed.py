@@ -19,6 +19,7 @@ from videomae2.data.tables.formats import ROW_COLUMNS
 from videomae2.data.tables.manifest import Manifest, read_listed
 from videomae2.engine import parallel
 from videomae2.engine.device import choose_device
+from videomae2.engine.progress import progress
 from videomae2.engine.schedule import Plan, make_plan
 from videomae2.engine.task import Task
 from videomae2.errors import UserError
@@ -91,7 +92,7 @@ class EvaluationFeed:
         # Built anew for each pass: an evaluation during training must not depend on how far the last one got.
         sampler = SAMPLERS[self.data.sampling](self.model.num_frames)
         clips = EvaluationClips(self.manifest, self.data, self.model.size, sampler, self.views)
-        return evaluation_batches(
+        batches = evaluation_batches(
             clips,
             batch_size=self.batch_size,
             workers=self.data.workers,
@@ -99,6 +100,12 @@ class EvaluationFeed:
             world_size=parallel.world_size(),
             pin=self.pin,
         )
+        size, rows = self.batch_size, len(self.manifest)
+        starts = range(parallel.rank() * size, rows, parallel.world_size() * size)
+        with progress("evaluate", sum(min(size, rows - start) for start in starts)) as done:
+            for batch in batches:
+                yield batch  # and when the next one is asked for, it has been through the network
+                done.advance(len(batch.row.unique()) + len(batch.failures))
 
     @property
     def blank(self) -> torch.Tensor:

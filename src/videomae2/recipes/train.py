@@ -8,8 +8,8 @@ from typing import Any
 from videomae2.architecture import decoder_config, encoder_config
 from videomae2.config import check
 from videomae2.engine import launch, parallel
-from videomae2.engine.log import say
 from videomae2.engine.loop import train
+from videomae2.engine.progress import say
 from videomae2.engine.run import RunFolder
 from videomae2.engine.schedule import Plan
 from videomae2.engine.task import Job
@@ -17,7 +17,7 @@ from videomae2.errors import UserError
 from videomae2.models import cpu
 from videomae2.recipes.feed import Prepared, Recipe, TrainingFeed, training_feed
 from videomae2.recipes.tasks import TASKS, task_of
-from videomae2.recipes.weights import read_weights
+from videomae2.recipes.weights import read_weights, reading_once
 from videomae2.settings import OF_THE_CLIP, OF_THE_DECODER, OF_THE_NETWORK, ModelSettings
 
 
@@ -47,6 +47,7 @@ def run_task(settings: Any) -> Path:
         folder=folder,
         best=row.best,
         evaluates=bool(settings.data.val),
+        origin=f"from {settings.init}" if getattr(settings, "init", "") else Job.origin,
         kernels=cpu.apply,
         max_broken=settings.data.max_broken,
         about=prepared.about.as_json(),
@@ -69,12 +70,13 @@ def recipe_of(name: str) -> Recipe:
 
 def _prepared(settings: Any, recipe: Recipe) -> tuple[Any, TrainingFeed, Plan, Prepared]:
     """The settings as the initial weights fix them, and what follows from them; nothing is written."""
-    settings = inherited(settings)
-    sections = (settings.data, settings.model, settings.optim, settings.run)
-    # Feed, plan, task: each is checked before the next, and the cheapest mistakes show first.
-    feed = training_feed(*sections, recipe.frames, read_target=recipe.read_target)
-    plan = feed.plan()
-    return settings, feed, plan, recipe.prepare(settings, feed)
+    with reading_once():
+        settings = inherited(settings)
+        sections = (settings.data, settings.model, settings.optim, settings.run)
+        # Feed, plan, task: each is checked before the next, and the cheapest mistakes show first.
+        feed = training_feed(*sections, recipe.frames, read_target=recipe.read_target)
+        plan = feed.plan()
+        return settings, feed, plan, recipe.prepare(settings, feed)
 
 
 def _shared_folder(settings: Any, plan: Plan) -> RunFolder:
