@@ -6,7 +6,6 @@ error, a stop, a count) goes through gloo between their CPUs, and never waits fo
 compared without the prefixes that wrappers add.
 """
 
-import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -157,28 +156,10 @@ def with_neighbours(items: Tensor, before: int, after: int) -> Tensor:
 
 
 _made: list[Any] = []  # a default group without gloo, and the group that was made beside it
-_thread = threading.local()
-
-
-def new_group() -> Any:
-    """Another group of all ranks between their CPUs, for `within`; None without a group. Collective."""
-    return dist.new_group(backend="gloo") if in_group() else None
-
-
-@contextmanager
-def within(group: Any) -> Iterator[None]:
-    """What this thread tells other processes goes through `group`, apart from what its other threads tell."""
-    _thread.group = group
-    try:
-        yield
-    finally:
-        _thread.group = None
 
 
 def _between_cpus() -> Any:
     """The group for tensors on CPUs: the default one, unless a program of a user's own began it with NCCL."""
-    if (own := getattr(_thread, "group", None)) is not None:
-        return own
     if "cpu:" in dist.get_backend_config():
         return None
     world = dist.group.WORLD
@@ -323,16 +304,6 @@ def reshard(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
-
-
-def copied(value: Tensor) -> Tensor:
-    """A copy on the CPU, a shard of the same whole where it is one."""
-    value = value.detach()
-    if not isinstance(value, DTensor):
-        return value.to("cpu", copy=True)
-    own = value.to_local().to("cpu", copy=True)
-    where = (value.device_mesh, value.placements)
-    return DTensor.from_local(own, *where, run_check=False, shape=value.shape, stride=value.stride())
 
 
 def local(value: Tensor) -> Tensor:
