@@ -4,7 +4,7 @@ import threading
 from datetime import timedelta
 
 import pytest
-from torch.distributed import HashStore
+from torch.distributed import HashStore  # type: ignore[attr-defined]
 
 from videomae2.engine import launch
 from videomae2.engine.launch import Launch, common_name, first_host, launch_of

@@ -7,9 +7,11 @@ from typing import Any
 from videomae2.api.model import load
 from videomae2.api.views import reconstruction_blocks, some_videos
 from videomae2.engine import parallel
+from videomae2.recipes.detect import HARDEST
 from videomae2.recipes.evaluate import Evaluation, run_evaluation
 from videomae2.recipes.tasks import TASKS, task_of
 from videomae2.recipes.train import run_task
+from videomae2.report.box_pictures import hardest_blocks
 from videomae2.report.page import Block
 from videomae2.report.training import write_evaluation_report, write_run_report
 from videomae2.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
@@ -49,5 +51,12 @@ def _reconstructions(folder: Path, settings: Any) -> list[Block]:
     return reconstruction_blocks(load(folder, device="cpu").reconstruct, some_videos(settings.data))
 
 
-SHOWN_OF_KIND: dict[str, Callable[[Path, Any], list[Block]]] = {"pretrain": _reconstructions}
+def _hardest(folder: Path, _settings: Any) -> list[Block]:
+    return hardest_blocks(folder / HARDEST)
+
+
+SHOWN_OF_KIND: dict[str, Callable[[Path, Any], list[Block]]] = {
+    "pretrain": _reconstructions,
+    "detector": _hardest,
+}
 """What the report of a run shows beside its log, by the kind of its weights (`TaskRow.kind`)."""

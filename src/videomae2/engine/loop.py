@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -291,7 +291,7 @@ class _Trainer:
         # Not on rank 0 alone: that its disk is full, all must learn.
         parallel.on_main(lambda: log.train(line))
 
-    def _leave(self, log: RunLog, supply: Supply) -> None:
+    def _leave(self, log: RunLog, supply: Supply) -> NoReturn:
         if self.stepper.window.steps:
             self._log(log, supply)
         if self.saved_at != self.step:

@@ -279,6 +279,7 @@ class StopRequest:
         self.quiet = quiet
         self.stopping = "stopping after this step"
         """What the answer says is going to happen."""
+        self._said = ""  # what was true when the signal came
         self._before: dict[int, Any] = {}
         self._abandon = False
         self._interrupted = threading.Event()
@@ -328,6 +329,7 @@ class StopRequest:
             self._interrupted.set()
             raise KeyboardInterrupt
         first, self.number = not self.number, self.number or number
+        self._said = self._said or self.stopping
         if first and self._abandon:
             raise Abandoned
 
@@ -343,7 +345,7 @@ class StopRequest:
                 if not asked:
                     asked = True
                     again = "; again quits without saving" if came[0] == signal.SIGINT else ""
-                    self._tell(f"{self.stopping}{again}")
+                    self._tell(f"{self._said or self.stopping}{again}")
                 elif came[0] == signal.SIGINT:
                     self._tell("quitting without saving")
                     if not self._interrupted.wait(self.PATIENCE):

@@ -74,7 +74,7 @@ def _prepared(settings: Any, recipe: Recipe) -> tuple[Any, TrainingFeed, Plan, P
         settings = inherited(settings)
         sections = (settings.data, settings.model, settings.optim, settings.run)
         # Feed, plan, task: each is checked before the next, and the cheapest mistakes show first.
-        feed = training_feed(*sections, recipe.frames, read_target=recipe.read_target)
+        feed = training_feed(*sections, recipe.frames, read_target=recipe.read_target, read=recipe.read)
         plan = feed.plan()
         return settings, feed, plan, recipe.prepare(settings, feed)
 
