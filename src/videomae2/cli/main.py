@@ -141,7 +141,8 @@ def _print_anything() -> None:
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     """A warning as one sentence: neither the line of our source that gave it nor its kind helps a user."""
-    print(f"warning: {shortened(str(message))}", file=sys.stderr)
+    if not _another_tells():
+        print(f"warning: {shortened(str(message))}", file=sys.stderr)
 
 
 _NO_MEMORY = re.compile(

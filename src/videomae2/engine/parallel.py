@@ -214,6 +214,8 @@ def sharded(
         reduce_dtype=torch.float32,
         cast_forward_inputs=False,
     )
+    # It warns of what the layers never do: writing into what a block has returned.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     whole = dict(network.named_parameters()) | dict(network.named_buffers())
     mesh = init_device_mesh(device.type, (world_size(),))
     # Blocks before the root: a unit takes the parameters that no unit inside it has taken. One block a unit
