@@ -33,9 +33,8 @@ def train(settings: Any) -> Path:
             "training beside loader processes; import videomae2 first, or set OMP_WAIT_POLICY=passive"
         )
     folder = run_task(settings)
-    if parallel.is_main():
-        show = SHOWN_OF_KIND.get(TASKS[task_of(settings)].kind)
-        write_run_report(folder, show(folder, settings) if show else ())
+    show = SHOWN_OF_KIND.get(TASKS[task_of(settings)].kind)
+    parallel.on_main(lambda: write_run_report(folder, show(folder, settings) if show else ()))
     return folder
 
 
@@ -61,8 +60,8 @@ def evaluate(settings: EvaluateSettings | Given = None, /, *, preset: str = "", 
     """Evaluate; with `out`, write scores, tables and report.html there. Settings as in `pretrain`."""
     asked = _asked(EvaluateSettings, settings, preset, given)
     evaluation = run_evaluation(asked)
-    if asked.out and parallel.is_main():
-        write_evaluation_report(evaluation, asked.out)
+    if asked.out:
+        parallel.on_main(lambda: write_evaluation_report(evaluation, asked.out))
     return evaluation
 
 
