@@ -55,22 +55,14 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, A
     """
     final, temporary = folder / f"{_PREFIX}{step}", folder / f"{_TEMPORARY}{step}"
     try:
-        if parallel.is_main():
-            sweep(folder)
-            temporary.mkdir(parents=True)
-        parallel.barrier()  # no rank writes before the folder is there
+        parallel.on_main(lambda: _begin(temporary))  # no rank writes before the folder is there
         with _without_single_process_warning():
             save(tensors, storage_writer=FileSystemWriter(temporary), no_dist=not parallel.in_group())
-        if parallel.is_main():
-            write_atomically(temporary / STATE, json.dumps({"step": step, **state}, indent=2) + "\n")
+        text = json.dumps({"step": step, **state}, indent=2) + "\n"
+        parallel.on_main(lambda: write_atomically(temporary / STATE, text))
         sums = _shared_sums(temporary)
-        if parallel.is_main():
-            # The sums come last, since they list every other file. The rename comes after them, so that a
-            # process killed at any instruction leaves either no step-N or a complete one, without a journal
-            # or a repair.
-            write_atomically(temporary / SUMS, "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))
-            _publish(temporary, final)
-        parallel.barrier()  # no rank goes on, or ends, before the checkpoint is visible
+        # No rank goes on, or ends, before the checkpoint is visible.
+        parallel.on_main(lambda: _finish(temporary, final, sums))
     except (OSError, RuntimeError, UserError, CheckpointException) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise save_error(error, final, checkpoints(folder)) from error
@@ -78,6 +70,18 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, A
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return final
+
+
+def _begin(temporary: Path) -> None:
+    sweep(temporary.parent)
+    temporary.mkdir(parents=True)
+
+
+def _finish(temporary: Path, final: Path, sums: Mapping[str, str]) -> None:
+    # The sums come last, since they list every other file. The rename comes after them, so that a process
+    # killed at any instruction leaves either no step-N or a complete one, without a journal or a repair.
+    write_atomically(temporary / SUMS, "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))
+    _publish(temporary, final)
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -231,7 +235,8 @@ def _shared_sums(folder: Path) -> dict[str, str]:
     if parallel.is_main():
         own += [name for name in names if not name.startswith("__")]
     sums: dict[str, str] = {}
-    for part in parallel.all_objects({name: _sum_of(folder / name) for name in own}):
+    own_sums = parallel.together(lambda: {name: _sum_of(folder / name) for name in own})
+    for part in parallel.all_objects(own_sums):
         sums |= part
     return sums
 
