@@ -33,7 +33,8 @@ from videomae2.recipes.weights import read_classifier
 from videomae2.records import Failure
 from videomae2.report.training import write_evaluation_report, write_run_report
 from videomae2.settings import PretrainSettings
-from videomae2.weights import save_safetensors, write_released, write_transformers
+from videomae2.weights import save_safetensors
+from videomae2.weights.write import write_released, write_transformers
 
 from ..small_runs import DATA, SmallRuns
 from ..tiny import TINY
