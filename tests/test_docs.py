@@ -8,13 +8,14 @@ import pytest
 from videomae2.bounds import ALIASES
 from videomae2.cli import main as cli
 from videomae2.config import flatten, from_toml, load_settings
-from videomae2.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
+from videomae2.settings import DetectSettings, EvaluateSettings, FinetuneSettings, PretrainSettings
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "videomae2"
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 SETTINGS = {"pretrain": PretrainSettings, "finetune": FinetuneSettings, "evaluate": EvaluateSettings}
+SETTINGS["detect-train"] = DetectSettings
 KEYS = {key for cls in SETTINGS.values() for key in flatten(cls())} | set(ALIASES)
 
 
@@ -36,7 +37,7 @@ def test_commands_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_dotted_options_exist(page: Path) -> None:
-    for option in re.findall(r"--([a-z]+\.[a-z_-]+)", page.read_text()):
+    for option in re.findall(r"--([a-z]+\.[a-z0-9_-]+)", page.read_text()):
         name = option.replace("-", "_")
         assert name in KEYS or name.replace(".no_", ".") in KEYS, option
 

@@ -11,6 +11,7 @@ import functools
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,8 @@ def write_atomically(path: Path, content: str | bytes, synced: bool = True) -> N
 def append(path: Path, content: str | bytes) -> None:
     """Add to the end of a file; UserError, with the file as it was, where the system refuses to write it."""
     left = memoryview(encoded(content))
+    if path.exists() and not path.is_file():  # a pipe would be waited for until somebody reads it
+        raise UserError(f"expected a file at {_shown(path)}, got a folder, pipe or device; move it away")
     # Without a buffer, which would be written once more when the file is closed.
     with writing(path), path.open("ab", buffering=0) as file:
         before = file.tell()
@@ -69,6 +72,13 @@ def append(path: Path, content: str | bytes) -> None:
             with contextlib.suppress(OSError):  # the first error is the one to tell
                 file.truncate(before)  # a part of a line would be read as damage
             raise
+
+
+def regular(path: Path) -> Path:
+    """The path again; OSError where it is a folder, a pipe or a device, which could be read without end."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "is no file", str(path))
+    return path
 
 
 def encoded(content: str | bytes) -> bytes:
