@@ -60,8 +60,9 @@ def write_atomically(path: Path, content: str | bytes, synced: bool = True) -> N
 def append(path: Path, content: str | bytes) -> None:
     """Add to the end of a file; UserError, with the file as it was, where the system refuses to write it."""
     left = memoryview(encoded(content))
-    if path.exists() and not path.is_file():  # a pipe would be waited for until somebody reads it
-        raise UserError(f"expected a file at {_shown(path)}, got a folder, pipe or device; move it away")
+    with writing(path):
+        if path.exists() and not path.is_file():  # a pipe would be waited for until somebody reads it
+            raise UserError(f"expected a file at {_shown(path)}, got a folder, pipe or device; move it away")
     # Without a buffer, which would be written once more when the file is closed.
     with writing(path), path.open("ab", buffering=0) as file:
         before = file.tell()
@@ -71,6 +72,8 @@ def append(path: Path, content: str | bytes) -> None:
         except OSError:
             with contextlib.suppress(OSError):  # the first error is the one to tell
                 file.truncate(before)  # a part of a line would be read as damage
+                if not before:
+                    path.unlink()  # it was made here, or held nothing
             raise
 
 
@@ -118,7 +121,7 @@ def writing(path: Path) -> Iterator[None]:
         elsewhere = getattr(refused, "filename", None)
         if refused is None or (elsewhere and not _is_near(path, elsewhere)):
             raise
-        kept = "; the one that was there is untouched" if path.is_file() else ""
+        kept = "; the one that was there is untouched" if _is_file(path) else ""
         room = "make room, or " if no_room(refused) else ""
         raise UserError(
             f"{_shown(path)} could not be written: {reason(refused, path)}{kept}; {room}choose another "
@@ -215,6 +218,13 @@ def _is_near(path: Path, name: str | bytes | int) -> bool:
         return False
     other, own = Path(os.fsdecode(name)).absolute(), path.absolute()
     return own.parent in (other.parent, *other.parents) or other in own.parents
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # of a name that is too long, and of a folder that may not be entered
+        return False
 
 
 def _shown(path: Path) -> str:
