@@ -17,7 +17,7 @@ from videomae2.engine.schedule import make_plan
 from videomae2.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
 
 COMMANDS = [PretrainSettings, FinetuneSettings, EvaluateSettings]
-SECTIONS = ("model", "data", "mask", "target", "optim", "run")
+SECTIONS = ("model", "data", "mask", "target", "head", "optim", "run")
 
 PRETRAIN: dict[str, object] = {
     "model.name": "vit_b16", "model.num_frames": 16, "model.size": 224, "model.tubelet": 2,
@@ -29,8 +29,9 @@ PRETRAIN: dict[str, object] = {
     "data.train": "", "data.val": "", "data.root": "", "data.list_format": "auto",
     "data.frame_pattern": "img_{:05}.jpg", "data.sampling": "dense", "data.stride": 4,
     "data.target_fps": 0.0, "data.frame_order": "as_filmed", "data.repeated_views": 4,
-    "data.crop": "multi_scale", "data.crop_scale": (0.08, 1.0), "data.flip": False, "data.rand_augment": "",
-    "data.erasing": 0.0, "data.test_clips": 5, "data.test_crops": 3, "data.workers": 2,
+    "data.crop": "multi_scale", "data.crop_scale": (0.08, 1.0), "data.color_jitter": (0.0, 0.0, 0.0),
+    "data.flip": False, "data.rand_augment": "", "data.erasing": 0.0,
+    "data.test_clips": 5, "data.test_crops": 3, "data.workers": 2,
     "data.max_broken": 0.05, "mask.encoder": "tube", "mask.encoder_ratio": 0.9,
     "mask.decoder": "running_cell", "mask.decoder_ratio": 0.5, "mask.membership": "released",
     "mask.scored": "unseen", "target.normalize": "channel", "optim.base_lr": 0.001,
@@ -55,9 +56,9 @@ EVALUATE: dict[str, object] = {
     "weights": "", "data.train": "", "data.val": "", "data.root": "", "data.list_format": "auto",
     "data.frame_pattern": "img_{:05}.jpg", "data.sampling": "dense", "data.stride": 4,
     "data.target_fps": 0.0, "data.frame_order": "as_filmed", "data.repeated_views": 1,
-    "data.crop": "random_resized", "data.crop_scale": (0.08, 1.0), "data.flip": True,
-    "data.rand_augment": "rand-m7-n4-mstd0.5-inc1", "data.erasing": 0.25, "data.test_clips": 5,
-    "data.test_crops": 3, "data.workers": 2, "data.max_broken": 0.05, "batch_size": 1,
+    "data.crop": "random_resized", "data.crop_scale": (0.08, 1.0), "data.color_jitter": (0.0, 0.0, 0.0),
+    "data.flip": True, "data.rand_augment": "rand-m7-n4-mstd0.5-inc1", "data.erasing": 0.25,
+    "data.test_clips": 5, "data.test_crops": 3, "data.workers": 2, "data.max_broken": 0.05, "batch_size": 1,
     "views_per_forward": 15, "use_ema": True, "as_trained": True, "match": "names", "device": "auto",
     "precision": "bf16",
     "out": "",

@@ -23,11 +23,12 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
+from videomae2.bounds import shortened
 from videomae2.engine import parallel
 from videomae2.engine.damage import SafeReader, damage_named, save_error
 from videomae2.engine.progress import say
 from videomae2.errors import UserError
-from videomae2.files import write_atomically
+from videomae2.files import regular, write_atomically
 
 STATE = "state.json"
 SUMS = "SHA256SUMS"
@@ -86,9 +87,9 @@ def _finish(temporary: Path, final: Path, sums: Mapping[str, str]) -> None:
 def read_state(path: Path) -> dict[str, Any]:
     """The contents of state.json; UserError where it cannot be read."""
     try:
-        state: dict[str, Any] = json.loads((path / STATE).read_text(encoding="utf-8"))
+        state: dict[str, Any] = json.loads(regular(path / STATE).read_text(encoding="utf-8"))
         state["step"] = int(state["step"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(f"checkpoint {path} is damaged: its {STATE} cannot be read ({error})") from error
     return state
 
@@ -97,16 +98,17 @@ def verify(path: Path) -> None:
     """UserError unless a checkpoint holds every byte that was written."""
     # All of it is read, which takes as long as loading it: nothing else finds a flipped bit in a weight.
     try:
-        lines = (path / SUMS).read_text(encoding="ascii").splitlines()
+        lines = regular(path / SUMS).read_text(encoding="ascii").splitlines()
         sums = {name: kept for kept, _, name in (line.partition("  ") for line in lines)}
-        wrong = [name for name, kept in sums.items() if _sum_of(path / name) != kept]
+        # By its bare name: the sums are a stranger's text, and "../x" or "/dev/zero" none of their files.
+        wrong = [name for name, kept in sums.items() if _sum_of(path / Path(name).name) != kept]
     except (OSError, ValueError) as error:
         raise UserError(f"checkpoint {path} is damaged: {error}") from error
     wrong += [name for name in (STATE, ".metadata") if name not in sums]
     if wrong:
         raise UserError(
             f"checkpoint {path} is damaged: expected the files that were written, got other contents of "
-            f"{', '.join(wrong[:3])}"
+            f"{shortened(', '.join(wrong[:3]))}"
         )
 
 
@@ -240,7 +242,7 @@ def _shared_sums(folder: Path) -> dict[str, str]:
 
 
 def _sum_of(path: Path) -> str:
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

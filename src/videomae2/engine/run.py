@@ -108,12 +108,22 @@ class RunFolder:
             return None
         try:
             summary: dict[str, Any] = json.loads(self._finished.read_text(encoding="utf-8"))
-            return {
-                "step": int(summary["step"]),
-                "metrics": dict(summary["metrics"]),
-                "best": summary["best"],
+            best = summary["best"]
+            if best is not None:
+                best = asdict(Best(str(best["metric"]), float(best["value"]), int(best["step"])))
+            numbers = {
+                name: None if value is None else float(value) for name, value in summary["metrics"].items()
             }
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return {"step": int(summary["step"]), "metrics": numbers, "best": best}
+        except (
+            OSError,
+            ValueError,
+            ArithmeticError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ) as error:
             raise UserError(
                 f"{self._finished} is damaged ({type(error).__name__}); remove it, and run the same command "
                 "again to end the run from its last checkpoint"

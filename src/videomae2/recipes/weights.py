@@ -1,7 +1,7 @@
 """Weights of runs: what is saved for their user, how they are found by name, how a network starts from them.
 
-A name is a run's folder (finished or not), one of its checkpoints, a weights file of any layout, or a hub
-name.
+A name is a run's folder (finished or not), one of its checkpoints (RUN@best, RUN@last, RUN@step-N), a weights
+file of any layout, or a hub name.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +28,7 @@ from videomae2.weights import (
     read_checkpoint,
     same_name,
     save_safetensors,
+    settings_from,
     slice_head,
 )
 from videomae2.weights.fetch import there
@@ -147,6 +148,9 @@ _READ: ContextVar[dict[tuple[str, bool], Checkpoint] | None] = ContextVar("weigh
 
 
 def _read(name: str, use_ema: bool) -> Checkpoint:
+    kept = checkpoint_named(name)
+    if kept is not None:
+        return replace(_read(str(kept), use_ema), source=name)
     if not there(name):  # a hub name, or one that no file can have
         return read_checkpoint(name)
     path = Path(name)
@@ -162,6 +166,32 @@ def _read(name: str, use_ema: bool) -> Checkpoint:
     return _of_training(checkpoints.find(path), use_ema)
 
 
+def checkpoint_named(name: str) -> Path | None:
+    """The checkpoint that RUN@best, RUN@last or RUN@step-N names; None for a name that is no such.
+
+    UserError, with what there is, for a run that has no such checkpoint.
+    """
+    run, _, which = name.rpartition("@")
+    if not run or there(name) or not there(Path(run) / "config.toml"):
+        return None
+    kept = checkpoints.checkpoints(Path(run) / "checkpoints")
+    named = {path.name: path for path in kept}
+    if kept:
+        # As the engine chose it: by the metric of the run's evaluations.
+        best = checkpoints.read_state(kept[-1]).get("best")
+        chosen = named.get(f"step-{best['step']}") if best else None
+        named |= {"last": kept[-1]} | ({"best": chosen} if chosen else {})
+    elif (Path(run) / WEIGHTS).is_file():  # its checkpoints were removed
+        named["last"] = Path(run)
+    if which not in named:
+        has = ", ".join(f"{run}@{each}" for each in named) or "no checkpoint"
+        raise UserError(
+            f"expected a checkpoint of {run}, got @{which}; it has {has}"
+            + ("" if "best" in named else " (@best needs evaluations: --data.val)")
+        )
+    return named[which]
+
+
 def _of_training(path: Path, use_ema: bool) -> Checkpoint:
     """A checkpoint of a run as weights."""
     state = checkpoints.read_state(path)
@@ -171,20 +201,21 @@ def _of_training(path: Path, use_ema: bool) -> Checkpoint:
             f"checkpoint {path} does not say which network it holds (an older version wrote it); finish its "
             "run with the version that began it, and give the run's folder"
         )
-    # Before the first update the average holds the random initial values.
-    averaged = use_ema and state["averaged"] > 0
+    try:
+        # Before the first update the average holds the random initial values.
+        averaged = use_ema and state["averaged"] > 0
+        kind, settings = str(about["kind"]), settings_from(about["settings"], path)
+        classes, names, extra = about["num_classes"], tuple(about["class_names"]), dict(about["extra"])
+    except UserError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"checkpoint {path} is damaged: its {checkpoints.STATE} does not say which network it holds; "
+            "give an earlier one"
+        ) from error
     note = f"weights after step {state['step']}{', averaged' if averaged else ''}, from {path}"
-    return Checkpoint(
-        checkpoints.load_model_state(path, "ema" if averaged else "model"),
-        about["kind"],
-        "ours",
-        str(path),
-        ModelSettings(**about["settings"]),
-        about["num_classes"],
-        tuple(about["class_names"]),
-        dict(about["extra"]),
-        (note,),
-    )
+    tensors = checkpoints.load_model_state(path, "ema" if averaged else "model")
+    return Checkpoint(tensors, kind, "ours", str(path), settings, classes, names, extra, (note,))
 
 
 # ---- initial weights, with a report on every tensor
