@@ -50,7 +50,7 @@ def test_without_mixing_frames_stay_bytes_and_labels_are_smoothed(tmp_path: Path
 def test_mixing_follows_from_the_place_in_the_epoch_and_from_nothing_else(tmp_path: Path) -> None:
     finetuning, clips = task(tmp_path), batch()
 
-    def mixed(seed: int, **place: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def mixed(seed: int, **place: Any) -> tuple[torch.Tensor, torch.Tensor]:
         with seeded(seed, CPU):
             return finetuning.mix(replace(clips, **place))
 
