@@ -8,6 +8,8 @@ process that was killed are removed by the next one that writes into the folder.
 import contextlib
 import errno
 import functools
+import json
+import math
 import os
 import re
 import shutil
@@ -15,6 +17,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from videomae2.errors import UserError
 
@@ -230,3 +233,40 @@ def _is_file(path: Path) -> bool:
 def _shown(path: Path) -> str:
     text = str(path)
     return text if len(text) <= _LONGEST else f"...{text[-_LONGEST:]}"
+
+
+def must_be_new(*paths: Path) -> None:
+    """Refuse, before any work, to write where a file or a folder with something in it is already.
+
+    No command can know whose it is. UserError names it.
+    """
+    for path in paths:
+        if any(path.iterdir()) if path.is_dir() else os.path.lexists(path):
+            raise UserError(
+                f"expected a new file or folder to write, got {path}, which is there; give another name, or "
+                "remove it first"
+            )
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON of a value, with text as it is; a number that is NaN or infinite is null.
+
+    Python's own writes a bare NaN, which is no JSON, and other readers refuse the file.
+    """
+    try:
+        text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    except ValueError:  # a walk through all of it only where there is such a number
+        return json_text(_finite(value), indent)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # bytes of a file's name that are no text
+        return json.dumps(value, indent=indent, allow_nan=False)
+    return text
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value

@@ -115,6 +115,8 @@ class DataSettings:
     """What two numbers after each path of a released list are. pretrain: first frame and count; video: count
     and label; frames: as video, of folders of raw frames; auto: told from the numbers, refused where both
     would do."""
+    first_label: Annotated[int, Between(0, 10**6)] = 0
+    """The number of the first class where labels are numbers: 1 for lists that count from 1, as UCF101's."""
     frame_pattern: str = "img_{:05}.jpg"
     """How the raw frames of a released list are named, where it lists folders; a table has a column
     `pattern`.
@@ -154,6 +156,10 @@ class DataSettings:
     """Training stops when more than this share of an epoch's videos, over all processes, could not be
     read.
     """
+    max_seconds: Annotated[float, Between(0, 10**6)] = 300.0
+    """A video that takes longer than this is a failure; 0: however long it takes."""
+    retries: Annotated[int, Between(0, 100)] = 5
+    """How often a network, server or disk that fails is tried again, after 0.5, 1, 2 ... seconds."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from videomae2.recipes.feed import evaluation_feed
 from videomae2.recipes.weights import read_classifier
 from videomae2.records import Failure
 from videomae2.report.training import write_evaluation_report, write_run_report
-from videomae2.settings import PretrainSettings
+from videomae2.settings import EvaluateSettings, PretrainSettings
 from videomae2.weights.write import save_safetensors, write_released, write_transformers
 
 from ..small_runs import DATA, SmallRuns
@@ -75,7 +75,7 @@ def evaluation(runs: SmallRuns, folder: Path) -> None:
     feed = evaluation_feed(replace(DATA, val=str(runs.videos)), trained.settings, (1, 1))
     found = evaluate_classifier(trained.module, feed, class_names=trained.checkpoint.class_names)
     found = replace(found, weights=LONG)
-    write_evaluation(found, feed, folder)
+    write_evaluation(found, feed, folder, EvaluateSettings(str(runs.finetuned)))
     write_evaluation_report(found, folder)
 
 

@@ -15,6 +15,7 @@ from videomae2.bounds import ALIASES, Between, shown
 from videomae2.config import flatten, known_settings, preset_names, resolve, take_preset, to_toml
 from videomae2.engine.launch import rank_of_environment
 from videomae2.errors import UserError
+from videomae2.files import must_be_new
 from videomae2.options import parameter
 from videomae2.recipes.tasks import TASKS
 from videomae2.settings import DataSettings, EvaluateSettings
@@ -235,6 +236,7 @@ def convert_weights(
     from videomae2.recipes.weights import read_weights
     from videomae2.weights.describe import convert
 
+    must_be_new(target)
     checkpoint = convert(read_weights(source), target, layout, label_map=label_map)
     print(f"wrote {target} in the {layout} layout: {checkpoint.sketch}, {len(checkpoint.state)} tensors")
 
@@ -247,6 +249,7 @@ def show_data(
     rows: Annotated[int, Between(0, 10**9)] = 10,
     list_format: ListFormat = "auto",
     frame_pattern: str = FRAME_PATTERN,
+    first_label: Annotated[int, Between(0, 10**6)] = 0,
 ) -> None:
     """Show what a manifest, file list or folder is read as: counts, classes, first rows.
 
@@ -263,10 +266,13 @@ def show_data(
         (total label).
     frame_pattern
         How raw frames are named, where a released list names folders.
+    first_label
+        The number of the first class, where labels are numbers.
     """
     from videomae2.data.tables.inspect import show
 
-    print(show(path, DataSettings(root=root, list_format=list_format, frame_pattern=frame_pattern), rows))
+    how = _as_listed(root, list_format, frame_pattern, first_label)
+    print(show(path, how, rows))
 
 
 def check_data(
@@ -277,6 +283,7 @@ def check_data(
     workers: Annotated[int, Between(1, 1024)] = 2,
     list_format: ListFormat = "auto",
     frame_pattern: str = FRAME_PATTERN,
+    first_label: Annotated[int, Between(0, 10**6)] = 0,
 ) -> int:
     """Decode every file and name the broken ones; the last line reads `N files, N readable, N broken`.
 
@@ -293,14 +300,22 @@ def check_data(
         (total label).
     frame_pattern
         How raw frames are named, where a released list names folders.
+    first_label
+        The number of the first class, where labels are numbers.
     """
     from videomae2.data.file_names import shown_path
     from videomae2.data.tables.inspect import check
 
-    found = DataSettings(root=root, list_format=list_format, frame_pattern=frame_pattern)
-    if broken := check(path, found, workers):
+    how = _as_listed(root, list_format, frame_pattern, first_label)
+    if broken := check(path, how, workers):
         raise UserError(
             f"{broken} of the files of {shown_path(path)} cannot be read, as said above; fetch or make them "
             "again, or take them off the list"
         )
     return 0
+
+
+def _as_listed(root: str, list_format: ListFormat, frame_pattern: str, first_label: int) -> DataSettings:
+    return DataSettings(
+        root=root, list_format=list_format, frame_pattern=frame_pattern, first_label=first_label
+    )

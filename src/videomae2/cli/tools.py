@@ -13,6 +13,7 @@ from cyclopts import Parameter
 from videomae2.bounds import Between
 from videomae2.cost.estimate import Question
 from videomae2.errors import UserError
+from videomae2.files import json_text
 from videomae2.settings import Seed, Views
 
 SAME_NAMES = {
@@ -241,9 +242,7 @@ def cost(
         rate = measure_here(question)
     found = answer(question, rate)
     if json:
-        import json as writer
-
-        print(writer.dumps(found, indent=2))
+        print(json_text(found, 2))
     else:
         print(table(found))
 

@@ -162,9 +162,11 @@ class Supply:
         found = {row: each for first in parallel.all_objects(self._first) for row, each in first.items()}
         named = "; ".join(f"row {f.row}, {f.path}: {f.reason}" for f in list(found.values())[:FAILURES_NAMED])
         counts = self._broken
+        advice = "mend or remove them (videomae2 data check names all), or raise data.max_broken"
+        if all(failure.kind == "transport" for failure in found.values()):
+            advice = "mend the way to them, and run the same command again: it goes on where it was"
         return UserError(
             f"{counts.broken} of {counts.asked} videos asked for in this epoch could not be read "
             f"({counts.broken / counts.asked:.0%}), and data.max_broken is {counts.most:.0%}; first "
-            f"failures: {named}; mend or remove them (videomae2 data check names all), or raise "
-            "data.max_broken"
+            f"failures: {named}; {advice}"
         )

@@ -18,6 +18,7 @@ from videomae2.data.video.opening import (
     provoked_by,
 )
 from videomae2.data.video.stream import FrameStream
+from videomae2.data.video.transport import Patience
 
 Kept = TypeVar("Kept")
 
@@ -46,9 +47,9 @@ def probe(source: VideoSource) -> VideoInfo:
         return video.info
 
 
-def open_video(source: VideoSource, threads: int = 1) -> "VideoFile":
+def open_video(source: VideoSource, threads: int = 1, patience: Patience | None = None) -> "VideoFile":
     """Open a path, a URL that fsspec knows, or a binary file that can seek."""
-    return VideoFile(source, threads)
+    return VideoFile(source, threads, patience)
 
 
 class VideoFile:
@@ -56,11 +57,12 @@ class VideoFile:
 
     `source` is a path, a URL that fsspec knows, or a binary file that can seek. One decoding thread unless
     told, because a loader runs one process for each core. Memory does not grow with the length of the video.
-    DecodeError where the video cannot be read.
+    `patience` says how long reading may take and how often a server that fails is asked again; by default
+    forever, and never. DecodeError where the video cannot be read.
     """
 
-    def __init__(self, source: VideoSource, threads: int = 1) -> None:
-        self._stream = FrameStream(source, threads)
+    def __init__(self, source: VideoSource, threads: int = 1, patience: Patience | None = None) -> None:
+        self._stream = FrameStream(source, threads, patience)
         self._convert = Converter()
         self._info: VideoInfo | None = None
 
