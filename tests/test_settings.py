@@ -39,7 +39,8 @@ PRETRAIN: dict[str, object] = {
     "optim.betas": (0.9, 0.95), "optim.eps": 1e-08, "optim.layer_decay": 1.0, "optim.clip_grad": 0.0,
     "optim.batch_size": 32, "optim.accumulate": 1, "optim.length": "200ep", "optim.warmup": "20ep",
     "optim.ema_decay": 0.0, "run.out": "", "run.seed": 0, "run.device": "auto", "run.precision": "bf16",
-    "run.decoder_fp32": False, "run.compile": False, "run.checkpoint_every": "1ep",
+    "run.decoder_fp32": False, "run.shard": "none", "run.compile": False,
+    "run.checkpoint_every": "1ep",
     "run.evaluate_every": "100%", "run.log_every": 10, "run.keep_last": 2, "run.max_nonfinite": 3,
     "run.tensorboard": True, "init": "",
 }  # fmt: skip
@@ -85,7 +86,7 @@ def test_pretraining_defaults_are_those_of_the_released_vit_b() -> None:
     assert plan.effective_batch == 1024
     assert plan.peak_lr == pytest.approx(4e-3)
     assert plan.final_lr == pytest.approx(4e-5)
-    assert (plan.batches_per_epoch, plan.steps) == (1316, 200 * 1316)
+    assert (plan.steps_per_epoch, plan.steps) == (1316, 200 * 1316)
 
 
 @pytest.mark.parametrize("cls", COMMANDS)

@@ -42,20 +42,27 @@ class Between:
 
 @dataclass(frozen=True)
 class Lasting:
-    """Durations: 12000 optimizer steps, "30ep" epochs or "5%" of the run, none of them above `most`."""
+    """Durations: 12000 optimizer steps, "30ep" epochs or "5%" of the run, none of them above `most`.
+
+    With `minutes` also "20min".
+    """
 
     most: int = 10**9
+    minutes: bool = False
 
     def allows(self, value: Any) -> bool:
         """Whether `value` is a duration, written as a number of steps or as text with its unit."""
         if isinstance(value, int):
             return 0 <= value <= self.most
-        match = re.fullmatch(r"\s*([0-9]+)(\.[0-9]+)?\s*(ep|%|)\s*", value)
+        units = "ep|%|min|" if self.minutes else "ep|%|"
+        match = re.fullmatch(rf"\s*([0-9]+)(\.[0-9]+)?\s*({units})\s*", value)
         if match is None or (match[2] and not match[3]):  # there is no half of a step
             return False
         return len(match[1]) <= len(str(self.most)) and int(match[1]) <= self.most
 
     def __str__(self) -> str:
+        if self.minutes:
+            return 'a duration such as 12000 (optimizer steps), "30ep" (epochs), "5%" (of the run) or "20min"'
         return 'a duration such as 12000 (optimizer steps), "30ep" (epochs) or "5%" (of the run)'
 
 
@@ -197,8 +204,12 @@ def _number(text: str) -> int | float | str:
     return number if math.isfinite(number) else text
 
 
-ALIASES = {"out": "run.out", "seed": "run.seed", "device": "run.device", "optim.lr": "optim.base_lr"}
-"""Short names on the command line, for commands that have the long one and no key of the short name."""
+ALIASES = {
+    "out": "run.out", "seed": "run.seed", "device": "run.device", "precision": "run.precision",
+    "train": "data.train", "val": "data.val", "workers": "data.workers", "batch_size": "optim.batch_size",
+    "clips": "data.test_clips", "crops": "data.test_crops", "optim.lr": "optim.base_lr",
+}  # fmt: skip
+"""Short names on the line and in Python, for commands that have the long one and no key of the short name."""
 
 SYNONYMS = {
     "accum_iter": "optim.accumulate", "accumulation_steps": "optim.accumulate", "amp": "run.precision",

@@ -15,11 +15,13 @@ import warnings
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from cyclopts import UNSET, App, ArgumentCollection, CycloptsError, MissingArgumentError, UnknownOptionError
 
 from videomae2.bounds import SHOWN, from_words, meant_key, shortened
 from videomae2.cli import runs, tools
+from videomae2.engine.launch import abandon, rank_of_environment
 from videomae2.errors import Stopped, UserError
 from videomae2.files import no_room, refusal
 from videomae2.options import LINE, Setting
@@ -43,17 +45,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = _run(tokens)
         sys.stdout.flush()  # at exit it would be too late to say that it could not be written
         return code
-    except (UserError, CycloptsError) as error:
-        return _fail(_one_line(error), 2, debug)
+    except (UserError, CycloptsError) as error:  # the same on all processes of a group
+        return 2 if _another_tells() else _fail(_one_line(error), 2, debug)
     except Stopped as stopped:  # a run that was asked to stop saved itself first, and says so
-        print(_one_line(stopped), file=sys.stderr)
+        if not _another_tells():
+            print(_one_line(stopped), file=sys.stderr)
         return stopped.exit_code
     except KeyboardInterrupt:
+        abandon()
         return _fail("interrupted", 130, debug)
     except BrokenPipeError:  # whoever read our output, such as `head`, has had enough
         _print_no_more()
         return 0
     except Exception as error:  # the last line of defence: the reason in one line, the traceback on request
+        abandon()
         refused = refusal(error)
         if refused is not None and no_room(refused):  # files are named where they are written
             _print_no_more()
@@ -94,6 +99,7 @@ def build_app() -> App:
     app.command(tools.cost)
     app.command(tools.sprites)
     app.command(tools.quickstart)
+    app.register_install_completion_command(help="Let the shell complete commands and options.")
     return app
 
 
@@ -104,8 +110,16 @@ def _run(tokens: list[str]) -> int:
     if tokens and tokens[0] in runs.commands() and not asks:
         runs.run(tokens[0], tokens[1:])
         return 0
-    result = build_app()(tokens)
+    result = build_app()(tools.in_our_names(tokens))
     return result if isinstance(result, int) else 0
+
+
+def _another_tells() -> bool:
+    """Whether this is one of several processes that were started together, and not the one that speaks."""
+    try:
+        return rank_of_environment() > 0
+    except UserError:  # of an environment that says nothing sensible
+        return False
 
 
 def _print_no_more() -> None:
@@ -129,7 +143,8 @@ def _print_anything() -> None:
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     """A warning as one sentence: neither the line of our source that gave it nor its kind helps a user."""
-    print(f"warning: {shortened(str(message))}", file=sys.stderr)
+    if not _another_tells():
+        print(f"warning: {shortened(str(message))}", file=sys.stderr)
 
 
 _NO_MEMORY = re.compile(
@@ -157,7 +172,7 @@ def _judge(_app: App, _commands: tuple[str, ...], arguments: ArgumentCollection)
     """
     for argument in arguments:
         kind, default = argument.field_info.annotation, argument.field_info.default
-        if _takes_paths(kind):  # any text is a path
+        if _takes_text(kind):  # and any text is a path
             continue
         known = Setting(
             argument.name, kind, dataclasses.MISSING if default is argument.field_info.empty else default
@@ -167,8 +182,9 @@ def _judge(_app: App, _commands: tuple[str, ...], arguments: ArgumentCollection)
                 known.take(from_words(kind, [token.value]), LINE)
 
 
-def _takes_paths(kind: typing.Any) -> bool:
-    return kind is Path or any(map(_takes_paths, typing.get_args(kind)))
+def _takes_text(kind: Any) -> bool:
+    """Whether an annotated type, or a part of it, is text or a path."""
+    return kind in (Path, str) or any(_takes_text(part) for part in typing.get_args(kind))
 
 
 def _one_line(error: BaseException) -> str:
