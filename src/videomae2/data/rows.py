@@ -181,7 +181,7 @@ def read_pictures(
                 ticks = _ticks(video, first, last, data.target_fps) if by_time else np.arange(first, last)
                 if centred:
                     # Samplers know frames and no moments: for them the moment becomes the middle.
-                    ticks = ticks[sampling.centred(len(ticks), _place_of(row, video, ticks))]
+                    ticks = ticks[sampling.centred(len(ticks), _place_of(row, video, ticks, last - 1))]
                 indices = ticks[drawn(len(ticks), stride)]
             else:
                 indices = first + drawn(last - first, stride)
@@ -212,8 +212,8 @@ def failure_of(number: int, path: str, error: Exception, patience: Patience) -> 
     return Failure(number, name, why_unreadable(error))
 
 
-def _place_of(row: Row, video: VideoFile | FrameFolder, ticks: sampling.Ticks) -> int:
-    """Which tick shows a row's key frame; DecodeError where the moment is not in the row's stretch."""
+def _place_of(row: Row, video: VideoFile | FrameFolder, ticks: sampling.Ticks, last: int) -> int:
+    """Which tick shows a row's key frame; DecodeError where that is after `last`, or before the stretch."""
     if row.key_time < 0:
         key, moment = row.key_frame, f"the key frame {row.key_frame}"
     else:
@@ -228,13 +228,14 @@ def _place_of(row: Row, video: VideoFile | FrameFolder, ticks: sampling.Ticks) -
             key = int(np.searchsorted(video.timestamps(), row.key_time + 1e-6, side="right")) - 1
             key += row.key_time > video.num_frames / video.fps  # after the last frame has gone
     # The end itself counts: people annotate the last second of a video as the moment when it ends.
-    last = int(ticks[-1])
     if key == last + 1:
         key = last
     if not ticks[0] <= key <= last:
         seconds = f", {(last + 1) / video.fps:g} s" if video.fps > 0 else ""
         raise DecodeError(video.name, f"{moment} is beyond its {last + 1} frames{seconds}")
-    return int(np.searchsorted(ticks, key))
+    place = int(np.searchsorted(ticks, key))
+    # Where the clock has no tick at the key frame itself, the frame of the tick before is still on show.
+    return place if place < len(ticks) and ticks[place] == key else place - 1
 
 
 def _shrunk(
