@@ -6,13 +6,24 @@ from typing import Any
 
 from videomae2.api.model import load
 from videomae2.api.views import reconstruction_blocks, some_videos
+from videomae2.data.tables.manifest import read_listed
+from videomae2.data.windows import Cutting
 from videomae2.engine import parallel
+from videomae2.engine.log import row_progress
 from videomae2.recipes.evaluate import Evaluation, run_evaluation
+from videomae2.recipes.extract import Extraction, extract, feature_names, fingerprint
 from videomae2.recipes.tasks import TASKS, task_of
 from videomae2.recipes.train import run_task
-from videomae2.report.page import Block
+from videomae2.recipes.window_probe import WindowProbe, probe_windows
+from videomae2.report.page import Block, Table
 from videomae2.report.training import write_evaluation_report, write_run_report
-from videomae2.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
+from videomae2.settings import (
+    DataSettings,
+    EvaluateSettings,
+    FinetuneSettings,
+    LocalizeSettings,
+    PretrainSettings,
+)
 
 
 def train(settings: Any) -> Path:
@@ -45,10 +56,86 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     return evaluation
 
 
+def check_features(settings: LocalizeSettings) -> WindowProbe:
+    """What windows show, told from their features alone; the settings are those of `localize-train`."""
+    return probe_windows(settings)
+
+
+def extract_features(  # noqa: PLR0917
+    source: str,
+    weights: str,
+    out: str | Path,
+    stride: int = 4,
+    step: int = 1,
+    batch_size: int = 8,
+    released: bool = False,
+    device: str = "auto",
+    precision: str = "fp32",
+    root: str = "",
+) -> Extraction:
+    """Features of windows of each video of a manifest, list, folder or file: one file a video in `out`.
+
+    A window shows as many frames as the network takes, `step` apart, and begins every `stride` frames.
+    `released` squashes pictures to squares and leaves out mean and standard deviation, as the authors'
+    extraction does. UserError: see `extract`.
+    """
+    model = load(weights, device=device, precision=precision)
+    settings = model.settings
+    cutting = Cutting(settings.num_frames, step, stride, settings.size, squash=released)
+    rows = read_listed(source, DataSettings(root=root))
+    videos = feature_names([rows.row(number).path for number in range(len(rows))])
+    about = {
+        "weights": str(weights),
+        "weights_sha256": fingerprint(model.checkpoint.state),
+        "precision": precision,
+        "released": released,
+    }
+    with row_progress("extract", len(videos)) as progress:
+        return extract(
+            videos,
+            model.pooled_unnormalised if released else model.pooled,
+            cutting,
+            about,
+            Path(out),
+            batch_size=batch_size,
+            progress=progress,
+        )
+
+
 def _reconstructions(folder: Path, settings: Any) -> list[Block]:
     # On the CPU: the device may be full of what was trained, and three clips are soon done.
     return reconstruction_blocks(load(folder, device="cpu").reconstruct, some_videos(settings.data))
 
 
-SHOWN_OF_KIND: dict[str, Callable[[Path, Any], list[Block]]] = {"pretrain": _reconstructions}
+def _detections(folder: Path, settings: Any) -> list[Block]:
+    from videomae2.recipes.detections import measure_run
+
+    if not settings.data.val:
+        return []
+    found, profile, names = measure_run(folder, settings)
+    tables = (
+        ("Average precision of each class", found.table(names), str(found)),
+        (
+            f"The best predictions by kind, at tIoU {profile.tiou:g}",
+            profile.table(),
+            "Of each class with N true segments, the N best predictions, the 2 N best, and so on: which "
+            "share is right, and what the others are.",
+        ),
+    )
+    return [
+        Table(title, list(rows[0]), [[_cell(value) for value in row.values()] for row in rows], caption)
+        for title, rows, caption in tables
+    ]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+SHOWN_OF_KIND: dict[str, Callable[[Path, Any], list[Block]]] = {
+    "pretrain": _reconstructions,
+    "localizer": _detections,
+}
 """What the report of a run shows beside its log, by the kind of its weights (`TaskRow.kind`)."""

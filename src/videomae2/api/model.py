@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast, overload
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from videomae2 import chance
@@ -131,6 +131,19 @@ class Model:
         """
         vectors = self._each(self.encoder if tokens else self._pooled, video, clips, crops, one_view=tokens)
         return vectors if are_many(video) else vectors[0]
+
+    @torch.inference_mode()
+    def pooled(self, frames: Tensor) -> Float[Tensor, "B D"]:
+        """One vector of each clip [B, T, C, H, W], uint8 or float in [0, 1]: what a head would read."""
+        return self._pooled(frames.to(self.device))
+
+    def pooled_unnormalised(self, frames: UInt8[Tensor, "B T C H W"]) -> Float[Tensor, "B D"]:
+        """As `pooled`, of pixels in [0, 1] as they are: the authors' extraction does that."""
+        # The network subtracts and divides in any case, so that both are put in first.
+        tokenizer = self.encoder.patch_embed
+        pixels = frames.to(self.device).float() / 255
+        axes = (1, -1, 1, 1)
+        return self.pooled(pixels * tokenizer.std.view(axes) + tokenizer.mean.view(axes))
 
     @torch.inference_mode()
     def reconstruct(self, video: Video, seed: int = 0, mask_ratio: float | None = None) -> Reconstruction:

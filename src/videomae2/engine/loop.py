@@ -19,7 +19,6 @@ from videomae2.engine.state import build_average
 from videomae2.engine.step import Stepper, StepSums
 from videomae2.engine.task import Job, Task
 from videomae2.errors import Stopped, UserError
-from videomae2.records import Batch
 
 
 def train(task: Task, job: Job) -> Result:
@@ -107,7 +106,7 @@ class _Trainer:
         # Evaluation comes before saving, so that a checkpoint holds its own metrics and the best one is known
         # when old checkpoints are removed. Both come before the step: a run that was killed in an evaluation
         # at its last step evaluates and saves when it is resumed, although no step is left.
-        stream: Iterator[Batch[Any]] | None = None
+        stream: Iterator[Any] | None = None
         self.clock = time.perf_counter()
         try:
             while True:
@@ -205,7 +204,7 @@ class _Trainer:
         best = self.best.step if self.best else None
         checkpoint.keep(self.job.folder.checkpoints, self.job.run.keep_last, best)
 
-    def _step(self, stream: Iterator[Batch[Any]]) -> None:
+    def _step(self, stream: Iterator[Any]) -> None:
         self.stepper.take(self.step, learning_rate(self.plan, self.step), stream)
         if self.average is not None:
             self.average.update()

@@ -17,7 +17,7 @@ from videomae2.engine.run import RunFolder
 from videomae2.engine.task import Job
 from videomae2.errors import UserError
 from videomae2.models import cpu
-from videomae2.recipes.feed import Recipe, training_feed
+from videomae2.recipes.feed import Recipe, RunFeed, training_feed
 from videomae2.recipes.tasks import TASKS, task_of
 from videomae2.recipes.weights import read_weights
 from videomae2.settings import ModelSettings
@@ -36,7 +36,10 @@ def run_task(settings: Any, wrap: Callable[[nn.Module], nn.Module] | None = None
     settings = inherited(settings)
     sections = (settings.data, settings.model, settings.optim, settings.run)
     # Feed, plan, task, folder: each is checked before the next, and the cheapest mistakes show first.
-    feed = training_feed(*sections, recipe.frames, read_target=recipe.read_target)
+    if recipe.feed is not None:
+        feed: RunFeed = recipe.feed(settings)
+    else:
+        feed = training_feed(*sections, recipe.frames, read_target=recipe.read_target)
     plan = feed.plan()
     prepared = recipe.prepare(settings, feed)
     # Last of all, so that whatever was refused above has left no half-made run behind.
@@ -99,7 +102,8 @@ def inherited(settings: Any) -> Any:
     A model setting at its default takes the weights' value. UserError, by name, for one that contradicts
     them: a network with another position table or another width would not be the one that was trained.
     """
-    if not getattr(settings, "init", ""):
+    # A network without an encoder of its own, such as a temporal detector, has no such settings to take.
+    if not getattr(settings, "init", "") or not isinstance(settings.model, ModelSettings):
         return settings
     weights = read_weights(settings.init)
     if weights.settings is None:

@@ -42,11 +42,12 @@ SAMPLING = ("sampling", "stride", "target_fps", "frame_order")
 class About:
     """The metadata of weights, saved in every checkpoint of a run and in its final weights.
 
-    kind: pretrain (with a decoder), classifier (with a head) or encoder. `extra` is any JSON.
+    kind: pretrain (with a decoder), classifier (with a head), encoder, or localizer, which has no encoder and
+    no settings of one. `extra` is any JSON.
     """
 
     kind: str
-    settings: ModelSettings
+    settings: ModelSettings | None
     num_classes: int | None = None
     class_names: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -150,7 +151,7 @@ def _of_training(path: Path, use_ema: bool) -> Checkpoint:
         about["kind"],
         "ours",
         str(path),
-        ModelSettings(**about["settings"]),
+        ModelSettings(**about["settings"]) if about["settings"] is not None else None,
         about["num_classes"],
         tuple(about["class_names"]),
         dict(about["extra"]),
@@ -245,6 +246,11 @@ def read_trained(
     settings do not fit, and where a foreign file has no model name and `change` gives none.
     """
     checkpoint = read_weights(name, use_ema)
+    if checkpoint.kind not in NETWORKS:
+        raise UserError(
+            f"expected a network that sees video, got {name}, a {checkpoint.sketch}; name the weights of its "
+            "encoder"
+        )
     # Files of other projects may hold tensors alone; their shapes do not always tell one model from another.
     settings = change(checkpoint.settings or ModelSettings(name=""))
     if not settings.name:
