@@ -1,6 +1,7 @@
 """Settings: defaults <- page <- line; every error says which key, where, what was expected and what came."""
 
 import dataclasses
+import os
 import typing
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from videomae2.bounds import Between, Lasting
 from videomae2.config import (
+    by_key,
     check,
     differences,
     flatten,
@@ -130,13 +132,13 @@ def test_evaluate_has_its_own_out_and_device() -> None:
         (["--data={'stride': 3}"], "data on the command line is a section"),
         (
             ["--optim.base_lr", "fast"],
-            "optim.base_lr on the command line: expected a number from 0 to 1000, got 'fast'; try 0.00015",
+            "optim.base_lr on the command line: expected a number from 0 to 1000, got 'fast'; try 0.001",
         ),
         (["--optim.base_lr", "nan"], "expected a number from 0 to 1000, got 'nan'"),
         (["--optim.base_lr", "-inf"], "expected a number from 0 to 1000, got '-inf'"),
         (["--optim.base_lr", "-1"], "expected a number from 0 to 1000, got -1"),
         (["--optim.base_lr", "9" * 400], "expected a number from 0 to 1000, got 99999"),
-        (["--optim.base_lr", "9" * 5000], "99... (5002 characters); try 0.00015, the default"),
+        (["--optim.base_lr", "9" * 5000], "99... (5002 characters); try 0.001, the default"),
         (["--optim.base_lr"], "--optim.base_lr needs a value: expected a number from 0 to 1000"),
         (["--optim.base_lr", "--seed", "3"], "--optim.base_lr needs a value"),
         (["--optim.base_lr="], "expected a number from 0 to 1000, got ''"),
@@ -170,7 +172,7 @@ def test_evaluate_has_its_own_out_and_device() -> None:
         ),
         (["--optim.betas", "0.9", "1"], "expected 2 numbers from 0 to below 1, got [0.9, 1]"),
         (["--optim.length", "1.5"], "optim.length on the command line: expected a duration such as 12000"),
-        (["--optim.length", "2 parsecs"], "got '2 parsecs'; try 300ep, the default"),
+        (["--optim.length", "2 parsecs"], "got '2 parsecs'; try 200ep, the default"),
         (["--data.no_flip=true"], "takes no value; write --data.flip=true or --data.flip=false"),
         (["clips.csv"], "expected an option such as --model.name VALUE, got 'clips.csv' on the command line"),
         (["-x"], "expected an option such as --model.name VALUE, got '-x' on the command line"),
@@ -264,6 +266,25 @@ def test_a_missing_or_unreadable_page_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="cannot be read as UTF-8 text"):
         load_settings(PretrainSettings, tmp_path / "binary.toml")
+
+
+def test_what_is_no_page_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "zero.toml").symlink_to("/dev/zero")
+    (tmp_path / "long.toml").write_text("# " + "a" * 2**20)
+    for name, message in (
+        ("pipe", "is no file"),
+        ("zero", "is no file"),
+        ("long", "at most 1,048,576 bytes"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_settings(PretrainSettings, tmp_path / f"{name}.toml")
+
+
+@pytest.mark.parametrize("name", ["caf\udce9", "a\0b"])
+def test_names_that_no_page_can_hold_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match=r"data.train .*: expected text, got .* rename it, or give a link"):
+        load_settings(PretrainSettings, None, ["--data.train", name])
 
 
 def test_the_line_wins_over_the_page_and_the_page_over_the_default(tmp_path: Path) -> None:
@@ -415,3 +436,68 @@ def test_flatten_and_differences_speak_in_dotted_keys() -> None:
         "run.seed: 0 and 1",
     ]
     assert differences(first, PretrainSettings()) == []
+
+
+def test_keywords_are_settings_without_their_section() -> None:
+    known = known_settings(FinetuneSettings)
+    keywords = {
+        "train": Path("clips"),
+        "out": "runs/x",
+        "base_lr": 1,
+        "betas": [0.8, 0.9],
+        "model": {"name": "vit_s16", "depth": 3},
+        "batch_size": 4,
+        "mixup": 0.5,
+        "init": "w.pth",
+        "clips": 2,
+    }
+    assert by_key(known, keywords) == {
+        "data.train": "clips",
+        "run.out": "runs/x",
+        "optim.base_lr": 1.0,
+        "optim.betas": (0.8, 0.9),
+        "model.name": "vit_s16",
+        "model.depth": 3,
+        "optim.batch_size": 4,
+        "mixup": 0.5,
+        "init": "w.pth",
+        "data.test_clips": 2,
+    }
+    assert by_key(known, {"model": "vit_s16"}) == {"model.name": "vit_s16"}
+    assert by_key(known_settings(EvaluateSettings), {"batch_size": 2, "out": "x"}) == {
+        "batch_size": 2,
+        "out": "x",
+    }
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"epochs": 3}, "unknown setting epochs in the call; did you mean length (of optim)?"),
+        ({"base_ler": 3}, "unknown setting base_ler in the call; did you mean base_lr (of optim)?"),
+        ({"nb_classes": 3}, "unknown setting nb_classes in the call; did you mean num_classes?"),
+        ({"qqqqqqq": 3}, "unknown setting qqqqqqq in the call; the sections are"),
+        (
+            {"optim": {"lr": 3, "bets": 1}},
+            "unknown setting optim.bets in the call; did you mean betas (of optim)?",
+        ),
+        ({"stride": 0}, "data.stride: expected a whole number from 1 to 10000, got 0"),
+        ({"model": 3}, "model is a section; give a dict of its settings, got 3"),
+        ({"train": ["a.mp4"]}, "data.train: expected text, got ['a.mp4']"),
+    ],
+)
+def test_a_mistaken_keyword_gets_the_nearest_name(keywords: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        by_key(known_settings(FinetuneSettings), keywords)
+    assert message in str(caught.value)
+
+
+def test_the_run_of_a_named_checkpoint_is_made_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    settings = load_settings(FinetuneSettings, None, ["--init", "run@best"])
+    assert with_absolute_paths(settings).init == f"{tmp_path}/run@best"
+    settings = load_settings(FinetuneSettings, None, ["--init", "gone@best"])
+    assert with_absolute_paths(settings).init == "gone@best"

@@ -8,7 +8,13 @@ import pytest
 from videomae2.bounds import ALIASES
 from videomae2.cli import main as cli
 from videomae2.config import flatten, from_toml, load_settings
-from videomae2.settings import EvaluateSettings, FinetuneSettings, LocalizeSettings, PretrainSettings
+from videomae2.settings import (
+    DetectSettings,
+    EvaluateSettings,
+    FinetuneSettings,
+    LocalizeSettings,
+    PretrainSettings,
+)
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "videomae2"
@@ -18,6 +24,7 @@ SETTINGS = {
     "pretrain": PretrainSettings,
     "finetune": FinetuneSettings,
     "evaluate": EvaluateSettings,
+    "detect-train": DetectSettings,
     "localize-train": LocalizeSettings,
 }
 KEYS = {key for cls in SETTINGS.values() for key in flatten(cls())} | set(ALIASES)
@@ -41,7 +48,7 @@ def test_commands_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_dotted_options_exist(page: Path) -> None:
-    for option in re.findall(r"--([a-z]+\.[a-z_-]+)", page.read_text()):
+    for option in re.findall(r"--([a-z]+\.[a-z0-9_-]+)", page.read_text()):
         name = option.replace("-", "_")
         assert name in KEYS or name.replace(".no_", ".") in KEYS, option
 
@@ -76,6 +83,7 @@ def test_the_tree_of_the_architecture_is_the_package() -> None:
     files = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")}
     shown = {name for name in files if name == "__init__.py" or not name.endswith("/__init__.py")}
     rooms = {f"{path.parent.relative_to(PACKAGE).as_posix()}/" for path in PACKAGE.rglob("*/*.py")}
+    rooms |= {f"{path.relative_to(PACKAGE).parts[0]}/" for path in PACKAGE.rglob("*.toml")}
     assert told == shown | rooms
 
 

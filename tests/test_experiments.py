@@ -10,13 +10,20 @@ import pytest
 from videomae2.architecture import decoder_config, encoder_config, token_grid
 from videomae2.config import flatten, load_settings
 from videomae2.engine.schedule import make_plan
-from videomae2.settings import EvaluateSettings, FinetuneSettings, LocalizeSettings, PretrainSettings
+from videomae2.settings import (
+    DetectSettings,
+    EvaluateSettings,
+    FinetuneSettings,
+    LocalizeSettings,
+    PretrainSettings,
+)
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 KINDS: dict[str, type[Any]] = {
     "pretrain": PretrainSettings,
     "finetune": FinetuneSettings,
     "evaluate": EvaluateSettings,
+    "detect-train": DetectSettings,
 }
 PAPER_PAGES = sorted(page for kind in KINDS for page in FOLDER.glob(f"{kind}/*.toml"))
 LOCALIZE_PAGES = sorted(FOLDER.glob("localize-train/*.toml"))
@@ -36,6 +43,7 @@ TABLES = {
     "finetune": "g_k710_paper h_k710_paper g_k710_k400_paper g_k710_k600_paper g_k400_64x266 g_k600_64x266 "
     "g_ssv2_paper g_ssv1_paper g_ucf101_paper g_hmdb51_paper h_k710_k400 h_k710_k600 h_k400_64x288 "
     "h_k600_32x384 h_ssv1",
+    "detect-train": "g_ava_paper g_ava_kinetics_paper s_ava_v1 b_ava_v1 l_ava_v1 h_ava_v1",
     "evaluate": "kinetics_5x3 hmdb51_5x3 ssv2_2x3 ssv1_2x3 single_view_dense single_view_segments "
     "kinetics_64x266_2x3 kinetics_large_4x3 distilled_7x3",
 }
@@ -94,6 +102,17 @@ def test_a_training_page_gives_the_batch_and_peak_learning_rate_it_states(page: 
     assert settings.run.out == settings.data.train == settings.init == ""
     encoder_config(settings.model)
     decoder_config(settings.model)
+
+
+@pytest.mark.parametrize("page", [page for page in PAPER_PAGES if page.parent.name == "pretrain"], ids=name)
+def test_pretraining_ends_at_the_learning_rate_of_the_scripts(page: Path) -> None:
+    # V1's and V2's run_mae_pretraining.py scale --min_lr 1e-5 by videos / 256; image MAE ends at 0.
+    settings = load_settings(PretrainSettings, page)
+    processes = int(header(page)["processes"].split(";")[0])
+    views = settings.data.repeated_views
+    plan = make_plan(settings.optim, settings.run, num_rows=1_000_000, views=views, world_size=processes)
+    scaled = 0.0 if page.stem == "image_mae" else 1e-5 * plan.videos_per_step / 256
+    assert plan.final_lr == pytest.approx(scaled, rel=1e-12)
 
 
 @pytest.mark.parametrize("page", [page for page in PAPER_PAGES if page.parent.name != "evaluate"], ids=name)

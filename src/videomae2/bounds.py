@@ -42,20 +42,27 @@ class Between:
 
 @dataclass(frozen=True)
 class Lasting:
-    """Durations: 12000 optimizer steps, "30ep" epochs or "5%" of the run, none of them above `most`."""
+    """Durations: 12000 optimizer steps, "30ep" epochs or "5%" of the run, none of them above `most`.
+
+    With `minutes` also "20min".
+    """
 
     most: int = 10**9
+    minutes: bool = False
 
     def allows(self, value: Any) -> bool:
         """Whether `value` is a duration, written as a number of steps or as text with its unit."""
         if isinstance(value, int):
             return 0 <= value <= self.most
-        match = re.fullmatch(r"\s*([0-9]+)(\.[0-9]+)?\s*(ep|%|)\s*", value)
+        units = "ep|%|min|" if self.minutes else "ep|%|"
+        match = re.fullmatch(rf"\s*([0-9]+)(\.[0-9]+)?\s*({units})\s*", value)
         if match is None or (match[2] and not match[3]):  # there is no half of a step
             return False
         return len(match[1]) <= len(str(self.most)) and int(match[1]) <= self.most
 
     def __str__(self) -> str:
+        if self.minutes:
+            return 'a duration such as 12000 (optimizer steps), "30ep" (epochs), "5%" (of the run) or "20min"'
         return 'a duration such as 12000 (optimizer steps), "30ep" (epochs) or "5%" (of the run)'
 
 
@@ -99,6 +106,22 @@ def shown(value: Any) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text)} characters)"
 
 
+def is_text(value: str) -> bool:
+    """Whether a page can hold it: no NUL, which no name has in it, and no bytes that are not UTF-8."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in value
+
+
+def shortened(text: str) -> str:
+    """A text on one line, its middle left out where it is longer than an error quotes."""
+    line = " ".join(text.split())
+    half = (SHOWN - 3) // 2
+    return line if len(line) <= SHOWN else f"{line[:half]}...{line[-half:]}"
+
+
 def from_words(kind: Any, words: Sequence[str]) -> Any:
     """Words of the command line as the value that a setting of this type asks for.
 
@@ -139,6 +162,8 @@ def _exactly(choice: Any, value: Any) -> Any:
         return tuple(_exactly(part, each) for part, each in zip(parts, value, strict=True))
     if choice is float and type(value) in (int, float) and _is_finite(value):
         return float(value)
+    if choice is str and isinstance(value, str) and not is_text(value):
+        raise ValueError
     if choice is not float and isinstance(choice, type) and type(value) is choice:
         return value
     raise ValueError
@@ -179,8 +204,12 @@ def _number(text: str) -> int | float | str:
     return number if math.isfinite(number) else text
 
 
-ALIASES = {"out": "run.out", "seed": "run.seed", "device": "run.device", "optim.lr": "optim.base_lr"}
-"""Short names on the command line, for commands that have the long one and no key of the short name."""
+ALIASES = {
+    "out": "run.out", "seed": "run.seed", "device": "run.device", "precision": "run.precision",
+    "train": "data.train", "val": "data.val", "workers": "data.workers", "batch_size": "optim.batch_size",
+    "clips": "data.test_clips", "crops": "data.test_crops", "optim.lr": "optim.base_lr",
+}  # fmt: skip
+"""Short names on the line and in Python, for commands that have the long one and no key of the short name."""
 
 SYNONYMS = {
     "accum_iter": "optim.accumulate", "accumulation_steps": "optim.accumulate", "amp": "run.precision",

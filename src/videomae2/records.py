@@ -29,9 +29,10 @@ class Failure:
 class Clip(Record):
     """One view of one manifest row: uint8 frames [T, C, H, W].
 
-    `row` is the row the pixels came from; `view` numbers the views of that row; `target` is that of one clip,
-    as seen through `placement`, which says where in the source picture the frames lie (None where nobody
-    knows). `failures` names the rows that were asked for first and could not be read.
+    `row` is the row the pixels came from; `view` numbers the views of that row in an epoch, also those that
+    stand in for another row; `target` is that of one clip, as seen through `placement`, which says where in
+    the source picture the frames lie (None where nobody knows). `failures` names the rows that were asked for
+    first and could not be read.
     """
 
     frames: UInt8[Tensor, "T C H W"]
@@ -56,9 +57,11 @@ class Batch(Record, Generic[T_co]):
     """What the loader hands a recipe.
 
     frames uint8 [B, T, C, H, W] (or float in [0, 1], which mixup makes); row, view int64 [B]; `target` is
-    that of all B clips, of the kind the task chose. `epoch` is the epoch the batch was drawn for. `failures`
-    are rows that could not be read: replaced in training, absent from `frames` in evaluation, and always
-    counted. `placements` are those of the clips, or empty where nobody knows them.
+    that of all B clips, of the kind the task chose. `epoch` is the epoch the batch was drawn for, `place` the
+    number of its first video in the order of that epoch. `failures` are rows that could not be read: replaced
+    in training, absent from `frames` in evaluation, and always counted; `replaced` is the number of videos
+    in whose place another one was read. `placements` are those of the clips, or empty where nobody knows
+    them.
     """
 
     frames: UInt8[Tensor, "B T C H W"] | Float[Tensor, "B T C H W"]
@@ -68,6 +71,8 @@ class Batch(Record, Generic[T_co]):
     epoch: int = 0
     failures: tuple[Failure, ...] = ()
     placements: tuple[Placement, ...] = ()
+    place: int = 0
+    replaced: int = 0
 
     def __post_init__(self) -> None:
         check_tensor("a batch", self.frames, "uint8 or float", "B T C H W")

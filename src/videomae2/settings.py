@@ -1,4 +1,8 @@
-"""Every setting of every recipe: the paper's value as its default, its bounds beside it.
+"""Every setting of every recipe: its default, its bounds beside it.
+
+Defaults are those of the released ViT-B scripts, hybrid pre-training and fine-tuning on Kinetics-400, and of
+their evaluation (`experiments/`: pretrain/b_script, finetune/b_k400, evaluate/kinetics_5x3); tests hold them
+to these pages. Other sizes and data sets have pages of their own.
 
 No torch and no cyclopts here: `--help` reads this file, and loader processes import it. A command whose
 defaults differ from its section's says so in a type of its own (`PretrainData`), so that a change of one key
@@ -80,6 +84,21 @@ class ModelSettings:
     """
 
 
+OF_THE_NETWORK = (
+    "name", "tubelet", "patch", "width", "depth", "num_heads", "native_frames", "native_size", "positions",
+    "cosine_attention", "layer_scale",
+)  # fmt: skip
+"""Model settings that weights of an encoder fix: with others they would not fit, or be read in another
+way.
+"""
+OF_THE_DECODER = ("decoder_depth", "decoder_width", "decoder_heads")
+"""And those that they fix where they have a decoder, and so has the task."""
+OF_THE_CLIP = ("num_frames", "size")
+"""Model settings that are taken from weights where they are not set; others interpolate the positions."""
+BROUGHT_BY_WEIGHTS = tuple(f"model.{name}" for name in (*OF_THE_NETWORK, *OF_THE_DECODER, *OF_THE_CLIP))
+"""Dotted keys that a preset leaves to the weights of `init`, where there are any."""
+
+
 @dataclass(frozen=True)
 class DataSettings:
     """Which clips, how they are sampled, and how they are changed."""
@@ -100,9 +119,9 @@ class DataSettings:
     """How the raw frames of a released list are named, where it lists folders; a table has a column
     `pattern`.
     """
-    sampling: Literal["dense", "segments"] = "dense"
+    sampling: Literal["dense", "segments", "key"] = "dense"
     """dense: one window of `num_frames` x `stride`; segments: one frame from each of `num_frames` equal parts
-    (TSN).
+    (TSN); key: `num_frames`, `stride` apart, about the key frame of the row, or about its middle.
     """
     stride: Annotated[int, Between(1, 10_000)] = 4
     """Frames between sampled frames, where a row does not say."""
@@ -112,11 +131,13 @@ class DataSettings:
     """shuffled is a control: it destroys motion and keeps every frame."""
     repeated_views: Views = 1
     """Views made from one decode of a training video (repeated augmentation)."""
-    crop: Literal["multi_scale", "random_resized", "center"] = "random_resized"
+    crop: Literal["multi_scale", "random_resized", "random_scale", "center"] = "random_resized"
     """multi_scale: four corners and the middle at several sizes (pre-training); random_resized: any area and
-    shape; center: the middle square."""
+    shape; random_scale: a square anywhere (detection); center: the middle square."""
     crop_scale: Annotated[tuple[float, float], Between(0, 1)] = (0.08, 1.0)
-    """Area range of random_resized."""
+    """Area range of random_resized; of random_scale the side, in shares of the short side."""
+    color_jitter: Annotated[tuple[float, float, float], Between(0, 1)] = (0.0, 0.0, 0.0)
+    """Largest change of hue (in turns), saturation and brightness, one draw a clip."""
     flip: bool = True
     """Horizontal flip with probability one half. Off where left and right differ in meaning (SSv2)."""
     rand_augment: str = "rand-m7-n4-mstd0.5-inc1"
@@ -130,7 +151,9 @@ class DataSettings:
     workers: Annotated[int, Between(0, 1024)] = 2
     """Loader processes of each training process; 0 decodes in the training process."""
     max_broken: Share = 0.05
-    """Training stops when more than this share of the rows asked for could not be read."""
+    """Training stops when more than this share of an epoch's videos, over all processes, could not be
+    read.
+    """
 
 
 @dataclass(frozen=True)
@@ -171,14 +194,14 @@ class TargetSettings:
 class OptimSettings:
     """AdamW with the released parameter groups; peak learning rate = base_lr * batch / 256."""
 
-    base_lr: Factor = 1.5e-4
+    base_lr: Factor = 1e-3
     """Learning rate for a batch of 256."""
-    lr_counts_views: bool = True
-    """Whether `batch` in the rule above counts repeated views: the paper does for pre-training (8192 = 2048 x
-    4).
+    lr_counts_views: bool = False
+    """Whether `batch` in the rule above counts repeated views: the released scripts count videos, the paper's
+    table of pre-training counts views (8192 = 2048 x 4, with a base_lr of 1.5e-4).
     """
-    min_lr: Factor = 2.5e-6
-    """Final learning rate, scaled by the same rule: 8e-5 at the paper's batch of 8192, as released."""
+    min_lr: Factor = 1e-5
+    """Final learning rate, scaled by the same rule."""
     weight_decay: Factor = 0.05
     """Decoupled, for matrices only: biases, norms and position tables have none (released)."""
     betas: Annotated[tuple[float, float], Between(0, 1, below=True)] = (0.9, 0.95)
@@ -193,9 +216,9 @@ class OptimSettings:
     """Videos of one process and one forward; repeated views multiply it."""
     accumulate: Batch = 1
     """Forwards summed into one optimizer step."""
-    length: Duration = "300ep"
+    length: Duration = "200ep"
     """How long the run is."""
-    warmup: Duration = "30ep"
+    warmup: Duration = "20ep"
     """How long the learning rate rises to its peak; then it falls as a cosine."""
     ema_decay: BelowOne = 0.0
     """Decay of the averaged weights, evaluated beside the trained ones; 0: none."""
@@ -215,20 +238,25 @@ class RunSettings:
     """bf16: forward and backward under bf16 autocast, weights and optimizer in fp32."""
     decoder_fp32: bool = False
     """Run the decoder in fp32 under bf16 autocast, as the paper's appendix states."""
+    shard: Literal["none", "grad", "full"] = "none"
+    """What several processes share of the network (torchrun): none: each holds all of it (DDP); full: each
+    holds a part of every parameter, and gathers a block at a time (FSDP2); grad: as full, but a block stays
+    gathered from its forward to its backward.
+    """
     compile: bool = False
     """Compile the network with torch.compile: pays on a GPU."""
-    checkpoint_every: Duration = "1ep"
-    """How often the run can be resumed from; it is saved at the end in any case."""
+    checkpoint_every: Annotated[int | str, Lasting(minutes=True)] = "1ep"
+    """How often the run can be resumed from, also in minutes ("20min"); it is always saved at the end."""
     evaluate_every: Duration = "100%"
     """How often the videos of `data.val` are evaluated; 100%: at the end."""
     log_every: Often = 10
     """Steps between lines of metrics.jsonl."""
-    keep_last: Often = 1
-    """Checkpoints kept, beside the best one."""
+    keep_last: Annotated[int, Between(2, 10**9)] = 2
+    """Checkpoints kept, beside the best one; at least 2, as the newest may be damaged."""
     max_nonfinite: Annotated[int, Between(0, 10**9)] = 3
     """Consecutive steps with a non-finite loss or gradient that are skipped before the run stops."""
     tensorboard: bool = True
-    """Also write the numbers as TensorBoard events."""
+    """Also write the numbers as TensorBoard events, where it is installed."""
 
 
 @dataclass(frozen=True)
@@ -236,7 +264,7 @@ class PretrainData(DataSettings):
     """Clips of pre-training: four views from each decode, light augmentation (paper, appendix)."""
 
     repeated_views: Views = 4
-    crop: Literal["multi_scale", "random_resized", "center"] = "multi_scale"
+    crop: Literal["multi_scale", "random_resized", "random_scale", "center"] = "multi_scale"
     flip: bool = False
     rand_augment: str = ""
     erasing: Share = 0.0
@@ -276,8 +304,7 @@ class FinetuneData(DataSettings):
 class FinetuneOptim(OptimSettings):
     """AdamW as fine-tuning uses it: layer-wise decay, and a learning rate counted in videos (released)."""
 
-    base_lr: Factor = 1e-3
-    lr_counts_views: bool = False
+    base_lr: Factor = 7e-4
     min_lr: Factor = 1e-6
     betas: Annotated[tuple[float, float], Between(0, 1, below=True)] = (0.9, 0.999)
     layer_decay: Share = 0.75
@@ -308,7 +335,7 @@ class FinetuneSettings:
     cutmix: Factor = 1.0
     """Beta parameter of cutmix; 0: off."""
     mix_probability: Share = 1.0
-    """Share of the batches that are mixed."""
+    """Share of the pairs of videos that are mixed."""
     mix_switch: Share = 0.5
     """Probability of cutmix over mixup where both are on."""
     init: str = ""
@@ -318,6 +345,92 @@ class FinetuneSettings:
     label_map: str = ""
     """A JSON list of old class numbers, one for each new class, to slice a released head (710 ->
     400/600/700).
+    """
+
+
+@dataclass(frozen=True)
+class DetectData(DataSettings):
+    """Clips about key frames, trained on annotated boxes and evaluated on detected ones (paper, appendix)."""
+
+    train: str = ""
+    """A file of boxes: AVA's .csv, a .csv with a header (video,time,x1,y1,x2,y2,label), COCO's .json, tubes.
+    """
+    val: str = ""
+    """As `train`. Empty: no evaluation."""
+    root: str = ""
+    """Folder of the videos; empty: that of the annotations."""
+    sampling: Literal["dense", "segments", "key"] = "key"
+    crop: Literal["multi_scale", "random_resized", "random_scale", "center"] = "random_scale"
+    crop_scale: Annotated[tuple[float, float], Between(0, 1)] = (0.7, 0.875)
+    rand_augment: str = ""
+    erasing: Share = 0.0
+    actions: str = ""
+    """List of actions: AVA's .pbtxt, or a text with a name a line. Empty: those that the annotations name."""
+    excluded: str = ""
+    """AVA's file of timestamps that an evaluation leaves out."""
+    coordinates: Literal["auto", "shares", "pixels"] = "auto"
+    """What boxes are in: shares of the picture, pixels, or what their numbers look like."""
+    starts_at: Factor = 0.0
+    """Second of the source at which each video file begins: 900 for AVA's cut files."""
+    proposals: str = ""
+    """Boxes that a detector found at the key frames of `val`, with scores. Empty: the annotated boxes."""
+    min_score: Share = 0.8
+    """Least score of a proposal; it belongs to the detector (0.8 for the released boxes of AVA)."""
+    box_growth: Annotated[tuple[float, float], Between(0, 10)] = (0.0, 0.0)
+    """Shares of width and height added on each side of a box that is scored (V1: 0.1 0.05)."""
+    box_jitter: Annotated[tuple[float, float], Between(0, 1)] = (0.0, 0.0)
+    """Largest shares of width and height by which edges move out in training, half of it in (V1: 0.2 0.1)."""
+    test_size: Annotated[int, Between(0, 16384)] = 0
+    """Short side of whole frames in an evaluation; 0: the network's size (V1: 256, for a network of 224)."""
+
+
+@dataclass(frozen=True)
+class DetectModel(ModelSettings):
+    """The network of detection, regularised by stochastic depth (paper, appendix)."""
+
+    drop_path: BelowOne = 0.3
+
+
+@dataclass(frozen=True)
+class DetectOptim(FinetuneOptim):
+    """AdamW as spatial detection uses it (paper, appendix: a batch of 128 key frames)."""
+
+    base_lr: Factor = 3e-4
+    layer_decay: Share = 0.9
+    length: Duration = "10ep"
+    warmup: Duration = "2ep"
+
+
+@dataclass(frozen=True)
+class SpatialHead:
+    """The head of spatial action detection."""
+
+    roi_size: Annotated[int, Between(1, 64)] = 7
+    """Cells along each side of the raster inside a box (V1: 7)."""
+    pooling: Literal["mean", "attentive"] = "mean"
+    """Over time: mean (V1), or a learned weight of each token."""
+    context: bool = False
+    """Whether the head also sees the mean of the whole clip."""
+    init_scale: Factor = 1.0
+    """The fresh head's weights, normal with standard deviation 0.02, are multiplied by this."""
+
+
+@dataclass(frozen=True)
+class DetectSettings:
+    """`videomae2 detect-train`: what each actor does, from boxes with actions (paper 4.3)."""
+
+    model: DetectModel = field(default_factory=DetectModel)
+    data: DetectData = field(default_factory=DetectData)
+    head: SpatialHead = field(default_factory=SpatialHead)
+    optim: DetectOptim = field(default_factory=DetectOptim)
+    run: RunSettings = field(default_factory=RunSettings)
+    loss: Literal["bce", "balanced", "focal"] = "bce"
+    """bce: binary cross-entropy of each action (released); balanced: rare actions weigh more; focal: what is
+    already right weighs less.
+    """
+    init: str = ""
+    """Pre-trained, classifier or detector weights: a run, a .safetensors, a released .pth, or a hub name.
+    Empty: from scratch.
     """
 
 

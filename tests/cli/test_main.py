@@ -1,8 +1,10 @@
 """The command line: help without heavy imports, one-line errors and exit codes."""
 
+import os
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,6 +108,8 @@ def test_the_package_is_a_program() -> None:
         (["pretrain", "--seed", "3", "b.toml"], "expected a whole number from -9223372036854775808"),
         (["predict", "clip.mp4"], "videomae2 predict needs --weights; videomae2 predict --help says more"),
         (["predict", "--weights", "w"], "predict needs at least one video file"),
+        (["cost", "--data", "clips", "--videos", "3"], "expected --data or --videos, got both"),
+        (["cost", "--data", "nowhere"], "no manifest at nowhere"),
         (
             ["weights", "convert", "a", "b", "--layout", "theirs"],
             "expected one of released, transformers, ours, got 'theirs'; --help says more",
@@ -182,6 +186,49 @@ def test_a_run_that_was_asked_to_stop_is_no_error(monkeypatch: pytest.MonkeyPatc
     assert run("quickstart") == (143, "", "stopped after step 3, saved\n")
 
 
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (MemoryError(), "this needs more memory than there is"),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory"),
+            "memory",
+        ),
+        (OSError(36, "File name too long", "n" * 300), "nnn: File name too long"),
+        (PermissionError(13, "Permission denied", "a.mp4"), "refused the use of a.mp4: Permission denied"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line_that_says_so(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
+) -> None:
+    monkeypatch.setattr(tools, "quickstart", raising(error))
+    monkeypatch.setattr(tools.quickstart, "__name__", "quickstart")
+    code, _, said = run("quickstart")
+    assert code == 2 and message in said and said.count("\n") == 1 and len(said) < 400
+
+
+def test_a_warning_is_a_sentence_without_the_line_of_its_source(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def warn() -> None:
+        warnings.warn("the first\nof two lines", stacklevel=1)
+
+    monkeypatch.setattr(tools, "quickstart", warn)
+    monkeypatch.setattr(tools.quickstart, "__name__", "quickstart")
+    assert run("quickstart") == (0, "", "warning: the first of two lines\n")
+
+
+def test_names_that_no_terminal_shows_are_escaped() -> None:
+    code = "from videomae2.cli.main import main; main(['help']); print('caf\\udce9 \u2588')"
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        check=False,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+    )
+    assert found.returncode == 0 and found.stdout.endswith(b"caf\\udce9 \\u2588\n"), found.stderr
+
+
 def test_an_exit_asked_for_by_the_engine_passes_through(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tools, "quickstart", raising(SystemExit(143)))
     monkeypatch.setattr(tools.quickstart, "__name__", "quickstart")
@@ -225,9 +272,34 @@ def test_a_reader_that_has_had_enough_is_no_error(tmp_path: Path) -> None:
 
 
 def test_sprites_writes_a_manifest(run: Run, tmp_path: Path) -> None:
-    pytest.importorskip("skimage")
-    pytest.importorskip("sklearn")
     code, out, err = run("sprites", str(tmp_path / "s"), "--count", "2", "--size", "32", "--frames", "4")
     assert (code, err) == (0, "")
     assert Path(out.strip()).is_file()
     assert run("sprites", str(tmp_path / "s"), "--count", "2")[0] == 2
+
+
+def test_options_of_one_meaning_have_one_name(run: Run) -> None:
+    told = run("cost", "--batch", "3", "--frames", "8", "--classes", "7", "--decoder-mask", "none")
+    assert told[0] == 0
+    assert (
+        run("cost", "--batch_size=3", "--num_frames", "8", "--num-classes", "7", "--decoder_mask", "none")
+        == told
+    )
+
+
+def test_videos_are_counted(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("path\n" + "clip.mp4\n" * 70)
+    code, out, _ = run("cost", "--data", str(tmp_path / "list.csv"), "--epochs", "2", "--batch", "10")
+    assert code == 0
+    assert "run: 70 videos x 4 views x 2 epochs, 1 processes x batch 10 = 14 steps, 560 clips" in out
+
+
+def test_completion_is_written_for_the_shell(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    script = tmp_path / "completion.bash"
+    assert run("--install-completion", "--shell", "bash", "--output", str(script))[0] == 0
+    assert "finetune" in script.read_text()
+    assert "--data.train" in script.read_text()

@@ -48,7 +48,7 @@ def test_the_same_settings_resume_and_harmless_ones_may_differ(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("other", "named"),
     [
-        (replace(SETTINGS, optim=OptimSettings(base_lr=1.0)), "expected optim.base_lr 0.00015, got 1.0"),
+        (replace(SETTINGS, optim=OptimSettings(base_lr=1.0)), "expected optim.base_lr 0.001, got 1.0"),
         (replace(SETTINGS, run=RunSettings(seed=3)), "expected run.seed 0, got 3"),
         (
             replace(SETTINGS, run=RunSettings(precision="fp32")),
@@ -78,7 +78,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot be written: Not a directory"):
+    with pytest.raises(UserError, match="could not be written: not a directory; choose another place"):
         RunFolder.create_or_resume(tmp_path / "file" / "run", SETTINGS)
 
 
@@ -109,13 +109,44 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UserError, match=r"the disk is full .*; the one that was there is untouched"):
         write_atomically(path, "new")
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["page"]
 
 
 def test_finishing_is_remembered(tmp_path: Path) -> None:
     folder = RunFolder.create_or_resume(tmp_path, SETTINGS)
-    folder.mark_finished({"step": 3})
+    summary = {"step": 3, "metrics": {}, "best": None}
+    folder.mark_finished(summary)
     again = RunFolder.create_or_resume(tmp_path, SETTINGS)
-    assert again.finished == {"step": 3} == json.loads((tmp_path / "finished.json").read_text())
+    assert again.finished == summary == json.loads((tmp_path / "finished.json").read_text())
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"step": 3', "null"])
+def test_a_damaged_end_is_one_line(tmp_path: Path, content: str) -> None:
+    folder = RunFolder.create_or_resume(tmp_path, SETTINGS)
+    (tmp_path / "finished.json").write_text(content)
+    with pytest.raises(UserError, match=r"finished.json is damaged .*; remove it, and run the same command"):
+        assert folder.finished
+
+
+def test_without_locks_the_last_to_come_writes_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.lockf", no_locks)
+    first = RunFolder.create_or_resume(tmp_path, SETTINGS)
+    first.must_be_ours()
+    second = RunFolder.create_or_resume(tmp_path, SETTINGS)
+    second.must_be_ours()
+    with pytest.raises(UserError, match=r"another process has taken over the run in .*has no locks"):
+        first.must_be_ours()
+
+
+def test_a_step_may_be_shared_otherwise_if_it_has_as_many_videos(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, optim=OptimSettings(batch_size=8))
+    RunFolder.create_or_resume(tmp_path, settings, "one step: 32 videos, 128 clips, forwards: 1")
+    shared = replace(SETTINGS, optim=OptimSettings(batch_size=4, accumulate=4))
+    with pytest.raises(UserError, match=r"expected optim.batch_size 8, got 4; expected optim.accumulate 1"):
+        RunFolder.create_or_resume(tmp_path, shared, "one step: 16 videos, 64 clips, forwards: 4")
+    RunFolder.create_or_resume(tmp_path, shared, "one step: 32 videos, 128 clips, forwards: 4")

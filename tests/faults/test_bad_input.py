@@ -304,7 +304,7 @@ def test_a_folder_that_holds_another_run_is_left_alone(
     assert cli.main([str(token) for token in pretrain(videos, out)]) == 0
     capsys.readouterr()
     error = fails(*pretrain(videos, out, "--optim.base_lr", "1"))
-    assert "holds another run: expected optim.base_lr 0.00015, got 1.0" in error
+    assert "holds another run: expected optim.base_lr 0.001, got 1.0" in error
     assert "a run of pretrain" in fails(*finetune(videos, out))
 
 
@@ -405,6 +405,17 @@ def test_reconstruct_needs_a_decoder_and_predict_a_classifier(
 def test_data_show_and_check_name_what_they_cannot_read(videos: Path, fails: Fails, name: str) -> None:
     assert name in fails("data", "show", videos / name)
     assert name in fails("data", "check", videos / name)
+
+
+def test_data_check_ends_as_a_mistake_where_a_video_is_broken(
+    videos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["data", "check", str(videos / "good.csv")]) == 0
+    assert cli.main(["data", "check", str(videos / "broken.csv")]) == 2
+    said = capsys.readouterr()
+    assert said.out.endswith("4 files, 0 readable, 4 broken\n") and said.err.startswith(
+        "error: 4 of the files"
+    )
 
 
 # ---- in a process of its own

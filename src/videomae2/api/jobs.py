@@ -1,20 +1,26 @@
 """A recipe followed by its report: what the commands and the front door run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from videomae2.api import threads_spin
 from videomae2.api.model import load
 from videomae2.api.views import reconstruction_blocks, some_videos
+from videomae2.config import resolve
 from videomae2.data.tables.manifest import read_listed
 from videomae2.data.windows import Cutting
 from videomae2.engine import parallel
-from videomae2.engine.log import row_progress
+from videomae2.engine.device import choose_device
+from videomae2.engine.progress import progress, say
+from videomae2.errors import UserError
+from videomae2.recipes.detect import HARDEST
 from videomae2.recipes.evaluate import Evaluation, run_evaluation
 from videomae2.recipes.extract import Extraction, extract, feature_names, fingerprint
 from videomae2.recipes.tasks import TASKS, task_of
 from videomae2.recipes.train import run_task
 from videomae2.recipes.window_probe import WindowProbe, probe_windows
+from videomae2.report.box_pictures import hardest_blocks
 from videomae2.report.page import Block, Table
 from videomae2.report.training import write_evaluation_report, write_run_report
 from videomae2.settings import (
@@ -31,28 +37,45 @@ def train(settings: Any) -> Path:
 
     The same settings go on with an interrupted run. UserError: see `run_task`.
     """
+    if (
+        threads_spin
+        and int(getattr(settings.data, "workers", 0)) > 0
+        and choose_device(settings.run.device).type == "cpu"
+    ):
+        say(
+            "note: torch was imported before videomae2, so its threads wait by spinning, which slows "
+            "training beside loader processes; import videomae2 first, or set OMP_WAIT_POLICY=passive"
+        )
     folder = run_task(settings)
-    if parallel.is_main():
-        show = SHOWN_OF_KIND.get(TASKS[task_of(settings)].kind)
-        write_run_report(folder, show(folder, settings) if show else ())
+    show = SHOWN_OF_KIND.get(TASKS[task_of(settings)].kind)
+    parallel.on_main(lambda: write_run_report(folder, show(folder, settings) if show else ()))
     return folder
 
 
-def pretrain(settings: PretrainSettings) -> Path:
-    """Pre-train and write report.html; returns the run's folder. As `train`."""
-    return train(settings)
+Given = str | Path | None
+"""A page of settings, or a run's folder to go on with, or nothing."""
 
 
-def finetune(settings: FinetuneSettings) -> Path:
-    """Fine-tune and write report.html; returns the run's folder. As `train`."""
-    return train(settings)
+def pretrain(settings: PretrainSettings | Given = None, /, *, preset: str = "", **given: Any) -> Path:
+    """Pre-train and write report.html; returns the run's folder. As `train`.
+
+    Settings are keywords, over a preset, over a page: `pretrain(train="clips/", out="runs/x", preset="tiny",
+    length="30ep")`; `model={...}` and the like set several of a section. Or they come as one object.
+    """
+    return train(_asked(PretrainSettings, settings, preset, given))
 
 
-def evaluate(settings: EvaluateSettings) -> Evaluation:
-    """Evaluate; with `settings.out`, write scores, tables and report.html there."""
-    evaluation = run_evaluation(settings)
-    if settings.out and parallel.is_main():
-        write_evaluation_report(evaluation, settings.out)
+def finetune(settings: FinetuneSettings | Given = None, /, *, preset: str = "", **given: Any) -> Path:
+    """Fine-tune and write report.html; returns the run's folder. Settings as in `pretrain`."""
+    return train(_asked(FinetuneSettings, settings, preset, given))
+
+
+def evaluate(settings: EvaluateSettings | Given = None, /, *, preset: str = "", **given: Any) -> Evaluation:
+    """Evaluate; with `out`, write scores, tables and report.html there. Settings as in `pretrain`."""
+    asked = _asked(EvaluateSettings, settings, preset, given)
+    evaluation = run_evaluation(asked)
+    if asked.out:
+        parallel.on_main(lambda: write_evaluation_report(evaluation, asked.out))
     return evaluation
 
 
@@ -90,7 +113,7 @@ def extract_features(  # noqa: PLR0917
         "precision": precision,
         "released": released,
     }
-    with row_progress("extract", len(videos)) as progress:
+    with progress("extract", len(videos)) as shown:
         return extract(
             videos,
             model.pooled_unnormalised if released else model.pooled,
@@ -98,8 +121,24 @@ def extract_features(  # noqa: PLR0917
             about,
             Path(out),
             batch_size=batch_size,
-            progress=progress,
+            progress=shown.advance,
         )
+
+
+def _asked(cls: type[Any], settings: Any, preset: str, given: Mapping[str, Any]) -> Any:
+    """The settings of a call: an object as it is, else page, preset and keywords; keywords win."""
+    if settings is None or isinstance(settings, str | Path):
+        return resolve(cls, settings, (), preset, given).settings
+    if type(settings) is not cls or preset or given:
+        raise UserError(
+            f"expected {cls.__name__}, or keywords such as train='clips/', got {type(settings).__name__}"
+            + (
+                " and keywords; change the object with dataclasses.replace"
+                if preset or given
+                else "; give one"
+            )
+        )
+    return settings
 
 
 def _reconstructions(folder: Path, settings: Any) -> list[Block]:
@@ -134,8 +173,13 @@ def _cell(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
+def _hardest(folder: Path, _settings: Any) -> list[Block]:
+    return hardest_blocks(folder / HARDEST)
+
+
 SHOWN_OF_KIND: dict[str, Callable[[Path, Any], list[Block]]] = {
     "pretrain": _reconstructions,
     "localizer": _detections,
+    "detector": _hardest,
 }
 """What the report of a run shows beside its log, by the kind of its weights (`TaskRow.kind`)."""

@@ -4,25 +4,33 @@ Torch and other heavy imports wait until a command runs.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from cyclopts import App, Parameter
 
-from videomae2.bounds import ALIASES, Between
-from videomae2.config import flatten, known_settings, load_settings, to_toml
+from videomae2.bounds import ALIASES, Between, shown
+from videomae2.config import flatten, known_settings, preset_names, resolve, take_preset, to_toml
+from videomae2.engine.launch import rank_of_environment
+from videomae2.errors import UserError
 from videomae2.options import parameter
 from videomae2.recipes.tasks import TASKS
 from videomae2.settings import DataSettings, EvaluateSettings, LocalizeSettings, ModelSettings
 
+WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+LISTS = (".csv", ".tsv", ".txt", ".parquet", ".arrow", ".feather", ".mp4", ".avi", ".mkv", ".mov", ".webm")
+"""What people name first, and is no page: endings of weights; of lists, and of videos."""
 PRINT_CONFIG = ("--print-config", "--print_config")
 HOW_TO_SET = (
-    "Settings are the defaults below, changed by the page, changed by options such as --optim.base_lr 1e-3, "
-    "--optim.betas 0.9 0.95, --data.flip or --data.no_flip. "
+    "Settings are the defaults below, changed by the preset, changed by the page, changed by options such as "
+    "--optim.base_lr 1e-3, --optim.betas 0.9 0.95, --data.flip or --data.no_flip. "
     'A duration is "30ep" epochs, "5%" of the run, or a number of optimizer steps.'
 )
+
+
+PRESETS_ABOUT = "tiny is for a laptop's CPU, small for one GPU, paper for a cluster"
 
 
 class SettingsCommand(NamedTuple):
@@ -48,19 +56,70 @@ def commands() -> dict[str, SettingsCommand]:
 
 def run(command: str, tokens: Sequence[str]) -> None:
     """Run a command on the tokens after its name: a page first, if any, then options. UserError for both."""
-    options = [token for token in tokens if token not in PRINT_CONFIG]
+    kind = commands()[command].settings
+    preset, options = take_preset(kind, [token for token in tokens if token not in PRINT_CONFIG])
     page = options.pop(0) if options and not options[0].startswith("-") else None
-    settings: Any = load_settings(commands()[command].settings, page, options)
-    if len(options) + (page is not None) < len(tokens):
-        _print(settings)
+    if page is not None:
+        must_be_page(command, page)
+    settings, sources = resolve(kind, page, options, preset)
+    if not set(PRINT_CONFIG).isdisjoint(tokens):
+        if not rank_of_environment():
+            _print(settings, sources)
         return
     from videomae2.api import jobs
 
-    print(getattr(jobs, commands()[command].job)(settings))
+    done = getattr(jobs, commands()[command].job)(settings)
+    if rank_of_environment():  # of several processes one speaks
+        return
+    print(done)
     values = flatten(settings)
     folder = values.get("run.out") or values.get("out")
     if folder and (Path(folder) / "report.html").is_file():
         print(f"report: {Path(folder) / 'report.html'}", file=sys.stderr)
+
+
+def must_be_page(command: str, page: str) -> None:
+    """UserError, with the option that was likely meant, where the first word is weights, a run or videos."""
+    name = shown(page)[1:-1]
+    advice = f"use videomae2 {command} {'--weights' if command == 'evaluate' else '--init'} {name}"
+    try:
+        what = _what_is(command, Path(page))
+    except OSError:  # a name that no file can have
+        return
+    if what == "weights":
+        raise UserError(f"expected a page of settings, got the weights {name}; {advice}")
+    if what == "videos":
+        given = "--data.val" if command == "evaluate" else "--data.train"
+        raise UserError(
+            f"expected a page of settings, or a run's folder, got {name}, which holds no config.toml; for "
+            f"the videos in it, use videomae2 {command} {given} {name}"
+        )
+    if what == "nothing":
+        raise UserError(
+            f"the settings page {name} does not exist; give a .toml file or a run's folder, or for the "
+            f"weights of that name {advice}"
+        )
+    if what:
+        raise UserError(
+            f"expected a page of settings, or a run of {command} to replay, got {name}, a run of {what}; for "
+            f"its weights, {advice}"
+        )
+
+
+def _what_is(command: str, path: Path) -> str:
+    """What a first word is that is no page: weights, videos, nothing, or the command of a run; else empty."""
+    if path.suffix == ".toml":
+        return ""
+    if path.name.endswith(WEIGHTS) or "@" in path.name or (path / "state.json").is_file():
+        return "weights"
+    if (path / "config.toml").is_file():
+        with (path / "config.toml").open(encoding="utf-8", errors="replace") as file:
+            of = file.readline().strip().rpartition(" run of ")[2]
+        kinds = {row.settings.__name__: name for name, row in commands().items()}
+        return kinds.get(of, "") if of != commands()[command].settings.__name__ else ""
+    if path.is_dir() or path.name.lower().endswith(LISTS):
+        return "videos"
+    return "" if path.exists() else "nothing"
 
 
 def help_app(command: str) -> App:
@@ -73,12 +132,14 @@ def help_app(command: str) -> App:
 
     known = known_settings(settings_type)
     about_page = "A TOML page of what differs, or a run's folder to replay it."
-    about_print = "Print the resolved settings as a TOML page and stop."
+    about_preset = f"Settings for a machine: {PRESETS_ABOUT}; here: {', '.join(preset_names(settings_type))}."
+    about_print = "Print the resolved settings as a TOML page, with where each came from, and stop."
 
     def shown(
         page: Annotated[str, Parameter(help=about_page, show_default=False)] = "",
         /,
         *,
+        preset: Annotated[str, Parameter(help=about_preset, show_default=False)] = "",
         print_config: Annotated[bool, Parameter(help=about_print, negative="", show_default=False)] = False,
         settings: parameter(settings_type, known) = settings_type(),  # type: ignore[valid-type]  # noqa: B008
     ) -> None: ...
@@ -90,14 +151,17 @@ def help_app(command: str) -> App:
         help=f"{summary}\n\n{HOW_TO_SET}",
         help_format="markdown",  # docstrings have several lines; as plain text their breaks would stay
         help_epilogue=f"Short: {short}." if short else None,
-        usage=f"Usage: videomae2 {command} [PAGE.toml | RUN] [--SECTION.KEY VALUE ...]",
+        usage=f"Usage: videomae2 {command} [PAGE.toml | RUN] [--preset NAME] [--SECTION.KEY VALUE ...]",
     )
 
 
-def _print(settings: Any) -> None:
+def _print(settings: Any, sources: Mapping[str, str]) -> None:
     for line in _derived(settings):
         print(f"# {line}")
-    print(to_toml(settings), end="")
+    if getattr(settings, "init", ""):
+        print(f"# where the network of {settings.init} differs from a default below, it is the network's")
+    print("# a value without a comment is the default")
+    print(to_toml(settings, sources), end="")
 
 
 def _derived(settings: Any) -> list[str]:
@@ -236,6 +300,13 @@ def check_data(
     frame_pattern
         How raw frames are named, where a released list names folders.
     """
+    from videomae2.data.file_names import shown_path
     from videomae2.data.tables.inspect import check
 
-    return check(path, DataSettings(root=root, list_format=list_format, frame_pattern=frame_pattern), workers)
+    found = DataSettings(root=root, list_format=list_format, frame_pattern=frame_pattern)
+    if broken := check(path, found, workers):
+        raise UserError(
+            f"{broken} of the files of {shown_path(path)} cannot be read, as said above; fetch or make them "
+            "again, or take them off the list"
+        )
+    return 0

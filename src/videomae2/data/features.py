@@ -78,6 +78,7 @@ class FeatureBatch(Record):
     durations: tuple[float, ...]
     epoch: int = 0
     failures: tuple[Failure, ...] = ()
+    replaced: int = 0
 
     def __post_init__(self) -> None:
         check_tensor("a batch of features", self.features, "float", "B L D")
@@ -283,11 +284,17 @@ def batch_of(parts: Sequence[tuple[Sequenced, Segments]], rows: Sequence[int], l
 
 
 def sequence_batches(
-    rows: SequenceRows, *, batch_size: int, start_batch: int = 0, rank: int = 0, world_size: int = 1
+    rows: SequenceRows,
+    *,
+    batch_size: int,
+    start_batch: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    accumulate: int = 1,
 ) -> Iterator[FeatureBatch]:
     """Training batches without end, from batch `start_batch` of this process on, as those of clips are."""
-    order = TrainingOrder(len(rows.videos), batch_size, rows.seed, start_batch, rank, world_size)
-    for places in order:
+    order = TrainingOrder(len(rows.videos), batch_size, rows.seed, start_batch, rank, world_size, accumulate)
+    for number, places in enumerate(order, start_batch):
         parts = [rows.cropped(epoch, row) for epoch, row in places]
         batch = batch_of(parts, [row for _, row in places], rows.length)
-        yield replace(batch, epoch=places[0][0])
+        yield replace(batch, epoch=order.place(number)[0])

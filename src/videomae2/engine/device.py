@@ -11,6 +11,7 @@ import torch
 from videomae2.errors import UserError
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h of glibc
+_DEFAULTS = ((_M_MMAP_MAX, 65536), (_M_TRIM_THRESHOLD, 128 << 10), (_M_TOP_PAD, 128 << 10))  # mallopt(3)
 _GROW_BY = 64 << 20
 """Bytes by which the heap grows at a time: large enough that a training step needs few system calls."""
 
@@ -28,6 +29,14 @@ def choose_device(name: str = "auto") -> torch.device:
         # With its index, so that comparisons with a tensor's device hold and each rank has its own GPU.
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """The device as people call it: "the CPU (8 threads)", or the name of the GPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"the CPU ({threads} thread{'s' if threads > 1 else ''})"
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -99,3 +108,21 @@ def keep_freed_memory() -> bool:
     options = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, _GROW_BY))
     done = [mallopt(option, value) == 1 for option, value in options]
     return all(done)
+
+
+@contextlib.contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Inside, `keep_freed_memory`; afterwards glibc's defaults again, and what is free goes back at once.
+
+    For a user's own program, whose memory is not ours to keep.
+    """
+    if not keep_freed_memory():
+        yield
+        return
+    try:
+        yield
+    finally:
+        glibc = ctypes.CDLL(None)
+        for option, value in _DEFAULTS:
+            glibc.mallopt(option, value)
+        glibc.malloc_trim(0)

@@ -5,11 +5,17 @@ Beside the folder and its lock: how a run is asked to stop, how it is judged, an
 
 import contextlib
 import json
+import math
 import os
+import re
 import signal
+import socket
+import sys
 import threading
+import time
+import uuid
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -17,15 +23,19 @@ from typing import Any
 
 from videomae2 import config
 from videomae2.errors import UserError
-from videomae2.files import write_atomically
+from videomae2.files import make_folder, sweep, write_atomically, writing
 
 CHANGES_NOTHING = frozenset(
     {
         "data.workers", "data.max_broken", "run.out", "run.device", "run.compile", "run.checkpoint_every",
         "run.evaluate_every", "run.log_every", "run.keep_last", "run.max_nonfinite", "run.tensorboard",
+        "run.shard",
     }
 )  # fmt: skip
 """Settings that may differ when a run is resumed: they affect how it runs, not what it computes."""
+
+SHARES_OF_A_STEP = frozenset({"optim.batch_size", "optim.accumulate"})
+"""And these where the videos of one step stay as many: over more processes, or in fewer forwards."""
 
 _KIND = "# videomae2 run of "
 
@@ -46,16 +56,18 @@ class RunFolder:
         self.events = path / "events"
         self.checkpoints = path / "checkpoints"
         self._finished = path / "finished.json"
+        self._owner, self._token = path / ".owner", ""
 
     def __str__(self) -> str:
         return str(self.path)
 
     @classmethod
-    def create_or_resume(cls, out: str | Path, settings: Any) -> "RunFolder":
+    def create_or_resume(cls, out: str | Path, settings: Any, derived: str = "") -> "RunFolder":
         """The folder of a new run, or of the run with the same settings, to be resumed; locked.
 
-        `settings` is the recipe's settings object. UserError where no folder is given, it holds something
-        else or a run with other settings (the differing keys are named), or another process trains in it.
+        `settings` is the recipe's settings object, `derived` the description of its plan. UserError where no
+        folder is given, it holds something else or a run with other settings (the differing keys are named),
+        or another process trains in it.
         """
         if not str(out):
             raise UserError("no folder for the run was given; name one with --out, such as --out runs/first")
@@ -64,20 +76,17 @@ class RunFolder:
             raise UserError(f"expected a folder for the run, got the file {folder}; give another --out")
         # Nothing is written before these checks: a mistyped --out must not change somebody's folder.
         if folder.config.is_file():
-            _refuse_another_run(folder, settings)
+            _refuse_another_run(folder, settings, derived)
         elif folder.path.is_dir() and any(not _ours(entry.name) for entry in folder.path.iterdir()):
             raise UserError(
                 f"{folder} is not empty and holds no run (no config.toml); give another --out or empty it"
             )
-        with _unwritable_named(folder.path):
-            folder.path.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.path)
+        with writing(folder.path):
             folder._take_lock()
-            # Only under the lock: these are of a process that was killed while it replaced a file, and
-            # without the lock they could belong to one that is still writing.
-            for leftover in folder.path.glob(".*.tmp"):
-                leftover.unlink()
-            folder.write_config()
-            folder.checkpoints.mkdir(exist_ok=True)
+        sweep(folder.path)
+        folder.write_config(derived)
+        make_folder(folder.checkpoints)
         return folder
 
     def write_config(self, derived: str = "") -> None:
@@ -94,8 +103,31 @@ class RunFolder:
 
     @property
     def finished(self) -> dict[str, Any] | None:
-        """The summary written at the end of the run; None before."""
-        return json.loads(self._finished.read_text()) if self._finished.is_file() else None
+        """The summary written at the end of the run; None before. UserError where it is damaged."""
+        if not self._finished.is_file():
+            return None
+        try:
+            summary: dict[str, Any] = json.loads(self._finished.read_text(encoding="utf-8"))
+            best = summary["best"]
+            if best is not None:
+                best = asdict(Best(str(best["metric"]), float(best["value"]), int(best["step"])))
+            numbers = {
+                name: None if value is None else float(value) for name, value in summary["metrics"].items()
+            }
+            return {"step": int(summary["step"]), "metrics": numbers, "best": best}
+        except (
+            OSError,
+            ValueError,
+            ArithmeticError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ) as error:
+            raise UserError(
+                f"{self._finished} is damaged ({type(error).__name__}); remove it, and run the same command "
+                "again to end the run from its last checkpoint"
+            ) from error
 
     def mark_finished(self, summary: dict[str, Any]) -> None:
         """Mark the run as complete."""
@@ -117,18 +149,34 @@ class RunFolder:
             raise UserError(
                 f"another process is training in {self}; wait for it, stop it, or give another --out"
             ) from None
-        except OSError:
-            pass  # a file system without locks, such as some network mounts: the run is not guarded
+        except OSError:  # a file system without locks, such as some network mounts
+            # Whoever comes last takes the run over, and who had it notices before its next line.
+            self._token = uuid.uuid4().hex
+            write_atomically(self._owner, self._token)
+
+    def must_be_ours(self) -> None:
+        """UserError where another process has taken this run over, on a file system without locks."""
+        if self._token and self._owner.read_text(encoding="ascii") != self._token:
+            raise UserError(
+                f"another process has taken over the run in {self}, whose file system has no locks; let only "
+                "one of them go on, or give another --out"
+            )
 
 
 def _ours(name: str) -> bool:
     """Whether a file was left by a process that was killed before it had written config.toml."""
-    return name == ".lock" or (name.startswith(".config.toml.") and name.endswith(".tmp"))
+    return name in (".lock", ".owner") or (name.startswith(".config.toml.") and name.endswith(".tmp"))
 
 
-def _refuse_another_run(folder: RunFolder, settings: Any) -> None:
+def _videos_of_a_step(text: str) -> str | None:
+    """The number of videos of one step in a plan's description, where there is one."""
+    found = re.search(r"^(?:# )?one step: (\d+) videos", text, re.MULTILINE)
+    return found[1] if found else None
+
+
+def _refuse_another_run(folder: RunFolder, settings: Any, derived: str) -> None:
     # The class first: the settings of another command do not even parse, and its name says more than that.
-    text = folder.config.read_text(encoding="utf-8")
+    text = folder.config.read_text(encoding="utf-8", errors="replace")
     kind = next((line.removeprefix(_KIND) for line in text.splitlines() if line.startswith(_KIND)), "")
     if kind and kind != type(settings).__name__:
         asked = _command(type(settings).__name__)
@@ -136,7 +184,10 @@ def _refuse_another_run(folder: RunFolder, settings: Any) -> None:
     # Absolute on both sides: the working directory is not part of a run.
     there = config.with_absolute_paths(config.from_toml(type(settings), text, str(folder.config)))
     settings = config.with_absolute_paths(settings)
-    changed = [each for each in config.differences(there, settings) if each.key not in CHANGES_NOTHING]
+    videos = _videos_of_a_step(text)
+    same_step = videos is not None and videos == _videos_of_a_step(derived)
+    free = CHANGES_NOTHING | (SHARES_OF_A_STEP if same_step else frozenset())
+    changed = [each for each in config.differences(there, settings) if each.key not in free]
     if changed:
         # Three keys: the line must stay readable, and more of them mean another run altogether.
         named = "; ".join(f"expected {each.key} {each.first!r}, got {each.second!r}" for each in changed[:3])
@@ -149,16 +200,6 @@ def _refuse_another_run(folder: RunFolder, settings: Any) -> None:
 def _command(kind: str) -> str:
     """The command that takes settings of this class, by the class's name."""
     return kind.removesuffix("Settings").lower()
-
-
-@contextlib.contextmanager
-def _unwritable_named(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"the run's folder {path} cannot be written: {error.strerror}; give another --out"
-        ) from error
 
 
 # ---- the metric of a run, and its result
@@ -204,7 +245,7 @@ class Result:
 def write_result(folder: RunFolder, result: Result) -> None:
     """Write a result as finished.json, which marks the run as complete."""
     best = asdict(result.best) if result.best else None
-    folder.mark_finished({"step": result.step, "metrics": result.metrics, "best": best})
+    folder.mark_finished({"step": result.step, "metrics": as_json(result.metrics), "best": best})
 
 
 def read_result(folder: RunFolder) -> Result:
@@ -214,35 +255,116 @@ def read_result(folder: RunFolder) -> Result:
     newest = folder.checkpoints / f"step-{summary['step']}"
     # Users may delete the checkpoints of a finished run: its final weights are a file of their own.
     there = newest if newest.is_dir() else None
-    return Result(folder.path, summary["step"], there, summary["metrics"], best, already_finished=True)
+    metrics = from_json(summary["metrics"])
+    return Result(folder.path, summary["step"], there, metrics, best, already_finished=True)
+
+
+def as_json(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Metrics for a JSON file, where NaN and infinity have no place: null."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+
+
+def from_json(metrics: Mapping[str, float | None]) -> dict[str, float]:
+    """Metrics from a JSON file; null is NaN."""
+    return {name: math.nan if value is None else value for name, value in metrics.items()}
+
+
+class Abandoned(KeyboardInterrupt):
+    """What is done at the moment is left out, because the run was asked to stop."""
 
 
 class StopRequest:
     """A context in which the first SIGTERM or SIGINT sets `number` instead of ending the process.
 
-    A later Ctrl-C raises KeyboardInterrupt at once. Further SIGTERMs are ignored: cluster schedulers repeat
-    them while the run saves its checkpoint.
+    It is answered on stderr at once, unless `quiet`. A later Ctrl-C raises KeyboardInterrupt; further
+    SIGTERMs are ignored: cluster schedulers repeat them while the run saves its checkpoint.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
+    PATIENCE = 3.0
+    """Seconds in which a second Ctrl-C must have reached the main thread, or the process is ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, quiet: bool = False) -> None:
         self.number = 0
+        self.quiet = quiet
+        self.stopping = "stopping after this step"
+        """What the answer says is going to happen."""
+        self._said = ""  # what was true when the signal came
         self._before: dict[int, Any] = {}
+        self._abandon = False
+        self._interrupted = threading.Event()
 
     def __enter__(self) -> "StopRequest":
         # Python forbids handlers to other threads: a program that trains in one handles signals itself.
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        # Handlers wait until the main thread is back from torch, and a backward pass on a CPU can take half a
+        # minute. Python's wakeup file descriptor does not, and a thread that reads it answers meanwhile.
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        self._wakeup = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=self._answer, daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if not self._before:
+            return
+        signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        self._interrupted.set()
+        self._writer.close()  # ends the thread
+
+    @contextlib.contextmanager
+    def abandoning(self, stopping: str) -> Iterator[None]:
+        """A block that raises Abandoned at the first signal, or at once where there was one.
+
+        For what is repeated on resume, and can be left out at any instruction; `stopping` is the answer.
+        """
+        before, self.stopping = self.stopping, stopping
+        try:
+            if self.number:
+                raise Abandoned
+            self._abandon = True
+            yield
+        finally:
+            self._abandon = False
+            self.stopping = before
 
     def _note(self, number: int, _: FrameType | None) -> None:
         if self.number and number == signal.SIGINT:
+            self._interrupted.set()
             raise KeyboardInterrupt
-        self.number = self.number or number
+        first, self.number = not self.number, self.number or number
+        self._said = self._said or self.stopping
+        if first and self._abandon:
+            raise Abandoned
+
+    def _answer(self) -> None:
+        """Runs in a thread: tell that a signal has come, and end a process that does not hear the second."""
+        asked, latest = False, 0.0
+        with self._reader:
+            while came := self._reader.recv(1):
+                # A loader process that was just forked still writes here: its copy of one Ctrl-C is none.
+                if came[0] not in self.SIGNALS or time.monotonic() - latest < 0.2:
+                    continue
+                latest = time.monotonic()
+                if not asked:
+                    asked = True
+                    again = "; again quits without saving" if came[0] == signal.SIGINT else ""
+                    self._tell(f"{self._said or self.stopping}{again}")
+                elif came[0] == signal.SIGINT:
+                    self._tell("quitting without saving")
+                    if not self._interrupted.wait(self.PATIENCE):
+                        os._exit(128 + signal.SIGINT)
+
+    def _tell(self, text: str) -> None:
+        if not self.quiet:
+            # Not through sys.stderr, which the main thread may be writing to. On a terminal the line of the
+            # bar is cleared first; it is drawn again below.
+            clear = "\r\x1b[K" if sys.stderr.isatty() else ""
+            with contextlib.suppress(OSError):
+                os.write(2, f"{clear}{text}\n".encode())

@@ -3,7 +3,7 @@
 Without a head it is what the hub's `OpenGVLab/VideoMAEv2-*` publish for features.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -133,13 +133,11 @@ def score_views(
     scores: ViewScores,
     *,
     views_per_forward: int = 0,
-    progress: Callable[[int], None] = lambda _: None,
 ) -> ViewScores:
     """Add the softmax of every view to `scores`; unreadable rows are recorded as failed, never replaced.
 
     `network` is a classifier, wrapped or not; its mode (train or eval) is restored afterwards. A forward has
-    at most `views_per_forward` clips (0: a whole batch). `progress` is called with the number of rows of each
-    batch.
+    at most `views_per_forward` clips (0: a whole batch).
     """
     device = next(network.parameters()).device
     was_training = network.training
@@ -155,7 +153,6 @@ def score_views(
             for start in range(0, len(batch), size):
                 part = slice(start, start + size)
                 yield batch.frames[part], batch.row[part], batch.view[part]
-            progress(len(batch.row.unique()) + len(batch.failures))
 
     none = torch.zeros(0, dtype=torch.int64)
     try:
@@ -170,12 +167,20 @@ def score_views(
 
 
 def gather_scores(scores: ViewScores) -> ViewScores:
-    """All-gather and merge the scores of all ranks; without a group the scores themselves."""
+    """Merge the scores of all ranks, in place; without a group nothing changes. Collective."""
     if not parallel.in_group():
         return scores
     # Sums over views are merged, not accuracies: the views of one row may have been scored on several ranks,
-    # and their mean softmax must come before the decision.
-    merged, *others = (ViewScores.from_state_dict(each) for each in parallel.all_objects(scores.state_dict()))
-    for other in others:
-        merged.merge(other)
-    return merged
+    # and their mean softmax must come before the decision. They are added as dense tensors: of every row,
+    # one rank has something and the others zeros.
+    scores.widen(parallel.greatest([scores.seen.shape[1]])[0])
+    # A view that a padding sampler gave to several ranks is that of the first of them.
+    last = parallel.world_size()
+    mine = torch.where(scores.seen, last - parallel.rank(), 0)
+    owner = last - parallel.add_up(mine, greatest=True)
+    parallel.together(lambda: scores.drop(owner < parallel.rank()))
+    parallel.add_up(scores.sums)
+    scores.seen = owner < last
+    for failures in parallel.all_objects(list(scores.failures.values())):
+        scores.fail(failures)
+    return scores

@@ -11,7 +11,7 @@ from videomae2.bounds import shown
 from videomae2.config import known_settings
 from videomae2.data.features import FeatureFiles, SequenceRows, UnreadableFeatures, batch_of
 from videomae2.data.tables.annotations import read_annotations
-from videomae2.engine.log import say
+from videomae2.engine.progress import say
 from videomae2.errors import UserError
 from videomae2.heads.points import Decoding, Points
 from videomae2.heads.temporal import Localizer, padded_length

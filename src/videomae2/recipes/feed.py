@@ -12,13 +12,14 @@ import torch
 
 from videomae2.architecture import token_grid
 from videomae2.bounds import shown
-from videomae2.data.batches import batches_per_epoch, evaluation_batches, training_batches
+from videomae2.data.batches import evaluation_batches, training_batches
 from videomae2.data.clips import EvaluationClips, TargetReader, TrainingClips, no_target
 from videomae2.data.sampling import SAMPLERS, RandomWindow, Sampler
 from videomae2.data.tables.formats import ROW_COLUMNS
 from videomae2.data.tables.manifest import Manifest, read_listed
 from videomae2.engine import parallel
 from videomae2.engine.device import choose_device
+from videomae2.engine.progress import progress
 from videomae2.engine.schedule import Plan, make_plan
 from videomae2.engine.task import Task
 from videomae2.errors import UserError
@@ -28,6 +29,10 @@ from videomae2.settings import DataSettings, ModelSettings, OptimSettings, RunSe
 from videomae2.weights import match_classes
 from videomae2.weights.classes import origin_of
 
+ListReader = Callable[[str, Any], Manifest]
+"""What reads the rows of a list: (what `data.train` or `data.val` names, data settings) -> a manifest."""
+LABELS = ("boxes", "actions", "owners")
+"""Columns of labels that are no class number, which the hash of a list counts too."""
 ROWS_AT_ONCE = 65_536
 """Rows of a list that are hashed at once."""
 
@@ -51,6 +56,7 @@ class TrainingFeed:
             workers=self.data.workers,
             rank=parallel.rank(),
             world_size=parallel.world_size(),
+            accumulate=self.optim.accumulate,
             pin=choose_device(self.run.device).type == "cuda",
         )
 
@@ -64,11 +70,9 @@ class TrainingFeed:
 
     def plan(self) -> Plan:
         """The run's schedule, in optimizer steps."""
-        rows, world = len(self.clips), parallel.world_size()
-        per_epoch = batches_per_epoch(rows, self.optim.batch_size, world)
         # Without held-out videos nothing can be evaluated, whatever the setting says.
         run = self.run if self.data.val else replace(self.run, evaluate_every=0)
-        return make_plan(self.optim, run, rows, self.data.repeated_views, world, per_epoch)
+        return make_plan(self.optim, run, len(self.clips), self.data.repeated_views, parallel.world_size())
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ class EvaluationFeed:
         # Built anew for each pass: an evaluation during training must not depend on how far the last one got.
         sampler = SAMPLERS[self.data.sampling](self.model.num_frames)
         clips = EvaluationClips(self.manifest, self.data, self.model.size, sampler, self.views)
-        return evaluation_batches(
+        batches = evaluation_batches(
             clips,
             batch_size=self.batch_size,
             workers=self.data.workers,
@@ -100,6 +104,12 @@ class EvaluationFeed:
             world_size=parallel.world_size(),
             pin=self.pin,
         )
+        size, rows = self.batch_size, len(self.manifest)
+        starts = range(parallel.rank() * size, rows, parallel.world_size() * size)
+        with progress("evaluate", sum(min(size, rows - start) for start in starts)) as done:
+            for batch in batches:
+                yield batch  # and when the next one is asked for, it has been through the network
+                done.advance(len(batch.row.unique()) + len(batch.failures))
 
     @property
     def blank(self) -> torch.Tensor:
@@ -149,11 +159,13 @@ def training_feed(
     frames: Literal["pretrain", "finetune"],
     *,
     read_target: TargetReader = no_target,
+    read: ListReader = read_listed,
 ) -> TrainingFeed:
     """The feed of a run's training manifest.
 
     frames: how they are sampled, as in pre-training or in fine-tuning (released). read_target: reads the
-    target of a row. UserError where nothing can be trained, before anything is written.
+    target of a row, `read` the list of rows. UserError where nothing can be trained, before anything is
+    written.
     """
     if not data.train:
         raise UserError(
@@ -163,7 +175,7 @@ def training_feed(
     # divide into, a device that is not there.
     token_grid(model)
     choose_device(run.device)
-    manifest = read_listed(data.train, data)
+    manifest = read(data.train, data)
     sampler: Sampler = SAMPLERS[data.sampling](model.num_frames)
     # The released loaders differ: pre-training takes frames `stride` apart from a random start, fine-tuning
     # spreads them over a random window.
@@ -177,7 +189,7 @@ def training_feed(
 def hash_of_rows(manifest: Manifest) -> str:
     """SHA-256 of the columns that say what is trained on, the same for every form of the list."""
     found = hashlib.sha256()
-    for name in (each for each in ROW_COLUMNS if each in manifest.table.column_names):
+    for name in (each for each in (*ROW_COLUMNS, *LABELS) if each in manifest.table.column_names):
         column = manifest.table.column(name)
         found.update(f"{name}\n".encode())
         # In pieces: the paths of a million rows as one string would be held several times over.
@@ -260,10 +272,12 @@ class Recipe:
     prepare: maps settings and the training feed to a task with initial weights; UserError for what cannot
     work. frames: how training frames are sampled, as in pre-training or in fine-tuning (released).
     read_target: reads the target of a row of the training manifest, the `target` of the task's batches.
+    read: reads the file or folder that `data.train` names as that manifest.
     feed: makes the feed of settings whose batches hold no clips; None: clips of the manifest `data.train`.
     """
 
     prepare: Callable[[Any, Any], Prepared]
     frames: Literal["pretrain", "finetune"] = "finetune"
     read_target: TargetReader = no_target
+    read: ListReader = read_listed
     feed: Callable[[Any], RunFeed] | None = None

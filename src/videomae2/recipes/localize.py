@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from videomae2 import chance
 from videomae2.bounds import shown
-from videomae2.data.batches import batches_per_epoch
 from videomae2.data.features import (
     FeatureBatch,
     FeatureFiles,
@@ -22,7 +21,7 @@ from videomae2.data.features import (
 )
 from videomae2.data.tables.annotations import Annotations, read_annotations
 from videomae2.engine import parallel
-from videomae2.engine.log import say
+from videomae2.engine.progress import say
 from videomae2.engine.schedule import Plan, make_plan
 from videomae2.errors import UserError
 from videomae2.heads.points import Points, PointTargets, losses_of, targets_of
@@ -56,6 +55,7 @@ class SequenceFeed:
             start_batch=start_batch,
             rank=parallel.rank(),
             world_size=parallel.world_size(),
+            accumulate=self.settings.optim.accumulate,
         )
 
     def identity(self) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class SequenceFeed:
         optim, run = self.settings.optim, self.settings.run
         count, world = len(self.rows.videos), parallel.world_size()
         run = run if self.settings.data.val else replace(run, evaluate_every=0)
-        return make_plan(optim, run, count, 1, world, batches_per_epoch(count, optim.batch_size, world))
+        return make_plan(optim, run, count, 1, world)
 
 
 def sequence_feed(settings: LocalizeSettings) -> SequenceFeed:

@@ -1,10 +1,12 @@
 """Weights of runs: what is saved for their user, how they are found by name, how a network starts from them.
 
-A name is a run's folder (finished or not), one of its checkpoints, a weights file of any layout, or a hub
-name.
+A name is a run's folder (finished or not), one of its checkpoints (RUN@best, RUN@last, RUN@step-N), a weights
+file of any layout, or a hub name.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -13,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from videomae2.engine import checkpoint as checkpoints
-from videomae2.engine.log import say
+from videomae2.engine.progress import say
 from videomae2.errors import UserError
 from videomae2.heads.classify import Classifier, build_classifier, headless_network
+from videomae2.heads.spatial import SpatialDetector, detector_of
 from videomae2.models.build import build_autoencoder
 from videomae2.settings import DataSettings, EvaluateSettings, ModelSettings
 from videomae2.weights import (
@@ -119,19 +122,74 @@ def read_weights(name: str, use_ema: bool = True, label_map: str | Sequence[int]
     `use_ema` chooses a run's averaged weights where it has them. `label_map` slices the head of a classifier.
     UserError where there are no such weights.
     """
+    once = _READ.get()
+    if once is None:
+        checkpoint = _read(name, use_ema)
+    else:
+        checkpoint = once[name, use_ema] = once.get((name, use_ema)) or _read(name, use_ema)
+    return checkpoint if label_map is None else slice_head(checkpoint, label_map)
+
+
+@contextmanager
+def reading_once() -> Iterator[None]:
+    """A block in which weights are read once, however many of its functions ask for them by name.
+
+    The start of a run asks for the network, and then for the tensors; a hub would be asked twice, and
+    gigabytes be read twice.
+    """
+    token = _READ.set({})
+    try:
+        yield
+    finally:
+        _READ.reset(token)
+
+
+_READ: ContextVar[dict[tuple[str, bool], Checkpoint] | None] = ContextVar("weights read so far", default=None)
+
+
+def _read(name: str, use_ema: bool) -> Checkpoint:
+    kept = checkpoint_named(name)
+    if kept is not None:
+        return replace(_read(str(kept), use_ema), source=name)
     if not there(name):  # a hub name, or one that no file can have
-        return read_checkpoint(name, label_map)
+        return read_checkpoint(name)
     path = Path(name)
     # Each kind of name is known by a file in it, so that a folder may be called anything.
     if (path / checkpoints.STATE).is_file():
-        return _sliced(_of_training(path, use_ema), label_map)
+        return _of_training(path, use_ema)
     if not (path / "config.toml").is_file():
-        return replace(read_checkpoint(name, label_map), source=name)
+        return replace(read_checkpoint(name), source=name)
     plain = path / WITHOUT_AVERAGE
     file = plain if not use_ema and plain.is_file() else path / WEIGHTS
     if file.is_file():
-        return replace(read_checkpoint(file, label_map), source=name)
-    return _sliced(_of_training(checkpoints.find(path), use_ema), label_map)
+        return replace(read_checkpoint(file), source=name)
+    return _of_training(checkpoints.find(path), use_ema)
+
+
+def checkpoint_named(name: str) -> Path | None:
+    """The checkpoint that RUN@best, RUN@last or RUN@step-N names; None for a name that is no such.
+
+    UserError, with what there is, for a run that has no such checkpoint.
+    """
+    run, _, which = name.rpartition("@")
+    if not run or there(name) or not there(Path(run) / "config.toml"):
+        return None
+    kept = checkpoints.checkpoints(Path(run) / "checkpoints")
+    named = {path.name: path for path in kept}
+    if kept:
+        # As the engine chose it: by the metric of the run's evaluations.
+        best = checkpoints.read_state(kept[-1]).get("best")
+        chosen = named.get(f"step-{best['step']}") if best else None
+        named |= {"last": kept[-1]} | ({"best": chosen} if chosen else {})
+    elif (Path(run) / WEIGHTS).is_file():  # its checkpoints were removed
+        named["last"] = Path(run)
+    if which not in named:
+        has = ", ".join(f"{run}@{each}" for each in named) or "no checkpoint"
+        raise UserError(
+            f"expected a checkpoint of {run}, got @{which}; it has {has}"
+            + ("" if "best" in named else " (@best needs evaluations: --data.val)")
+        )
+    return named[which]
 
 
 def _of_training(path: Path, use_ema: bool) -> Checkpoint:
@@ -157,10 +215,6 @@ def _of_training(path: Path, use_ema: bool) -> Checkpoint:
         dict(about["extra"]),
         (note,),
     )
-
-
-def _sliced(checkpoint: Checkpoint, label_map: str | Sequence[int] | None) -> Checkpoint:
-    return checkpoint if label_map is None else slice_head(checkpoint, label_map)
 
 
 # ---- initial weights, with a report on every tensor
@@ -198,6 +252,24 @@ def load_classifier(
     return load_into(classifier, checkpoint, expect="encoder")
 
 
+NORMS = {"fc_norm.": "token_norm.", "encoder.norm.": "token_norm."}
+"""The last norm of a classifier, and that of an encoder with one, as the detector has it: over each token."""
+
+
+def load_detector(detector: nn.Module, init: str, class_names: Sequence[str]) -> LoadReport:
+    """Initialise a detector: encoder and last norm from any checkpoint, the head from one with its classes.
+
+    V1 takes the norm along too. A head of other actions, or of a classifier, is dropped.
+    """
+    checkpoint = read_weights(init)
+    ours = checkpoint.kind == "detector" and _same_classes(checkpoint, len(class_names), class_names)
+    state = {}
+    for name, tensor in (checkpoint if ours else _without_head(checkpoint)).state.items():
+        there = next((start for start in NORMS if name.startswith(start)), "")
+        state[NORMS.get(there, "") + name.removeprefix(there)] = tensor
+    return load_into(detector, replace(checkpoint, state=state), expect="encoder")
+
+
 def _same_classes(checkpoint: Checkpoint, num_classes: int, class_names: Sequence[str]) -> bool:
     # By name where both sides have names: as many classes in another order would start the head from rows
     # that belong to other classes.
@@ -220,6 +292,7 @@ NETWORKS: dict[str, Callable[[ModelSettings, Checkpoint], nn.Module]] = {
     "classifier": lambda settings, checkpoint: build_classifier(settings, checkpoint.num_classes or 0),
     # The trunk of a classifier has no final norm, since its `fc_norm` comes after the pooling.
     "encoder": headless_network,
+    "detector": detector_of,
 }
 """Kind of weights -> the network that they are loaded into."""
 
@@ -274,5 +347,21 @@ def read_classifier(
         raise UserError(
             f"expected a classifier, got {name}, a {trained.checkpoint.kind} network without a classification"
             f" head; fine-tune it first: videomae2 finetune --init {name} --data.train LABELLED --out RUN"
+        )
+    return Trained(trained.module, trained.settings, trained.checkpoint, trained.report)
+
+
+def read_detector(
+    name: str,
+    use_ema: bool = True,
+    device: torch.device | str = "cpu",
+    change: Callable[[ModelSettings], ModelSettings] = lambda settings: settings,
+) -> Trained[SpatialDetector]:
+    """As `read_trained`; UserError where the weights have no head over boxes."""
+    trained = read_trained(name, use_ema, device, change)
+    if not isinstance(trained.module, SpatialDetector):
+        raise UserError(
+            f"expected a detector, got {name}, a {trained.checkpoint.kind} network without a head over "
+            f"boxes; train one first: videomae2 detect-train --init {name} --data.train BOXES --out RUN"
         )
     return Trained(trained.module, trained.settings, trained.checkpoint, trained.report)

@@ -150,6 +150,7 @@ def _short(name: str, length: int = 22) -> str:
 AVERAGED = "ema_"
 """How the engine marks numbers of the averaged weights."""
 
+_MISSED = "Boxes of key frames; what is on a key frame that could not be read counts as missed."
 _COUNTED_WRONG = "One centre view of each video. A video that could not be read counts as wrong."
 
 
@@ -178,9 +179,12 @@ MEASURES = {
     "top5": Measure("top-5", "share", "Validation accuracy", _COUNTED_WRONG),
     # Seldom far from top-1, whose line it would cover: it is in the table of the last evaluation.
     "mean_class": Measure("mean over classes", "share"),
-    "evaluated": Measure("videos evaluated", "count"),
-    "failed": Measure("videos that could not be read", "count"),
-    "listed": Measure("videos listed", "count"),
+    "frame_map": Measure("frame mAP@0.5", "share", "Validation frame mAP", _MISSED),
+    "box_recall": Measure("annotated boxes found", "share"),
+    "boxes": Measure("boxes a clip"),
+    "evaluated": Measure("evaluated", "count"),
+    "failed": Measure("could not be read", "count"),
+    "listed": Measure("listed", "count"),
 }
 
 
@@ -225,9 +229,9 @@ def series(lines: Sequence[LogLine], key: str, name: str = "", dashed: bool = Fa
 
 
 def parted(lines: Sequence[LogLine]) -> tuple[list[LogLine], list[LogLine]]:
-    """Training lines and evaluations."""
+    """Training lines and evaluations; notes are in neither."""
     evaluations = [line for line in lines if "evaluation" in line]
-    return [line for line in lines if "evaluation" not in line], evaluations
+    return [line for line in lines if "evaluation" not in line and "note" not in line], evaluations
 
 
 def _keys(lines: Sequence[LogLine]) -> list[str]:

@@ -99,7 +99,6 @@ def render(page: Page) -> str:
 
 def write_page(page: Page, path: Path) -> Path:
     """Write the page whole or not at all; returns its path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, render(page))
     return path
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from videomae2 import config
-from videomae2.engine.log import read_lines
+from videomae2.engine.log import read_failures, read_metrics
 from videomae2.engine.run import Metric
 from videomae2.metrics.accuracy import ClassScore
 from videomae2.recipes.evaluate import Evaluation
@@ -35,13 +35,13 @@ def write_run_report(folder: str | Path, blocks: Sequence[Block] = ()) -> Path:
     folder = Path(folder)
     settings = run_settings(folder)
     row = TASKS[task_of(settings)]
-    lines = read_lines(folder / "metrics.jsonl")
+    lines = read_metrics(folder / "metrics.jsonl")
     content = [
         key_numbers(lines, row.best),
         *curve_blocks(lines),
         *evaluation_table(lines),
         *blocks,
-        *failure_blocks(read_lines(folder / "failures.jsonl")),
+        *failure_blocks(read_failures(folder / "failures.jsonl")),
         settings_table(settings),
     ]
     page = Page(f"{row.title}: {folder.resolve().name}", _subtitle(settings), content)

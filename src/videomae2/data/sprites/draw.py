@@ -18,7 +18,7 @@ from torch import Tensor
 
 from videomae2.data.sprites.scene import SpriteSettings, draw_video
 from videomae2.errors import UserError
-from videomae2.files import replacing
+from videomae2.files import make_folder, write_atomically
 
 
 def encode_mp4(frames: UInt8[Tensor, "T C H W"], fps: int) -> bytes:
@@ -50,7 +50,8 @@ def write_sprites(
     """Write videos `first` to `first + num_videos` of a set into `out`; the path of the manifest comes back.
 
     manifest.csv: path, label, class. boxes.json: video -> one [T][4] list for each object, with its labels.
-    segments.json: ActivityNet's layout. The files are the same for any number of workers (threads);
+    key_frames.csv: the middle frame of each video, a line for each object with its box and what it does
+    there. segments.json: ActivityNet's layout. The files are the same for any number of workers (threads);
     `progress` is told of each video. UserError where `out` holds a manifest.
     """
     settings = settings or SpriteSettings()
@@ -59,18 +60,19 @@ def write_sprites(
         raise UserError(f"expected at least 1 sprite video to draw, got {num_videos}")
     if (out / "manifest.csv").exists():
         raise UserError(f"{out} already holds a manifest; give another folder, or remove this one")
-    (out / "videos").mkdir(parents=True, exist_ok=True)
+    make_folder(out / "videos")
     rows = []
     for row in _written(
         lambda number: _write_video(out, settings, seed, number), range(first, first + num_videos), workers
     ):
         rows.append(row)
         progress(1)
-    _replace(out / "boxes.json", json.dumps({row["path"]: row["objects"] for row in rows}))
-    _replace(out / "segments.json", json.dumps(_activitynet(rows, settings)))
-    _replace(out / "classes.json", json.dumps(settings.classes))
+    write_atomically(out / "boxes.json", json.dumps({row["path"]: row["objects"] for row in rows}))
+    write_atomically(out / "key_frames.csv", _key_frames(rows, settings))
+    write_atomically(out / "segments.json", json.dumps(_activitynet(rows, settings)))
+    write_atomically(out / "classes.json", json.dumps(settings.classes))
     # Last, so that a folder with a manifest holds a whole set.
-    _replace(out / "manifest.csv", _table(rows))
+    write_atomically(out / "manifest.csv", _table(rows))
     return out / "manifest.csv"
 
 
@@ -89,7 +91,8 @@ def _written(
 def _write_video(out: Path, settings: SpriteSettings, seed: int, number: int) -> dict[str, Any]:
     video = draw_video(settings, seed, number)
     path = f"videos/{number:06d}.mp4"
-    _replace(out / path, encode_mp4(video.frames, settings.fps))
+    # Not synced, which would take as long as drawing: the manifest tells that they are complete.
+    write_atomically(out / path, encode_mp4(video.frames, settings.fps), synced=False)
     objects = [
         {"boxes": sprite.boxes.tolist(), "segments": [list(part) for part in sprite.segments]}
         for sprite in video.sprites
@@ -113,15 +116,22 @@ def _activitynet(rows: list[dict[str, Any]], settings: SpriteSettings) -> dict[s
     return {"version": "sprites", "database": database}
 
 
+def _key_frames(rows: list[dict[str, Any]], settings: SpriteSettings) -> str:
+    """Boxes and actions at the middle frame, as an annotation file of one's own has them."""
+    text, middle = io.StringIO(), settings.num_frames // 2
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["video", "frame", "x1", "y1", "x2", "y2", "label", "actor"])
+    for row in rows:
+        for number, thing in enumerate(row["objects"]):
+            box = [round(corner, 2) for corner in thing["boxes"][middle]]
+            doing = next(label for label, start, end in thing["segments"] if start <= middle < end)
+            writer.writerow([row["path"], middle, *box, settings.classes[doing], number])
+    return text.getvalue()
+
+
 def _table(rows: Iterable[dict[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, ["path", "label", "class"], extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def _replace(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
