@@ -47,6 +47,18 @@ MUTATIONS = [
     Mutation("chance.py", "z ^ _shift_right(z, 31)", "z ^ (z >> 31)", "tests/test_chance.py"),
     Mutation("files.py", "        os.fsync(file.fileno())\n", "", "tests/test_files.py"),
     Mutation("files.py", "temporary.unlink(missing_ok=True)", "pass", "tests/test_files.py"),
+    # ---- temporal detection
+    Mutation("overlap.py", "-overlaps.square() / sigma", "-overlaps / sigma", "tests/test_overlap.py"),
+    Mutation("overlap.py", "overlaps * scores, 0.0", "scores, 0.0", "tests/test_overlap.py::test_voting"),
+    Mutation("metrics/segments.py", "[::-1]] for rows in parts", "] for rows in parts", "tests/metrics/test_segments.py"),
+    Mutation("metrics/segments.py", "& ~taken[:, truth[part]]", "", "tests/metrics/test_segments.py"),
+    Mutation("metrics/segments.py", "np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]", "precision", "tests/metrics/test_segments.py"),
+    Mutation("targets.py", "apart = 0.5 * (", "apart = (", "tests/test_targets.py"),
+    Mutation("heads/points.py", "chosen = (lengths <= shortest", "chosen = (lengths >= shortest", "tests/parity/test_golden_localize.py"),
+    Mutation("heads/temporal.py", "MOMENTUM = 0.9", "MOMENTUM = 0.99", "tests/parity/test_golden_localize.py"),
+    Mutation("heads/temporal.py", "valid[:, :: self.stride]", "valid[:, 1 :: self.stride]", "tests/parity/test_golden_localize.py"),
+    Mutation("data/features.py", "- self.first - 0.5 * self.window", "- self.first", "tests/recipes/test_localize.py"),
+    Mutation("data/windows.py", "place % cutting.step == 0", "True", "tests/data/test_windows.py"),
     # ---- masks
     Mutation("mask_counts.py", '    check_choice("mask.encoder", mask.encoder, HIDDEN_COUNTS)\n', "", "tests/test_masking.py::test_an_unknown_word_in_settings_is_refused"),
     Mutation("mask_counts.py", '    check_choice("mask.decoder", mask.decoder, KEPT_COUNTS)\n', "", "tests/test_masking.py::test_an_unknown_word_in_settings_is_refused"),

@@ -18,7 +18,7 @@ from videomae2.errors import UserError
 from videomae2.files import must_be_new
 from videomae2.options import parameter
 from videomae2.recipes.tasks import TASKS
-from videomae2.settings import DataSettings, EvaluateSettings
+from videomae2.settings import DataSettings, EvaluateSettings, LocalizeSettings, ModelSettings
 
 WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 LISTS = (".csv", ".tsv", ".txt", ".parquet", ".arrow", ".feather", ".mp4", ".avi", ".mkv", ".mov", ".webm")
@@ -46,7 +46,13 @@ def commands() -> dict[str, SettingsCommand]:
     """One row a command: every task of the table, and what is no task but takes settings."""
     tasks = {name: SettingsCommand(row.settings, row.summary, "train") for name, row in TASKS.items()}
     about = "Measure a classifier over several views of each video: top-1, top-5, per class."
-    return tasks | {"evaluate": SettingsCommand(EvaluateSettings, about, "evaluate")}
+    check = (
+        "Tell what windows show from their features alone: neighbours and a linear layer, before a detector."
+    )
+    return tasks | {
+        "evaluate": SettingsCommand(EvaluateSettings, about, "evaluate"),
+        "features-check": SettingsCommand(LocalizeSettings, check, "check_features"),
+    }
 
 
 def run(command: str, tokens: Sequence[str]) -> None:
@@ -69,7 +75,7 @@ def run(command: str, tokens: Sequence[str]) -> None:
     print(done)
     values = flatten(settings)
     folder = values.get("run.out") or values.get("out")
-    if folder:
+    if folder and (Path(folder) / "report.html").is_file():
         print(f"report: {Path(folder) / 'report.html'}", file=sys.stderr)
 
 
@@ -168,9 +174,9 @@ def _derived(settings: Any) -> list[str]:
         return [f"views of a video: {settings.data.test_clips} clips x {settings.data.test_crops} crops"]
     # The lengths need the manifest; what is read off this plan does not.
     optim = replace(settings.optim, length=1, warmup=0)
-    plan = make_plan(optim, settings.run, num_rows=1, views=settings.data.repeated_views)
+    plan = make_plan(optim, settings.run, num_rows=1, views=getattr(settings.data, "repeated_views", 1))
     return [
-        f"grid: {token_grid(settings.model)}",
+        *([f"grid: {token_grid(settings.model)}"] if isinstance(settings.model, ModelSettings) else []),
         f"one step of one process: {plan.videos_per_step} videos, {plan.videos_per_step * plan.views} clips",
         f"peak learning rate of one process: {plan.peak_lr:.6g} (base * {plan.effective_batch} / 256)",
     ]

@@ -15,7 +15,7 @@ from videomae2.engine import parallel
 from videomae2.engine.run import StopRequest
 from videomae2.engine.schedule import Plan
 from videomae2.errors import RowError, UserError
-from videomae2.records import Batch, Failure
+from videomae2.records import Failure
 
 EVIDENCE = 20.0
 """Nats by which a share must be above the limit to stop a run early; chance gets there once in 5e8 times."""
@@ -70,14 +70,14 @@ class Supply:
 
     def __init__(
         self,
-        open_at: Callable[[], Iterator[Batch[Any]]],
+        open_at: Callable[[], Iterator[Any]],
         plan: Plan,
         max_broken: float,
         stop: StopRequest,
         tell: Callable[[list[Failure]], None],
     ) -> None:
         self._open = open_at
-        self._stream: Iterator[Batch[Any]] | None = None
+        self._stream: Iterator[Any] | None = None
         self._views, self._request, self._tell = plan.views, stop, tell
         self._save_seconds = plan.checkpoint_minutes * 60
         self._broken = BrokenVideos(max_broken, plan.videos_per_epoch)
@@ -86,11 +86,11 @@ class Supply:
         self._agreed_stop = 0
         self._saving, self._saved_at = False, time.monotonic()
 
-    def __iter__(self) -> Iterator[Batch[Any]]:
+    def __iter__(self) -> Iterator[Any]:
         return self
 
-    def __next__(self) -> Batch[Any]:
-        batch: Batch[Any] | None = None
+    def __next__(self) -> Any:
+        batch: Any = None
         error: parallel.Shared | None = None
         try:
             self._stream = self._stream or self._open()

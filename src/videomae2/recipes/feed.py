@@ -6,7 +6,7 @@ A recipe says how its data are sampled and labelled, and how its task is built.
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import pyarrow.compute as pc
 import torch
@@ -261,6 +261,23 @@ class Prepared:
     notes: tuple[str, ...] = ()
 
 
+@runtime_checkable
+class RunFeed(Protocol):
+    """What a run is fed from: batches from any number on, their schedule, and what they are made of."""
+
+    def __call__(self, start_batch: int) -> Iterator[Any]:
+        """This rank's batches from `start_batch` on: records with `epoch`, `failures`, a length and `to`."""
+        ...
+
+    def plan(self) -> Plan:
+        """The run's schedule, in optimizer steps."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """Plain JSON that a resumed run must share."""
+        ...
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a task is built from its settings.
@@ -269,9 +286,11 @@ class Recipe:
     work. frames: how training frames are sampled, as in pre-training or in fine-tuning (released).
     read_target: reads the target of a row of the training manifest, the `target` of the task's batches.
     read: reads the file or folder that `data.train` names as that manifest.
+    feed: makes the feed of settings whose batches hold no clips; None: clips of the manifest `data.train`.
     """
 
-    prepare: Callable[[Any, TrainingFeed], Prepared]
+    prepare: Callable[[Any, Any], Prepared]
     frames: Literal["pretrain", "finetune"] = "finetune"
     read_target: TargetReader = no_target
     read: ListReader = read_listed
+    feed: Callable[[Any], RunFeed] | None = None

@@ -48,11 +48,12 @@ numbers of a list mean.
 class About:
     """The metadata of weights, saved in every checkpoint of a run and in its final weights.
 
-    kind: pretrain (with a decoder), classifier (with a head) or encoder. `extra` is any JSON.
+    kind: pretrain (with a decoder), classifier (with a head), encoder, or localizer, which has no encoder and
+    no settings of one. `extra` is any JSON.
     """
 
     kind: str
-    settings: ModelSettings
+    settings: ModelSettings | None
     num_classes: int | None = None
     class_names: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -206,7 +207,8 @@ def _of_training(path: Path, use_ema: bool) -> Checkpoint:
     try:
         # Before the first update the average holds the random initial values.
         averaged = use_ema and state["averaged"] > 0
-        kind, settings = str(about["kind"]), settings_from(about["settings"], path)
+        kind, size = str(about["kind"]), about["settings"]
+        settings = None if size is None else settings_from(size, path)
         classes, names, extra = about["num_classes"], tuple(about["class_names"]), dict(about["extra"])
     except UserError:
         raise
@@ -324,6 +326,11 @@ def read_trained(
     settings do not fit, and where a foreign file has no model name and `change` gives none.
     """
     checkpoint = read_weights(name, use_ema)
+    if checkpoint.kind not in NETWORKS:
+        raise UserError(
+            f"expected a network that sees video, got {name}, a {checkpoint.sketch}; name the weights of its "
+            "encoder"
+        )
     # Files of other projects may hold tensors alone; their shapes do not always tell one model from another.
     settings = change(checkpoint.settings or ModelSettings(name=""))
     if not settings.name:

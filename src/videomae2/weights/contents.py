@@ -34,11 +34,11 @@ FIRST_TOKEN = (
 class Checkpoint:
     """Tensors under our names, and what is known about them.
 
-    kind: pretrain (with a decoder), classifier (with a head), detector (with one over boxes) or encoder.
-    layout: ours, released, hub, transformers or mmaction2. source: what the user named. settings: None where
-    neither shapes nor
-    configuration say enough; `notes` then say why. `resized` lists what was changed to fit (a sliced head).
-    `metadata` is what its writer kept beside the tensors.
+    kind: pretrain (with a decoder), classifier (with a head), detector (with one over boxes), encoder or
+    localizer (on features). layout: ours, released, hub, transformers, mmaction2 or actionformer. source:
+    what the user named. settings: None where neither shapes nor configuration say enough; `notes` then say
+    why. `resized` lists what was changed to fit (a sliced head). `metadata` is what its writer kept beside
+    the tensors.
     """
 
     state: dict[str, Tensor]
@@ -83,6 +83,8 @@ def read_checkpoint(name: str | Path, label_map: str | Path | Sequence[int] | No
     """
     raw = read_raw(fetch(name))
     cleaned = layouts.clean(raw.tensors)
+    if detector := layouts.localizer_layout(cleaned):
+        return _localizer(raw, cleaned, detector, quoted(name))
     found = layouts.Network(cleaned, "ours", ()) if OUR_KEY in raw.metadata else layouts.find_network(cleaned)
     layout = found.layout
     check_dense(found.state, raw.path)
@@ -121,6 +123,40 @@ def read_checkpoint(name: str | Path, label_map: str | Path | Sequence[int] | No
         notes=tuple(notes),
     )
     return checkpoint if label_map is None else slice_head(checkpoint, label_map)
+
+
+def _localizer(raw: RawWeights, cleaned: dict[str, Tensor], layout: str, source: str) -> Checkpoint:
+    """A temporal detector, which has no encoder: ours says what it is, of others the shapes do."""
+    notes: list[str] = []
+    averaged = raw.extras.get("state_dict_ema")
+    if layout == "actionformer" and isinstance(averaged, Mapping):
+        # Those are what it evaluates with, and what its published numbers are of.
+        cleaned = layouts.clean({n: t for n, t in averaged.items() if isinstance(t, Tensor)})
+        notes.append("its averaged weights (state_dict_ema)")
+    check_dense(cleaned, raw.path)
+    state = layouts.to_ours(cleaned, layout) if layout != "ours" else dict(cleaned)
+    ours = _our_note(raw, layout)
+    if "normalizer" not in state:
+        state["normalizer"] = torch.tensor(100.0)
+        notes.append("it does not say what its losses were divided by: 100, as at the start of training")
+    axes = {"embed.0.conv.weight": 3, "classify.out.weight": 3, "classify.out.bias": 1, "scales": 1}
+    wrong = [name for name, ndim in axes.items() if name not in state or state[name].ndim != ndim]
+    if wrong:
+        raise UserError(
+            f"expected a whole temporal detector in {raw.path}, got one without {wrong[0]}; give the file "
+            "that its training wrote"
+        )
+    out = state["classify.out.bias"]
+    return Checkpoint(
+        state=state,
+        kind="localizer",
+        layout=layout,
+        source=source,
+        num_classes=len(out),
+        class_names=_class_names(ours, raw, len(out)),
+        metadata=(ours or {}).get("extra", {}),
+        notes=tuple(notes),
+    )
 
 
 def slice_head(checkpoint: Checkpoint, label_map: str | Path | Sequence[int]) -> Checkpoint:

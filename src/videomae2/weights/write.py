@@ -127,9 +127,10 @@ def _note(
     class_names: Sequence[str],
     extra: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    if kind not in ("pretrain", "classifier", "detector", "encoder"):
-        raise UserError(f"kind: expected pretrain, classifier, detector or encoder, got {kind!r}")
-    classes = state["head.weight"].shape[0] if "head.weight" in state else None
+    if kind not in ("pretrain", "classifier", "detector", "encoder", "localizer"):
+        raise UserError(f"kind: expected pretrain, classifier, detector, encoder or localizer, got {kind!r}")
+    head = "classify.out.weight" if kind == "localizer" else "head.weight"
+    classes = state[head].shape[0] if head in state else None
     if class_names and len(class_names) != classes:
         raise UserError(
             f"expected a name for each of the head's {classes or 0} classes, got {len(class_names)} names"

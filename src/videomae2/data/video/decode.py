@@ -166,6 +166,38 @@ class VideoFile:
             self._stream.count()
             return self.collect(wanted, keep, short_side, at_most)
 
+    def pictures(
+        self, shown: Callable[[int], bool] = lambda _: True
+    ) -> Iterator[tuple[int, UInt8[np.ndarray, "H W C"] | None]]:
+        """Every frame with its number, in order: as `read` gives it, decoded once, one in memory at a time.
+
+        Frames that are not `shown` come as None and are not made RGB. DecodeError as for `read`.
+        """
+        convert = self._convert = Converter()
+        done = 0
+        while done < self.num_frames:
+            try:
+                for frame in self._in_order(done):
+                    yield done, self._picture(convert, frame) if shown(done) else None
+                    done += 1
+            except MistimedError:  # from here on by counting; what was given stays right
+                self._stream.count()
+
+    def _in_order(self, first: int) -> Iterator[Any]:
+        """Frames from number `first` on; one that the decoder did not show is the one before."""
+        self._stream.wanted.all()
+        held: Any = None
+        for number, frame in self._stream.frames(0):
+            while first <= number:
+                yield frame if held is None or first == number else held
+                first += 1
+            held = frame
+        if held is None:
+            raise DecodeError(self.name, "holds no frame that can be decoded")
+        while first < self.num_frames:
+            yield held
+            first += 1
+
     def walk(self, wants: Callable[[int], bool]) -> Iterator[tuple[int, UInt8[np.ndarray, "H W C"]]]:
         """(number, picture) of each frame that `wants` says yes to, in order, from one pass over the file.
 
