@@ -1,6 +1,7 @@
 """A recipe followed by its report: what the commands and the front door run."""
 
 from collections.abc import Callable
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ from videomae2.engine import parallel
 from videomae2.recipes.evaluate import Evaluation, run_evaluation
 from videomae2.recipes.tasks import TASKS, task_of
 from videomae2.recipes.train import run_task
+from videomae2.recipes.weights import read_weights
 from videomae2.report.page import Block
-from videomae2.report.training import write_evaluation_report, write_run_report
+from videomae2.report.training import confusion_blocks, write_evaluation_report, write_run_report
 from videomae2.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
 
 
@@ -23,7 +25,8 @@ def train(settings: Any) -> Path:
     folder = run_task(settings)
     if parallel.is_main():
         show = SHOWN_OF_KIND.get(TASKS[task_of(settings)].kind)
-        write_run_report(folder, show(folder, settings) if show else ())
+        blocks, blank = show(folder, settings) if show else ([], None)
+        write_run_report(folder, blocks, blank)
     return folder
 
 
@@ -45,10 +48,24 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     return evaluation
 
 
-def _reconstructions(folder: Path, settings: Any) -> list[Block]:
+Shown = tuple[list[Block], float | None]
+"""What the report of a run shows beside its log, and the loss of a network that knows nothing."""
+
+
+def _reconstructions(folder: Path, settings: Any) -> Shown:
+    # Normalised targets have mean 0 and variance 1 in each cube: to predict zeros costs 1.0.
+    blank = None if settings.target.normalize == "none" else 1.0
     # On the CPU: the device may be full of what was trained, and three clips are soon done.
-    return reconstruction_blocks(load(folder, device="cpu").reconstruct, some_videos(settings.data))
+    return reconstruction_blocks(load(folder, device="cpu").reconstruct, some_videos(settings.data)), blank
 
 
-SHOWN_OF_KIND: dict[str, Callable[[Path, Any], list[Block]]] = {"pretrain": _reconstructions}
+def _confusions(folder: Path, _settings: Any) -> Shown:
+    # Whatever the smoothing and mixing of labels, equal scores for K classes cost the logarithm of K.
+    return confusion_blocks(folder), log(read_weights(str(folder)).num_classes or 1)
+
+
+SHOWN_OF_KIND: dict[str, Callable[[Path, Any], Shown]] = {
+    "pretrain": _reconstructions,
+    "classifier": _confusions,
+}
 """What the report of a run shows beside its log, by the kind of its weights (`TaskRow.kind`)."""

@@ -4,7 +4,9 @@ import contextlib
 import ctypes
 import os
 import platform
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
@@ -28,6 +30,23 @@ def choose_device(name: str = "auto") -> torch.device:
         # With its index, so that comparisons with a tensor's device hold and each rank has its own GPU.
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
+
+
+def describe(device: torch.device) -> str:
+    """A device in a reader's words: the name of a GPU, or a processor with its threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    found = re.search(r"^model name\s*:\s*(.+)$", _cpuinfo(), re.MULTILINE)
+    name = found[1].strip() if found else platform.processor() or platform.machine()
+    threads = torch.get_num_threads()
+    return f"{name}, {threads} thread" + ("" if threads == 1 else "s")
+
+
+def _cpuinfo() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not Linux
+        return ""
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -4,13 +4,14 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 from torch import nn
 
 from videomae2.engine import checkpoint, parallel, state
-from videomae2.engine.device import autocast, choose_device, keep_freed_memory, precision_note
+from videomae2.engine.device import autocast, choose_device, describe, keep_freed_memory, precision_note
 from videomae2.engine.log import RunLog
 from videomae2.engine.optim import build_optimizer
 from videomae2.engine.run import Best, Result, StopRequest, read_result, write_result
@@ -64,7 +65,7 @@ def train(task: Task, job: Job) -> Result:
     newest = job.folder.checkpoints / f"step-{trainer.step}"
     result = Result(job.folder.path, trainer.step, newest, trainer.metrics, trainer.best, resumed)
     if not quiet:
-        write_result(job.folder, result)
+        write_result(job.folder, result, trainer.how())
     return result
 
 
@@ -99,8 +100,18 @@ class _Trainer:
         self.evaluated_at = self.saved_at = -1
         self.metrics: dict[str, float] = {}
         self.best: Best | None = None
+        self.began = time.monotonic()
         if parallel.is_main():
             job.folder.write_config(job.plan.describe())
+
+    def how(self) -> dict[str, Any]:
+        """How it went, for its report: seconds of all its starts, device and versions of the last."""
+        return {
+            "seconds": round(time.monotonic() - self.began, 1),
+            "device": describe(self.device),
+            "processes": parallel.world_size(),
+            "versions": {name: _version(name) for name in ("videomae2", "torch")},
+        }
 
     def go(self, log: RunLog, stop: StopRequest) -> None:
         """Train until the plan ends."""
@@ -150,6 +161,8 @@ class _Trainer:
         self.stepper.restore(kept["counts"])
         self.step = self.saved_at = kept["step"]
         self.evaluated_at, self.metrics = kept["evaluated_at"], kept["metrics"]
+        # As if this start had begun so much earlier; what a kill cost after the checkpoint is not counted.
+        self.began -= kept.get("seconds", 0.0)
         self.best = Best(**kept["best"]) if kept["best"] else None
         self._tidy()
         return self.step
@@ -190,6 +203,7 @@ class _Trainer:
             "metrics": self.metrics,
             "best": asdict(self.best) if self.best else None,
             "counts": self.stepper.state(),
+            "seconds": time.monotonic() - self.began,
             "averaged": self.average.updates if self.average else 0,
             # So that a checkpoint alone, copied out of its run, says which network it holds.
             "about": dict(self.job.about or {}),
@@ -266,6 +280,13 @@ class _Trainer:
         # the part of a mean from before it.
         due = self.plan.is_due(self.job.run.log_every, self.step)
         return due or self._save_due() or self._evaluation_due()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # a source tree that was never installed
+        return "unknown"
 
 
 def _must_be_same_data(there: Mapping[str, Any], here: Mapping[str, Any], where: str) -> None:

@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -201,10 +201,15 @@ class Result:
     already_finished: bool = False
 
 
-def write_result(folder: RunFolder, result: Result) -> None:
-    """Write a result as finished.json, which marks the run as complete."""
+def write_result(folder: RunFolder, result: Result, how: Mapping[str, Any] | None = None) -> None:
+    """Write a result as finished.json, which marks the run as complete.
+
+    `how` says how it ran (wall time, device, versions), for its report.
+    """
     best = asdict(result.best) if result.best else None
-    folder.mark_finished({"step": result.step, "metrics": result.metrics, "best": best})
+    folder.mark_finished(
+        {"step": result.step, "metrics": result.metrics, "best": best, "how": dict(how or {})}
+    )
 
 
 def read_result(folder: RunFolder) -> Result:

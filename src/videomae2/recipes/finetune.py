@@ -1,6 +1,8 @@
 """Fine-tuning: supervised training of a classifier; also post-pre-training (paper 3.3)."""
 
+import json
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -8,8 +10,10 @@ from torch import Tensor, nn
 from videomae2 import chance
 from videomae2.data.augment.mixing import mixup_cutmix, soft_targets
 from videomae2.data.clips import read_class
+from videomae2.engine import parallel
 from videomae2.engine.log import say
 from videomae2.errors import UserError
+from videomae2.files import write_atomically
 from videomae2.heads.classify import Classifier, build_classifier, gather_scores, score_views
 from videomae2.labels import Classes
 from videomae2.metrics.accuracy import ViewScores
@@ -31,8 +35,11 @@ class Finetuning:
         settings: FinetuneSettings,
         class_names: tuple[str, ...] = (),
         held_out: EvaluationFeed | None = None,
+        keep: Path | None = None,
     ) -> None:
+        """`keep` is the folder that gets the confusions of the last evaluation; None keeps none."""
         self.network = network
+        self.keep = keep
         self.num_classes = network.num_classes
         self.settings = settings
         self.class_names = class_names
@@ -75,6 +82,9 @@ class Finetuning:
         scores = ViewScores(self.held_out.labels(self.class_names), self.num_classes)
         scores = gather_scores(score_views(network, self.held_out, scores))
         self._name(scores.failures.values())
+        if self.keep is not None and parallel.is_main():
+            # Of the averaged weights where there are some: they are evaluated last, and a run leaves them.
+            write_confusions(self.keep / CONFUSIONS, scores, self.class_names)
         accuracy = scores.accuracy()
         values = {"top1": accuracy.top1, "top5": accuracy.top5, "mean_class": accuracy.mean_class}
         values |= {"evaluated": accuracy.evaluated, "failed": accuracy.failed, "listed": accuracy.listed}
@@ -89,6 +99,18 @@ class Finetuning:
                     f"held-out row {failure.row}, {failure.path}, could not be read and counts as wrong: "
                     f"{failure.reason}"
                 )
+
+
+CONFUSIONS = "confusion.json"
+"""In a run's folder: which classes its last evaluation took for which, and its counts by class."""
+
+
+def write_confusions(path: Path, scores: ViewScores, class_names: tuple[str, ...]) -> None:
+    """Write class names, the counts [true class][predicted class], and the rows that failed in each class."""
+    names = class_names or tuple(str(number) for number in range(scores.num_classes))
+    failed = [each.failed for each in scores.per_class()]
+    kept = {"names": names, "counts": scores.confusion().tolist(), "failed": failed}
+    write_atomically(path, json.dumps(kept, ensure_ascii=False) + "\n")
 
 
 def prepare_finetuning(settings: FinetuneSettings, feed: TrainingFeed) -> Prepared:
@@ -110,7 +132,7 @@ def prepare_finetuning(settings: FinetuneSettings, feed: TrainingFeed) -> Prepar
     if held_out is not None:
         # Built only for its check of the labels: a wrong label must not end the run after its first epoch.
         ViewScores(held_out.labels(class_names), num_classes)
-    task = Finetuning(network, settings, class_names, held_out)
+    task = Finetuning(network, settings, class_names, held_out, Path(settings.run.out))
     extra = {"data": sampling_of(settings.data)}
     return Prepared(task, About("classifier", settings.model, num_classes, class_names, extra), notes)
 

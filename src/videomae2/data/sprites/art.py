@@ -34,6 +34,7 @@ GREY_PHOTOGRAPHS = (
     "skimage/data/moon.png",
 )
 _LONGEST_SIDE = 480
+_PACKAGES = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
 
 
 @lru_cache(maxsize=1)
@@ -80,14 +81,12 @@ def _read(name: str) -> np.ndarray:
         module = __import__(package)
         from PIL import Image
     except ImportError as error:
-        raise _missing(
-            {"skimage": "scikit-image", "sklearn": "scikit-learn"}.get(package, package)
-        ) from error
+        raise _missing(_PACKAGES.get(package, package)) from error
     path = Path(module.__file__ or "").parent / inside
     if not path.is_file():
         raise UserError(
             f"the installed {package} lacks {inside}, which sprites draw from; reinstall it: pip install "
-            "videomae2[sprites]"
+            f"--force-reinstall {_PACKAGES.get(package, package)}"
         )
     with Image.open(path) as opened:
         picture = opened.convert("RGB")
@@ -97,7 +96,7 @@ def _read(name: str) -> np.ndarray:
 
 def _missing(package: str) -> UserError:
     return UserError(
-        f"sprites need {package}, which is not installed; install it: pip install 'videomae2[sprites]'"
+        f"sprites need {package}, which comes with videomae2 but is not installed; try: pip install {package}"
     )
 
 
