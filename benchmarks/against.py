@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from machine import save_result
+from machine import processor, save_result
 from pairs import PAIRS, Turn, medians, ratio, spread, take_turns
 from table import show
 
@@ -149,7 +149,10 @@ def main() -> None:
     earlier = _earlier(commit, {row.name for row in chosen})
     results: list[dict[str, Any]] = []
     for row in chosen:
-        results.append({**measure(base, row, arguments.pairs), "here_commit": here, "pairs": arguments.pairs})
+        measured = measure(base, row, arguments.pairs)
+        # A run that adds rows to another's may be on another machine, so each row says on which it was.
+        told = {"here_commit": here, "pairs": arguments.pairs, "processor": processor()}
+        results.append({**measured, **told})
         _print([results[-1]])
         if not arguments.dry:  # after every row, so that a run that is cut short leaves what it has
             every = earlier + results
@@ -161,8 +164,11 @@ def main() -> None:
 def _earlier(commit: str, measured_now: set[str]) -> list[dict[str, Any]]:
     """The rows of an earlier run against the same checkout that are not measured anew."""
     path = HERE / "results" / f"against_{commit}.json"
-    found = json.loads(path.read_text()) if path.is_file() else {"rows": []}
-    return [row for row in found["rows"] if row["row"] not in measured_now]
+    if not path.is_file():
+        return []
+    found = json.loads(path.read_text())
+    then = {"processor": found["machine"]["processor"]}  # of rows that were kept before they said so
+    return [{**then, **row} for row in found["rows"] if row["row"] not in measured_now]
 
 
 def _summary(results: list[dict[str, Any]]) -> dict[str, Any]:

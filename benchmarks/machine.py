@@ -17,7 +17,7 @@ RESULTS = Path(__file__).parent / "results"
 def describe_machine() -> dict[str, Any]:
     """Processor, cores in use, memory, accelerator and versions of this machine."""
     return {
-        "processor": _cpu_name(),
+        "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -41,7 +41,8 @@ def save_result(name: str, result: dict[str, Any]) -> Path:
     return path
 
 
-def _cpu_name() -> str:
+def processor() -> str:
+    """The processor's name, as the system tells it."""
     info = Path("/proc/cpuinfo")
     names = (
         [

@@ -71,6 +71,7 @@ def test_the_tree_of_the_architecture_is_the_package() -> None:
     files = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")}
     shown = {name for name in files if name == "__init__.py" or not name.endswith("/__init__.py")}
     rooms = {f"{path.parent.relative_to(PACKAGE).as_posix()}/" for path in PACKAGE.rglob("*/*.py")}
+    rooms |= {f"{path.relative_to(PACKAGE).parts[0]}/" for path in PACKAGE.rglob("*.toml")}
     assert told == shown | rooms
 
 

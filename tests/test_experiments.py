@@ -93,6 +93,17 @@ def test_a_training_page_gives_the_batch_and_peak_learning_rate_it_states(page: 
     decoder_config(settings.model)
 
 
+@pytest.mark.parametrize("page", [page for page in PAPER_PAGES if page.parent.name == "pretrain"], ids=name)
+def test_pretraining_ends_at_the_learning_rate_of_the_scripts(page: Path) -> None:
+    # V1's and V2's run_mae_pretraining.py scale --min_lr 1e-5 by videos / 256; image MAE ends at 0.
+    settings = load_settings(PretrainSettings, page)
+    processes = int(header(page)["processes"].split(";")[0])
+    views = settings.data.repeated_views
+    plan = make_plan(settings.optim, settings.run, num_rows=1_000_000, views=views, world_size=processes)
+    scaled = 0.0 if page.stem == "image_mae" else 1e-5 * plan.videos_per_step / 256
+    assert plan.final_lr == pytest.approx(scaled, rel=1e-12)
+
+
 @pytest.mark.parametrize("page", [page for page in PAPER_PAGES if page.parent.name != "evaluate"], ids=name)
 def test_one_process_with_accumulation_does_the_same(page: Path) -> None:
     advice = re.search(r"--optim\.accumulate \d+", header(page)["processes"])

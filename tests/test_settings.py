@@ -1,4 +1,4 @@
-"""The defaults are the paper's recipe, and every setting can be written, read and explained."""
+"""The defaults are the released ViT-B recipe, and every setting can be written, read and explained."""
 
 import ast
 import dataclasses
@@ -33,10 +33,10 @@ PRETRAIN: dict[str, object] = {
     "data.erasing": 0.0, "data.test_clips": 5, "data.test_crops": 3, "data.workers": 2,
     "data.max_broken": 0.05, "mask.encoder": "tube", "mask.encoder_ratio": 0.9,
     "mask.decoder": "running_cell", "mask.decoder_ratio": 0.5, "mask.membership": "released",
-    "mask.scored": "unseen", "target.normalize": "channel", "optim.base_lr": 0.00015,
-    "optim.lr_counts_views": True, "optim.min_lr": 2.5e-06, "optim.weight_decay": 0.05,
+    "mask.scored": "unseen", "target.normalize": "channel", "optim.base_lr": 0.001,
+    "optim.lr_counts_views": False, "optim.min_lr": 1e-05, "optim.weight_decay": 0.05,
     "optim.betas": (0.9, 0.95), "optim.eps": 1e-08, "optim.layer_decay": 1.0, "optim.clip_grad": 0.0,
-    "optim.batch_size": 32, "optim.accumulate": 1, "optim.length": "300ep", "optim.warmup": "30ep",
+    "optim.batch_size": 32, "optim.accumulate": 1, "optim.length": "200ep", "optim.warmup": "20ep",
     "optim.ema_decay": 0.0, "run.out": "", "run.seed": 0, "run.device": "auto", "run.precision": "bf16",
     "run.decoder_fp32": False, "run.compile": False, "run.checkpoint_every": "1ep",
     "run.evaluate_every": "100%", "run.log_every": 10, "run.keep_last": 1, "run.max_nonfinite": 3,
@@ -44,8 +44,8 @@ PRETRAIN: dict[str, object] = {
 }  # fmt: skip
 FINETUNE_DIFFERS: dict[str, object] = {
     "model.drop_path": 0.1, "data.repeated_views": 2, "data.crop": "random_resized", "data.flip": True,
-    "data.rand_augment": "rand-m7-n4-mstd0.5-inc1", "data.erasing": 0.25, "optim.base_lr": 0.001,
-    "optim.lr_counts_views": False, "optim.min_lr": 1e-06, "optim.betas": (0.9, 0.999),
+    "data.rand_augment": "rand-m7-n4-mstd0.5-inc1", "data.erasing": 0.25, "optim.base_lr": 0.0007,
+    "optim.min_lr": 1e-06, "optim.betas": (0.9, 0.999),
     "optim.layer_decay": 0.75, "optim.batch_size": 16, "optim.length": "90ep", "optim.warmup": "5ep",
     "num_classes": 0, "head_init_scale": 0.001, "label_smoothing": 0.1, "mixup": 0.8, "cutmix": 1.0,
     "mix_probability": 1.0, "mix_switch": 0.5, "label_map": "",
@@ -77,13 +77,14 @@ def test_the_defaults_of_every_command_are_what_they_were() -> None:
     assert same(flatten(EvaluateSettings()), EVALUATE)
 
 
-def test_pretraining_defaults_are_the_papers() -> None:
+def test_pretraining_defaults_are_those_of_the_released_vit_b() -> None:
     settings = PretrainSettings()
-    # 64 processes of 32 videos, each seen four times: 8192, peak 4.8e-3 (paper, appendix).
-    plan = make_plan(settings.optim, settings.run, num_rows=1_348_000, views=4, world_size=64)
-    assert plan.effective_batch == 8192
-    assert plan.peak_lr == pytest.approx(4.8e-3)
-    assert plan.batches_per_epoch == 658
+    # 32 processes of 32 videos: 1024, peak 4e-3, 200 epochs of which each shows four views.
+    plan = make_plan(settings.optim, settings.run, num_rows=1_348_000, views=4, world_size=32)
+    assert plan.effective_batch == 1024
+    assert plan.peak_lr == pytest.approx(4e-3)
+    assert plan.final_lr == pytest.approx(4e-5)
+    assert (plan.batches_per_epoch, plan.steps) == (1316, 200 * 1316)
 
 
 @pytest.mark.parametrize("cls", COMMANDS)

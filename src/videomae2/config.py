@@ -1,4 +1,4 @@
-"""Settings of a command: typed defaults, changed by a TOML page, changed by `--dotted.key value` options.
+"""Settings of a command: defaults < preset < TOML page < `--dotted.key value` options; the later wins.
 
 And back: settings as TOML, as a flat table, as differences.
 """
@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from videomae2.bounds import SHOWN, shown, unknown
 from videomae2.errors import UserError
-from videomae2.options import Setting, read_options
+from videomae2.options import Setting, named_keys, read_options
+from videomae2.settings import BROUGHT_BY_WEIGHTS
 
 Settings = TypeVar("Settings")
 
@@ -29,21 +30,96 @@ class Difference(NamedTuple):
         return f"{self.key}: {self.first!r} and {self.second!r}"
 
 
+class Resolved(NamedTuple):
+    """Settings, and where each that is not at its default came from, by dotted key."""
+
+    settings: Any
+    sources: Mapping[str, str]
+
+
 def load_settings(
-    cls: type[Settings], page: str | Path | None = None, overrides: Sequence[str] = ()
+    cls: type[Settings], page: str | Path | None = None, overrides: Sequence[str] = (), preset: str = ""
 ) -> Settings:
-    """Settings of a command: its defaults, changed by the TOML page, changed by command-line tokens.
+    """Settings of a command: its defaults, changed by a preset, by the TOML page, by command-line tokens.
 
     `page` may also be a run's folder, whose `config.toml` is then read. `overrides` are tokens such as
-    `["--optim.betas", "0.9", "0.95", "--data.no_flip"]`. UserError: an unknown key, a value that its type or
-    its bounds do not allow, a missing or malformed page.
+    `["--optim.betas", "0.9", "0.95", "--data.no_flip"]`, `--preset tiny` among them. UserError: an unknown
+    key or preset, a value that its type or its bounds do not allow, a missing or malformed page.
     """
+    settings: Settings = resolve(cls, page, overrides, preset).settings
+    return settings
+
+
+def resolve(
+    cls: type[Any], page: str | Path | None = None, overrides: Sequence[str] = (), preset: str = ""
+) -> Resolved:
+    """As `load_settings`, with the source of each setting."""
     known = known_settings(cls)
+    chosen, tokens = take_preset(cls, overrides)
+    chosen = chosen or preset
     values = {} if page is None else _values(known, _page_text(Path(page)), str(page))
-    if page is not None and Path(page).is_dir() and "run.out" in known:
-        # The folder that is named is the run, also where it was moved since its page was written.
-        values["run.out"] = str(page)
-    return read_options(cls, known, values, overrides)
+    if page is not None and Path(page).is_dir():
+        if chosen:
+            raise UserError(
+                f"expected a page or a preset, got the run {page}, which sets everything, and preset "
+                f"{shown(chosen)}; leave out one of them"
+            )
+        if "run.out" in known:
+            # The folder that is named is the run, also where it was moved since its page was written.
+            values["run.out"] = str(page)
+    below = _values(known, preset_text(cls, chosen), f"preset {chosen}") if chosen else {}
+    settings = read_options(cls, known, below | values, tokens)
+    if getattr(settings, "init", ""):
+        # A preset's network is for those who start from nothing: weights bring their own.
+        below = {key: value for key, value in below.items() if key not in BROUGHT_BY_WEIGHTS}
+        settings = read_options(cls, known, below | values, tokens)
+    sources = dict.fromkeys(below, f"preset {chosen}") | dict.fromkeys(values, str(page))
+    return Resolved(settings, sources | dict.fromkeys(named_keys(tokens, known), "line"))
+
+
+# ---- presets: pages that are installed with the package
+
+PRESETS = Path(__file__).parent / "presets"
+"""A folder for each command; in it, a page for each size of machine."""
+
+
+def preset_names(cls: type) -> list[str]:
+    """The presets of a command, smallest machine first."""
+    found = [page.stem for page in (PRESETS / _command(cls)).glob("*.toml")]
+    order = ["tiny", "small", "paper"]
+    return sorted(found, key=lambda name: (order.index(name) if name in order else len(order), name))
+
+
+def preset_text(cls: type, name: str) -> str:
+    """A preset's page; UserError, with the names there are, for one that does not exist."""
+    names = preset_names(cls)
+    if name not in names:
+        raise UserError(
+            f"unknown preset {shown(name)} of {_command(cls)}; "
+            + (f"choose from {', '.join(names)}" if names else "it has none")
+        )
+    return (PRESETS / _command(cls) / f"{name}.toml").read_text(encoding="utf-8")
+
+
+def _command(cls: type) -> str:
+    """The command of a settings class: PretrainSettings is pretrain's."""
+    return cls.__name__.removesuffix("Settings").lower()
+
+
+def take_preset(cls: type, tokens: Sequence[str]) -> tuple[str, list[str]]:
+    """The last `--preset` among the tokens, if any, and the other tokens."""
+    chosen, rest, left = "", [], list(tokens)
+    while left:
+        name, equals, value = left.pop(0).partition("=")
+        if name != "--preset":
+            rest.append(f"{name}{equals}{value}")
+            continue
+        if not equals:
+            value = left.pop(0) if left and not left[0].startswith("-") else ""
+        if not value:
+            raise UserError(f"--preset needs a name: one of {', '.join(preset_names(cls)) or 'none'}")
+        chosen = value
+    return chosen, rest
 
 
 def from_toml(cls: type[Settings], text: str, source: str = "the page") -> Settings:
@@ -55,11 +131,25 @@ def from_toml(cls: type[Settings], text: str, source: str = "the page") -> Setti
     return read_options(cls, known, _values(known, text, source), ())
 
 
-def to_toml(settings: Any) -> str:
-    """All settings as TOML that `from_toml` reads back to an equal object. An absent key is None."""
+def to_toml(settings: Any, sources: Mapping[str, str] | None = None) -> str:
+    """All settings as TOML that `from_toml` reads back to an equal object. An absent key is None.
+
+    With `sources` (see `resolve`) a comment says where each value that is not a default came from.
+    """
     import tomli_w
 
-    return tomli_w.dumps(_table(settings))
+    text = tomli_w.dumps(_table(settings))
+    return text if sources is None else "".join(_with_sources(text, sources))
+
+
+def _with_sources(text: str, sources: Mapping[str, str]) -> Iterator[str]:
+    section = ""
+    for line in text.splitlines(keepends=True):
+        if line.startswith("["):
+            section = f"{line.strip().strip('[]')}."
+        # A value of several lines, a tuple, has its comment after the opening bracket.
+        source = sources.get(section + line.partition(" = ")[0]) if line[0] not in " ]" else None
+        yield f"{line.rstrip()}  # {source}\n" if source else line
 
 
 def check(settings: Any) -> None:

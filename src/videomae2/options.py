@@ -152,6 +152,11 @@ def _join_words(tokens: Sequence[str], known: Mapping[str, Setting]) -> list[str
     return joined
 
 
+def named_keys(tokens: Sequence[str], known: Mapping[str, Setting]) -> list[str]:
+    """The settings that the tokens of a line set, by full name."""
+    return [key_of(option[2:].partition("=")[0], known) for option in _join_words(tokens, known)]
+
+
 def _in_full(option: str, known: Mapping[str, Setting]) -> str:
     """The option under its full name; `--data.no_flip` as `--data.flip=false`."""
     name, equals, value = option[2:].partition("=")

@@ -29,9 +29,10 @@ class Failure:
 class Clip(Record):
     """One view of one manifest row: uint8 frames [T, C, H, W].
 
-    `row` is the row the pixels came from; `view` numbers the views of that row; `target` is that of one clip,
-    as seen through `placement`, which says where in the source picture the frames lie (None where nobody
-    knows). `failures` names the rows that were asked for first and could not be read.
+    `row` is the row the pixels came from; `view` numbers the views of that row in an epoch, also those that
+    stand in for another row; `target` is that of one clip, as seen through `placement`, which says where in
+    the source picture the frames lie (None where nobody knows). `failures` names the rows that were asked for
+    first and could not be read.
     """
 
     frames: UInt8[Tensor, "T C H W"]

@@ -31,7 +31,7 @@ def of_100_columns(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_help_lists_every_setting_with_its_default_and_its_meaning(run: Run, command: str) -> None:
     code, out, err = run(command, "--help")
     assert (code, err) == (0, "")
-    assert f"Usage: videomae2 {command} [PAGE.toml | RUN] [--SECTION.KEY VALUE ...]" in out
+    assert f"Usage: videomae2 {command} [PAGE.toml | RUN] [--preset NAME] [--SECTION.KEY VALUE ...]" in out
     assert max(map(len, out.splitlines())) <= 100
     text = squeezed(out)
     settings = flatten(COMMANDS[command].settings())
@@ -62,7 +62,7 @@ def test_help_shows_the_commands_own_defaults(run: Run) -> None:
     assert "(repeated augmentation). [default: 2]" in finetune
     assert "--optim.betas FLOAT FLOAT" in finetune
     assert "[default: 0.9 0.999]" in finetune
-    assert "[default: 0.00015]" in pretrain
+    assert "[default: 0.001]" in pretrain
     assert "Short: --out is --run.out" in pretrain
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from videomae2 import chance
 from videomae2.data.batches import (
     TrainingOrder,
     batches_per_epoch,
@@ -20,8 +21,11 @@ from videomae2.data.batches import (
     training_batches,
 )
 from videomae2.errors import RowError, UserError
+from videomae2.geometry import TokenGrid
 from videomae2.labels import Classes, Target
+from videomae2.masking import draw_split
 from videomae2.records import Batch, Clip, Failure
+from videomae2.settings import MaskSettings
 
 
 @dataclass
@@ -150,6 +154,23 @@ def test_fewer_videos_than_a_batch_fill_it_from_later_epochs(caplog: pytest.LogC
         batch = take(training_batches(Training(num_rows=3), batch_size=8, seed=0), 2)[1]
     assert len(batch) == 16 and batch.epoch == 1
     assert "3 videos are fewer than a batch of 8" in caplog.text
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_row_that_repeats_in_a_batch_draws_its_own_mask_each_time(world_size: int) -> None:
+    drawn = []
+    for rank in range(world_size):
+        batch = next(
+            training_batches(
+                Training(num_rows=3), batch_size=8 // world_size, seed=0, rank=rank, world_size=world_size
+            )
+        )
+        drawn += list(zip(batch.row.tolist(), batch.view.tolist(), strict=True))
+    assert len(set(drawn)) == len(drawn) == 16, "masks are drawn by row and view"
+    assert {view for _, view in drawn} == set(range(6)) and drawn[0][1] == 0
+    keys = chance.keys(7, *(torch.tensor(part) for part in zip(*drawn, strict=True)))
+    hidden = draw_split(TokenGrid.square(8, 64, 2, 8), MaskSettings(), keys).visible
+    assert len({tuple(row) for row in hidden.tolist()}) == 16
 
 
 def test_all_broken_stops_at_the_first_batch_and_names_the_first_failures() -> None:

@@ -264,6 +264,21 @@ def test_a_broken_row_is_replaced_as_the_seed_says_and_named_once(folder: Path) 
     assert replacements == {0, 2, 4}
 
 
+def test_a_replacement_is_never_a_clip_that_its_row_has_itself(folder: Path) -> None:
+    data = replace(FinetuneSettings().data, stride=1, rand_augment="", erasing=0.0, repeated_views=2)
+    rows = manifest(folder, "x.mp4,0", "broken.mp4,1", "missing.mp4,1", "broken.mp4,1")
+    clips = finetuned(rows, data)
+    for epoch in range(3):
+        views = [view for asked in range(4) for view in read(clips, (epoch, asked))]
+        assert {view.row for view in views} == {0}
+        assert len({view.view for view in views}) == 8, "the mask of a clip follows from its row and view"
+        assert len({tuple(view.frames.flatten().tolist()) for view in views}) == 8
+        windows = {tuple(read(pretrained(rows), (epoch, asked))[0].frames.flatten()) for asked in range(4)}
+        assert len(windows) > 1, "and each draws its own window of the video"
+        own = finetuned(manifest(folder, "x.mp4,0"), data)
+        assert torch.equal(read(own, (epoch, 0))[0].frames, views[0].frames), "its own clips stay as they are"
+
+
 def test_nothing_readable_gives_only_failures(folder: Path) -> None:
     few = pretrained(manifest(folder, "broken.mp4,0", "missing.mp4,0"), PLAIN, 8)
     assert sorted(failure.row for failure in few[(0, 1)]) == [0, 1]

@@ -48,7 +48,7 @@ def test_the_same_settings_resume_and_harmless_ones_may_differ(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("other", "named"),
     [
-        (replace(SETTINGS, optim=OptimSettings(base_lr=1.0)), "expected optim.base_lr 0.00015, got 1.0"),
+        (replace(SETTINGS, optim=OptimSettings(base_lr=1.0)), "expected optim.base_lr 0.001, got 1.0"),
         (replace(SETTINGS, run=RunSettings(seed=3)), "expected run.seed 0, got 3"),
         (
             replace(SETTINGS, run=RunSettings(precision="fp32")),

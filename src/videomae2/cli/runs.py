@@ -4,7 +4,7 @@ Torch and other heavy imports wait until a command runs.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -12,17 +12,20 @@ from typing import Annotated, Any, Literal, NamedTuple
 from cyclopts import App, Parameter
 
 from videomae2.bounds import ALIASES, Between
-from videomae2.config import flatten, known_settings, load_settings, to_toml
+from videomae2.config import flatten, known_settings, preset_names, resolve, take_preset, to_toml
 from videomae2.options import parameter
 from videomae2.recipes.tasks import TASKS
 from videomae2.settings import DataSettings, EvaluateSettings
 
 PRINT_CONFIG = ("--print-config", "--print_config")
 HOW_TO_SET = (
-    "Settings are the defaults below, changed by the page, changed by options such as --optim.base_lr 1e-3, "
-    "--optim.betas 0.9 0.95, --data.flip or --data.no_flip. "
+    "Settings are the defaults below, changed by the preset, changed by the page, changed by options such as "
+    "--optim.base_lr 1e-3, --optim.betas 0.9 0.95, --data.flip or --data.no_flip. "
     'A duration is "30ep" epochs, "5%" of the run, or a number of optimizer steps.'
 )
+
+
+PRESETS_ABOUT = "tiny is for a laptop's CPU, small for one GPU, paper for a cluster"
 
 
 class SettingsCommand(NamedTuple):
@@ -42,11 +45,12 @@ def commands() -> dict[str, SettingsCommand]:
 
 def run(command: str, tokens: Sequence[str]) -> None:
     """Run a command on the tokens after its name: a page first, if any, then options. UserError for both."""
-    options = [token for token in tokens if token not in PRINT_CONFIG]
+    kind = commands()[command].settings
+    preset, options = take_preset(kind, [token for token in tokens if token not in PRINT_CONFIG])
     page = options.pop(0) if options and not options[0].startswith("-") else None
-    settings: Any = load_settings(commands()[command].settings, page, options)
-    if len(options) + (page is not None) < len(tokens):
-        _print(settings)
+    settings, sources = resolve(kind, page, options, preset)
+    if not set(PRINT_CONFIG).isdisjoint(tokens):
+        _print(settings, sources)
         return
     from videomae2.api import jobs
 
@@ -67,12 +71,14 @@ def help_app(command: str) -> App:
 
     known = known_settings(settings_type)
     about_page = "A TOML page of what differs, or a run's folder to replay it."
-    about_print = "Print the resolved settings as a TOML page and stop."
+    about_preset = f"Settings for a machine: {PRESETS_ABOUT}; here: {', '.join(preset_names(settings_type))}."
+    about_print = "Print the resolved settings as a TOML page, with where each came from, and stop."
 
     def shown(
         page: Annotated[str, Parameter(help=about_page, show_default=False)] = "",
         /,
         *,
+        preset: Annotated[str, Parameter(help=about_preset, show_default=False)] = "",
         print_config: Annotated[bool, Parameter(help=about_print, negative="", show_default=False)] = False,
         settings: parameter(settings_type, known) = settings_type(),  # type: ignore[valid-type]  # noqa: B008
     ) -> None: ...
@@ -84,14 +90,17 @@ def help_app(command: str) -> App:
         help=f"{summary}\n\n{HOW_TO_SET}",
         help_format="markdown",  # docstrings have several lines; as plain text their breaks would stay
         help_epilogue=f"Short: {short}." if short else None,
-        usage=f"Usage: videomae2 {command} [PAGE.toml | RUN] [--SECTION.KEY VALUE ...]",
+        usage=f"Usage: videomae2 {command} [PAGE.toml | RUN] [--preset NAME] [--SECTION.KEY VALUE ...]",
     )
 
 
-def _print(settings: Any) -> None:
+def _print(settings: Any, sources: Mapping[str, str]) -> None:
     for line in _derived(settings):
         print(f"# {line}")
-    print(to_toml(settings), end="")
+    if getattr(settings, "init", ""):
+        print(f"# where the network of {settings.init} differs from a default below, it is the network's")
+    print("# a value without a comment is the default")
+    print(to_toml(settings, sources), end="")
 
 
 def _derived(settings: Any) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 
 from videomae2 import chance
 from videomae2.data.workers import batch_memory, collated
@@ -82,7 +83,7 @@ class TrainingOrder:
         epoch, place = divmod(self.start, per_epoch)
         whole = self.batch_size * self.world_size
         # Data smaller than a global batch counts several orders as one epoch, each with its own epoch number,
-        # so that the same video twice in a batch is at least another crop.
+        # so that the same video twice in a batch is another window and another crop.
         copies = -(-whole // self.num_rows)
         while True:
             rows = np.concatenate(
@@ -92,6 +93,10 @@ class TrainingOrder:
                 spots = range(first + self.rank, first + whole, self.world_size)
                 yield [(epoch * copies + spot // self.num_rows, int(rows[spot])) for spot in spots]
             epoch, place = epoch + 1, 0
+
+    def repeats(self) -> np.ndarray:
+        """How often the row of each place came before in its global batch; 0 unless data are smaller."""
+        return np.arange(self.rank, self.batch_size * self.world_size, self.world_size) // self.num_rows
 
 
 def training_batches(
@@ -108,7 +113,8 @@ def training_batches(
     """Training batches without end, from batch `start_batch` of this process on.
 
     `batch_size` counts videos of one process; a batch has views x batch_size clips, the views of a video side
-    by side (as released). Broken rows come replaced and named in `failures`; UserError when more than the
+    by side (as released); those of a row's repeats in a batch are numbered on, so that each draws its own
+    mask. Broken rows come replaced and named in `failures`; UserError when more than the
     dataset's `max_broken` of the rows asked for are broken, or a whole batch is. Closing the iterator ends
     its workers.
     """
@@ -124,7 +130,8 @@ def training_batches(
     for number, parcel in enumerate(collated(dataset, order, _collate_training, workers, pin), start_batch):
         broken.count(parcel)
         assert parcel.batch is not None
-        yield replace(parcel.batch, epoch=number // per_epoch)
+        view = _numbered_on(parcel.batch.view, order.repeats())
+        yield replace(parcel.batch, epoch=number // per_epoch, view=view)
 
 
 def evaluation_batches(
@@ -200,6 +207,14 @@ class _BrokenShare:
         if self.asked < self.num_rows:
             spread = math.sqrt(max(expected * (1 - self.most), 0.0))  # of a binomial count
         return self.asked >= ASKED_BEFORE_JUDGING and self.broken > expected + 3 * spread
+
+
+def _numbered_on(view: Int64[torch.Tensor, "B"], repeats: np.ndarray) -> Int64[torch.Tensor, "B"]:
+    """The numbers of views, going on where a batch repeats a row: no two clips of a row have the same."""
+    if not repeats.any():
+        return view
+    views = len(view) // len(repeats)
+    return view + torch.from_numpy(repeats).repeat_interleave(views) * views
 
 
 def _collate_training(items: list[list[Clip] | list[Failure]]) -> _Parcel:

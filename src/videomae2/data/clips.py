@@ -46,7 +46,8 @@ class TrainingClips:
     All views show the same frames, each with its own crop and augmentation (released, for pre-training and
     fine-tuning alike) and the row's target as seen through them. A row that cannot be read is replaced by
     another one, chosen by (seed, epoch, row), and named in the first clip's `failures`; after ten such rows
-    only the failures come back. Everything random follows from (seed, epoch, row, view).
+    only the failures come back. Everything random follows from (seed, epoch, row, view); the views of a
+    replacement have numbers of their own (`stand_in_view`), since its row has its own clips in that epoch.
     """
 
     def __init__(  # noqa: PLR0917
@@ -80,7 +81,7 @@ class TrainingClips:
         failures: list[Failure] = []
         for row in self._candidates(epoch, asked):
             with _named(self.manifest, row):
-                made = self._views(epoch, row)
+                made = self._views(epoch, row, None if row == asked else asked)
                 if isinstance(made, Failure):
                     failures.append(made)
                     continue
@@ -98,13 +99,15 @@ class TrainingClips:
                 tried.add(row)
                 yield row
 
-    def _views(self, epoch: int, row: int) -> list[Clip] | Failure:
+    def _views(self, epoch: int, row: int, instead_of: int | None) -> list[Clip] | Failure:
+        first = 0 if instead_of is None else stand_in_view(instead_of)
         views = [
             self.transform.view(chance.numpy_generator(chance.key(self.seed, "transform", epoch, row, view)))
-            for view in range(self.data.repeated_views)
+            for view in range(first, first + self.data.repeated_views)
         ]
         # The frames have a key of their own: however many numbers they draw, no view's crop changes.
-        rng = chance.numpy_generator(chance.key(self.seed, "frames", epoch, row))
+        parts = (epoch, row) if instead_of is None else (epoch, row, instead_of)
+        rng = chance.numpy_generator(chance.key(self.seed, "frames", *parts))
 
         def draw(count: int, stride: int) -> np.ndarray:
             return self.sampler(count, stride, rng)
@@ -119,9 +122,10 @@ class TrainingClips:
             return read
         target = self.read_target(self.manifest, row)
         clips = []
-        for number, view in enumerate(views):
+        for number, view in enumerate(views, first):
             places = self._order(read.places, epoch, row, number)
-            frames, placement = view.clip(read.parts[number % len(read.parts)], places, read.source)
+            part = read.parts[(number - first) % len(read.parts)]
+            frames, placement = view.clip(part, places, read.source)
             clips.append(Clip(frames, row, number, target.placed(placement), placement))
         return clips
 
@@ -129,6 +133,14 @@ class TrainingClips:
         if self.data.frame_order == "shuffled":
             places = shuffled(places, chance.key(self.seed, "frame order", epoch, row, view))
         return places.tolist()
+
+
+def stand_in_view(asked: int) -> int:
+    """The number of a replacement's first view: another for each row `asked` that it stands in for.
+
+    So neither its crops nor its mask are those of another clip of the same row in the same epoch.
+    """
+    return (asked + 1) << 32  # far above the views of a row, and those of its repeats in a batch
 
 
 class EvaluationClips:

@@ -91,6 +91,7 @@ def pretraining(manifest: Path, out: Path, seed: int) -> PretrainSettings:
         mask=MASK,
         optim=OptimSettings(
             base_lr=1.6e-2,
+            lr_counts_views=True,
             min_lr=1.6e-4,
             batch_size=16,
             length=PRETRAINING_STEPS,

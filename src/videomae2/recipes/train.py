@@ -20,7 +20,7 @@ from videomae2.models import cpu
 from videomae2.recipes.feed import Recipe, training_feed
 from videomae2.recipes.tasks import TASKS, task_of
 from videomae2.recipes.weights import read_weights
-from videomae2.settings import ModelSettings
+from videomae2.settings import OF_THE_CLIP, OF_THE_DECODER, OF_THE_NETWORK, ModelSettings
 
 
 def run_task(settings: Any, wrap: Callable[[nn.Module], nn.Module] | None = None) -> Path:
@@ -78,19 +78,6 @@ def _shared_folder(settings: Any) -> RunFolder:
     made: list[RunFolder] = []
     parallel.on_main(lambda: made.append(RunFolder.create_or_resume(settings.run.out, settings)))
     return made[0] if made else RunFolder(Path(settings.run.out), settings)
-
-
-OF_THE_NETWORK = (
-    "name", "tubelet", "patch", "width", "depth", "num_heads", "native_frames", "native_size", "positions",
-    "cosine_attention", "layer_scale",
-)  # fmt: skip
-"""Model settings that weights of an encoder fix: with others they would not fit, or be read in another
-way.
-"""
-OF_THE_DECODER = ("decoder_depth", "decoder_width", "decoder_heads")
-"""And those that they fix where they have a decoder, and so has the task."""
-OF_THE_CLIP = ("num_frames", "size")
-"""Model settings that are taken from weights where they are not set; others interpolate the positions."""
 
 
 def inherited(settings: Any) -> Any:
