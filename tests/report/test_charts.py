@@ -92,7 +92,7 @@ def test_the_cells_of_a_matrix_are_one_colour_in_strengths() -> None:
     assert data is not None
     pixels = np.array(Image.open(io.BytesIO(base64.b64decode(data[1]))).convert("RGBA"))
     assert pixels.shape == (2, 2, 4)  # one pixel a cell
-    assert pixels[..., 3].tolist() == [[191, 63], [0, 0]]  # a row's share; a class without videos is blank
+    assert pixels[..., 3].tolist() == [[220, 127], [0, 0]]  # the root of a row's share; no videos, no colour
     assert tuple(pixels[0, 0, :3]) == tuple(bytes.fromhex(charts.COLOURS[0][1:]))
     assert {"3", "1"} <= set(words(svg)) and "0" not in words(svg)
 

@@ -136,7 +136,7 @@ def test_a_task_that_only_the_table_has_heard_of_gets_its_report(tmp_path: Path)
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     html = write_run_report(run).read_text("utf-8")
     titles = re.findall(r"<h2>(.*?)</h2>", html)
-    assert titles == ["Loss", "Validation accuracy", "Learning rate"]
+    assert titles == ["Loss", "Validation accuracy", "Learning rate", "How it ran"]
     assert "Was it reversed?: run" in html
     assert "<b>0.8</b><span>validation accuracy</span>" in html
     assert "<b>0.9</b><span>best accuracy, step 10</span>" in html

@@ -38,7 +38,7 @@ UNLABELLED, LABELLED, HELD_OUT = 4000, 64, 400
 """Videos to pre-train on, to fine-tune on, and to evaluate on."""
 PREDICTED = 6
 """Of those to evaluate on, the first that are shown with what the network says."""
-PRETRAINING_STEPS, FINETUNING_STEPS = 3500, 200
+PRETRAINING_STEPS, FINETUNING_STEPS = 5000, 200
 
 MODEL = ModelSettings(
     name="vit_ti16",

@@ -1,6 +1,7 @@
 """The main job end to end on a small set that the package draws itself: `videomae2 quickstart`."""
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from videomae2.files import write_atomically
 from videomae2.models.build import build_autoencoder
 from videomae2.quickstart import plan
 from videomae2.quickstart.plan import FrameOrder
-from videomae2.quickstart.story import ARMS, Outcome, Shown, write_quickstart_report
+from videomae2.quickstart.story import ARMS, Outcome, Shown, Spent, write_quickstart_report
 from videomae2.recipes.evaluate import Evaluation
 from videomae2.report.training import REPORT
 from videomae2.weights import save_safetensors
@@ -36,7 +37,6 @@ def run_quickstart(out: Path, seed: int = 0) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     _claim(out, seed)
     outcome = Quickstart(out, seed).run()
-    outcome.seconds["total"] = sum(outcome.seconds.values())
     write_atomically(out / "summary.json", json.dumps(outcome.summary(), indent=2) + "\n")
     report = write_quickstart_report(outcome, out / "report.html")
     say(f"\n{'; '.join(f'{name} {100 * value:.1f} %' for name, value in outcome.top1.items())}")
@@ -49,8 +49,8 @@ class Quickstart:
 
     def __init__(self, out: Path, seed: int) -> None:
         self.out, self.seed = out, seed
-        self.seconds: dict[str, float] = {}
-        self._before = _seconds_before(out)
+        self.spent: dict[str, Spent] = {}
+        self._before = _spent_before(out)
 
     def run(self) -> Outcome:
         """Every stage, from drawing videos to predicting one."""
@@ -86,7 +86,7 @@ class Quickstart:
             if name in runs:
                 pages[f"training: {words}"] = runs[name] / REPORT
             pages[f"evaluation: {words}"] = self._evaluated(name) / REPORT
-        return Outcome(runs, evaluations, shown, pages, self.seconds, self.seed)
+        return Outcome(runs, evaluations, shown, pages, self.spent, self.seed)
 
     def draw_data(self) -> dict[str, Path]:
         """Three sets of different videos, drawn unless they are there; the manifest of each by its name."""
@@ -147,24 +147,25 @@ class Quickstart:
 
     def _stage(self, name: str, title: str, work: Callable[[], T]) -> T:
         say(f"\n== {title}")
-        start = time.monotonic()
+        start, before = time.monotonic(), sum(os.times()[:4])  # with loader processes that have ended
         value = work()
+        spent = Spent(time.monotonic() - start, sum(os.times()[:4]) - before)
         # What an earlier start had finished takes no time in this one, and its own time is what it took.
-        self.seconds[name] = max(time.monotonic() - start, self._before.get(name, 0.0))
-        write_atomically(self.out / SECONDS, json.dumps(self._before | self.seconds))
+        self.spent[name] = max(spent, self._before.get(name, spent))
+        write_atomically(self.out / SPENT, json.dumps(self._before | self.spent))
         return value
 
 
-SECONDS = "seconds.json"
-"""Wall time of each stage that is finished."""
+SPENT = "seconds.json"
+"""Wall and CPU seconds of each stage that is finished."""
 
 
-def _seconds_before(out: Path) -> dict[str, float]:
+def _spent_before(out: Path) -> dict[str, Spent]:
     try:
-        found = json.loads((out / SECONDS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads((out / SPENT).read_text(encoding="utf-8"))
+        return {name: Spent(float(wall), float(cpu)) for name, (wall, cpu) in found.items()}
+    except (OSError, ValueError, TypeError, AttributeError):  # none yet, or not written by us
         return {}
-    return {str(name): float(value) for name, value in found.items()} if isinstance(found, dict) else {}
 
 
 def _claim(out: Path, seed: int) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from math import log
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from videomae2.api.model import Prediction, load
 from videomae2.api.views import SHOWN_VIDEOS, frame_pngs, load_video, reconstruction_blocks
@@ -56,6 +56,13 @@ class Shown:
         return {"video": str(self.video), "truth": self.truth, "right": self.right, "top": top}
 
 
+class Spent(NamedTuple):
+    """Seconds on the clock, and of all processors together: twice as many where two cores were busy."""
+
+    wall: float
+    cpu: float
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What the quickstart found: runs, evaluations by arm, and what became of a few held-out videos."""
@@ -67,8 +74,8 @@ class Outcome:
     """The first held-out videos, whose classes were predicted."""
     pages: dict[str, Path]
     """Reports of single runs and evaluations, by what they are of."""
-    seconds: dict[str, float]
-    """Wall time of each stage."""
+    spent: dict[str, Spent]
+    """Time of each stage."""
     seed: int
 
     @property
@@ -81,6 +88,12 @@ class Outcome:
         """The 95 % interval of each arm's top-1, from the number of test videos."""
         counts = {name: found.accuracy for name, found in self.evaluations.items()}
         return {name: interval(round(each.top1 * each.listed), each.listed) for name, each in counts.items()}
+
+    @property
+    def times(self) -> dict[str, Spent]:
+        """Time of each stage, and of all."""
+        total = Spent(*(sum(column) for column in zip(*self.spent.values(), strict=True)))
+        return self.spent | {"total": total}
 
     def summary(self) -> dict[str, Any]:
         """The key numbers, as summary.json holds them; shares are in [0, 1]."""
@@ -95,7 +108,8 @@ class Outcome:
             "views": self.evaluations["pretrained"].summary()["views"],
             "prediction": self.shown[0].summary(),
             "predictions": [each.summary() for each in self.shown],
-            "seconds": {name: round(value, 1) for name, value in self.seconds.items()},
+            "seconds": {name: round(each.wall, 1) for name, each in self.times.items()},
+            "cpu_seconds": {name: round(each.cpu, 1) for name, each in self.times.items()},
             "seed": self.seed,
         }
 
@@ -210,6 +224,6 @@ def _links(outcome: Outcome, folder: Path) -> Links:
 
 
 def _times(outcome: Outcome) -> Table:
-    rows = [[name.replace("_", " "), duration(seconds)] for name, seconds in outcome.seconds.items()]
+    rows = [[name.replace("_", " "), *map(duration, spent)] for name, spent in outcome.times.items()]
     caption = "On this machine. Of a stage that was interrupted, the start that finished it alone."
-    return Table("Time", ["stage", "wall time"], rows, caption, folded=True)
+    return Table("Time", ["stage", "wall time", "CPU time"], rows, caption, folded=True)

@@ -4,7 +4,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Int, UInt8
 from torch import Tensor
@@ -93,8 +93,8 @@ def bars(values: Sequence[Bar], x_name: str, levels: Sequence[Level] = ()) -> st
         for number, level in enumerate(levels):
             # Beside each bar alone: across the chart they would run through the names.
             at = [100 * level.value] * len(values)
-            ends = ([half - place for place in range(len(values))] for half in (-0.22, 0.22))
-            axes.vlines(at, *ends, color=SOFT, linestyle=":" if number else "-", label=level.name)
+            lows, highs = ([half - place for place in range(len(values))] for half in (-0.22, 0.22))
+            axes.vlines(at, lows, highs, color=SOFT, linestyle=":" if number else "-", label=level.name)
         if levels:
             axes.legend(frameon=False, fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=1)
         axes.set(xlim=(0, 112), ylim=(-len(values) + 0.6, 0.75), yticks=[])
@@ -115,7 +115,7 @@ def confusion_matrix(counts: Int[Tensor, "K K"], names: Sequence[str]) -> str:
     # One colour in as many strengths, over whatever ground the page has, dark or light.
     picture = shares.new_zeros((size, size, 4))
     picture[..., :3] = picture.new_tensor([int(COLOURS[0][at : at + 2], 16) / 255 for at in (1, 3, 5)])
-    picture[..., 3] = shares
+    picture[..., 3] = shares.sqrt()  # so that single mistakes of a large class are seen
     cell = 0.36 if size <= COUNTED_CLASSES else 0.12
 
     def draw(axes: "Axes") -> None:
@@ -170,7 +170,7 @@ def _drawn(width: float, height: float, draw: Callable[["Axes"], None]) -> str:
     inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
     # Text stays text, which can be read aloud, searched and scaled; a fixed salt gives equal ids to equal
     # shapes, so that a report is the same file whenever it is written.
-    style = dict.fromkeys(inked, INK) | {"svg.fonttype": "none", "svg.hashsalt": "videomae2"}
+    style: Any = dict.fromkeys(inked, INK) | {"svg.fonttype": "none", "svg.hashsalt": "videomae2"}
     with rc_context(style):
         figure = Canvas(figsize=(width, height), layout="constrained")
         FigureCanvasSVG(figure)

@@ -115,7 +115,7 @@ def how_it_ran(settings: Any, finished: Mapping[str, Any]) -> Table:
     return Table("How it ran", ["what", "value"], rows)
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | int) -> str:
     """A time as a reader says it: "48 s", "9 min 05 s", "3 h 20 min"."""
     whole = round(seconds)
     minutes, rest = divmod(whole, 60)
