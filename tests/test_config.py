@@ -1,6 +1,7 @@
 """Settings: defaults <- page <- line; every error says which key, where, what was expected and what came."""
 
 import dataclasses
+import os
 import typing
 from pathlib import Path
 from typing import Any
@@ -264,6 +265,25 @@ def test_a_missing_or_unreadable_page_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="cannot be read as UTF-8 text"):
         load_settings(PretrainSettings, tmp_path / "binary.toml")
+
+
+def test_what_is_no_page_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "zero.toml").symlink_to("/dev/zero")
+    (tmp_path / "long.toml").write_text("# " + "a" * 2**20)
+    for name, message in (
+        ("pipe", "is no file"),
+        ("zero", "is no file"),
+        ("long", "at most 1,048,576 bytes"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_settings(PretrainSettings, tmp_path / f"{name}.toml")
+
+
+@pytest.mark.parametrize("name", ["caf\udce9", "a\0b"])
+def test_names_that_no_page_can_hold_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match=r"data.train .*: expected text, got .* rename it, or give a link"):
+        load_settings(PretrainSettings, None, ["--data.train", name])
 
 
 def test_the_line_wins_over_the_page_and_the_page_over_the_default(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ def test_the_new_file_appears_when_it_is_whole(tmp_path: Path) -> None:
     with replacing(path) as temporary:
         temporary.write_text("new")
         assert path.read_text() == "old"
-        assert temporary.parent == path.parent
+        assert temporary.parent.parent == path.parent  # on the same file system
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -38,7 +38,7 @@ def test_text_is_on_the_disk_before_it_is_renamed(tmp_path: Path, monkeypatch: p
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     path.write_text("old")
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(ZeroDivisionError):
         _write_half(path)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
@@ -47,4 +47,4 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
 def _write_half(path: Path) -> None:
     with replacing(path) as temporary:
         temporary.write_text("half")
-        raise OSError("disk full")
+        raise ZeroDivisionError

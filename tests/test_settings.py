@@ -39,7 +39,7 @@ PRETRAIN: dict[str, object] = {
     "optim.batch_size": 32, "optim.accumulate": 1, "optim.length": "200ep", "optim.warmup": "20ep",
     "optim.ema_decay": 0.0, "run.out": "", "run.seed": 0, "run.device": "auto", "run.precision": "bf16",
     "run.decoder_fp32": False, "run.compile": False, "run.checkpoint_every": "1ep",
-    "run.evaluate_every": "100%", "run.log_every": 10, "run.keep_last": 1, "run.max_nonfinite": 3,
+    "run.evaluate_every": "100%", "run.log_every": 10, "run.keep_last": 2, "run.max_nonfinite": 3,
     "run.tensorboard": True, "init": "",
 }  # fmt: skip
 FINETUNE_DIFFERS: dict[str, object] = {

@@ -99,6 +99,22 @@ def shown(value: Any) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text)} characters)"
 
 
+def is_text(value: str) -> bool:
+    """Whether a page can hold it: no NUL, which no name has in it, and no bytes that are not UTF-8."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in value
+
+
+def shortened(text: str) -> str:
+    """A text on one line, its middle left out where it is longer than an error quotes."""
+    line = " ".join(text.split())
+    half = (SHOWN - 3) // 2
+    return line if len(line) <= SHOWN else f"{line[:half]}...{line[-half:]}"
+
+
 def from_words(kind: Any, words: Sequence[str]) -> Any:
     """Words of the command line as the value that a setting of this type asks for.
 
@@ -139,6 +155,8 @@ def _exactly(choice: Any, value: Any) -> Any:
         return tuple(_exactly(part, each) for part, each in zip(parts, value, strict=True))
     if choice is float and type(value) in (int, float) and _is_finite(value):
         return float(value)
+    if choice is str and isinstance(value, str) and not is_text(value):
+        raise ValueError
     if choice is not float and isinstance(choice, type) and type(value) is choice:
         return value
     raise ValueError

@@ -5,6 +5,7 @@ And back: settings as TOML, as a flat table, as differences.
 
 import dataclasses
 import os
+import stat
 import tomllib
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -234,11 +235,25 @@ def _table(settings: Any) -> dict[str, Any]:
     return table
 
 
+MOST_BYTES = 1 << 20
+"""A page of every setting has some kilobytes."""
+
+
 def _page_text(page: Path) -> str:
     name = str(page)[:SHOWN]
     try:
         path = page / "config.toml" if page.is_dir() else page
+        # Looked at before it is opened: a pipe would be waited for, a device read, without end.
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UserError(f"the settings page {name} is no file; give a .toml file, or a run's folder")
+        if status.st_size > MOST_BYTES:
+            raise UserError(
+                f"expected a settings page of at most {MOST_BYTES:,} bytes, got {status.st_size:,} in {name}"
+            )
         return path.read_text(encoding="utf-8")
+    except UserError:
+        raise
     except FileNotFoundError:
         what = "is a folder without a config.toml" if page.is_dir() else "does not exist"
         raise UserError(

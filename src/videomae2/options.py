@@ -15,7 +15,17 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
-from videomae2.bounds import choices, expectation, fit, from_words, key_of, meant_choice, shown, unknown
+from videomae2.bounds import (
+    choices,
+    expectation,
+    fit,
+    from_words,
+    is_text,
+    key_of,
+    meant_choice,
+    shown,
+    unknown,
+)
 from videomae2.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,6 +62,8 @@ class Setting(NamedTuple):
             return f"did you mean {near}?"
         if isinstance(value, str) and _fits(self.kind, from_words(self.kind, [value])):
             return "write it without quotes"
+        if isinstance(value, str) and not is_text(value):
+            return "settings are kept as UTF-8 text; rename it, or give a link to it"
         if isinstance(value, list) and not isinstance(self.default, tuple):
             return "give one value"
         if self.kind is str and isinstance(value, int | float):

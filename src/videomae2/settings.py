@@ -242,12 +242,12 @@ class RunSettings:
     """How often the videos of `data.val` are evaluated; 100%: at the end."""
     log_every: Often = 10
     """Steps between lines of metrics.jsonl."""
-    keep_last: Often = 1
-    """Checkpoints kept, beside the best one."""
+    keep_last: Annotated[int, Between(2, 10**9)] = 2
+    """Checkpoints kept, beside the best one; at least 2, as the newest may be damaged."""
     max_nonfinite: Annotated[int, Between(0, 10**9)] = 3
     """Consecutive steps with a non-finite loss or gradient that are skipped before the run stops."""
     tensorboard: bool = True
-    """Also write the numbers as TensorBoard events."""
+    """Also write the numbers as TensorBoard events, where it is installed."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """The command line: help without heavy imports, one-line errors and exit codes."""
 
+import os
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -180,6 +182,49 @@ def test_a_run_that_was_asked_to_stop_is_no_error(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(tools, "quickstart", raising(Stopped("stopped after step 3, saved", 15)))
     monkeypatch.setattr(tools.quickstart, "__name__", "quickstart")
     assert run("quickstart") == (143, "", "stopped after step 3, saved\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (MemoryError(), "this needs more memory than there is"),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory"),
+            "memory",
+        ),
+        (OSError(36, "File name too long", "n" * 300), "nnn: File name too long"),
+        (PermissionError(13, "Permission denied", "a.mp4"), "refused the use of a.mp4: Permission denied"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line_that_says_so(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
+) -> None:
+    monkeypatch.setattr(tools, "quickstart", raising(error))
+    monkeypatch.setattr(tools.quickstart, "__name__", "quickstart")
+    code, _, said = run("quickstart")
+    assert code == 2 and message in said and said.count("\n") == 1 and len(said) < 400
+
+
+def test_a_warning_is_a_sentence_without_the_line_of_its_source(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def warn() -> None:
+        warnings.warn("the first\nof two lines", stacklevel=1)
+
+    monkeypatch.setattr(tools, "quickstart", warn)
+    monkeypatch.setattr(tools.quickstart, "__name__", "quickstart")
+    assert run("quickstart") == (0, "", "warning: the first of two lines\n")
+
+
+def test_names_that_no_terminal_shows_are_escaped() -> None:
+    code = "from videomae2.cli.main import main; main(['help']); print('caf\\udce9 \u2588')"
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        check=False,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+    )
+    assert found.returncode == 0 and found.stdout.endswith(b"caf\\udce9 \\u2588\n"), found.stderr
 
 
 def test_an_exit_asked_for_by_the_engine_passes_through(monkeypatch: pytest.MonkeyPatch) -> None:

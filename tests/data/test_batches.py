@@ -70,8 +70,10 @@ class Evaluation(Numbers):
 
 
 class Dying(Training):
+    number = signal.SIGKILL
+
     def __getitem__(self, place: tuple[int, int]) -> list[Clip] | list[Failure]:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), self.number)
         return []
 
 
@@ -267,7 +269,37 @@ def test_workers_outlive_a_stop_meant_for_the_whole_group() -> None:
 
 
 def test_a_killed_worker_is_one_clear_line() -> None:
-    with pytest.raises(UserError, match=r"a loader process died.*try fewer --data.workers"):
+    with pytest.raises(UserError, match=r"a loader process was killed \(SIGKILL\).* memory; try fewer"):
+        next(training_batches(Dying(), batch_size=2, seed=0, workers=1))
+
+
+def test_a_death_surfaces_where_its_batch_is_waited_for_and_nowhere_else() -> None:
+    batches = training_batches(Training(), batch_size=2, seed=0, workers=1)
+    next(batches)
+    (worker,) = torch.multiprocessing.active_children()
+    os.kill(worker.pid or 0, signal.SIGKILL)
+    until = time.monotonic() + 1  # a step, or a checkpoint that is written
+    while time.monotonic() < until:
+        sum(range(1000))
+    with pytest.raises(UserError, match=r"a loader process was killed \(SIGKILL\)"):
+        take(batches, 50)
+
+
+@pytest.mark.parametrize(
+    ("number", "named"),
+    [
+        (
+            signal.SIGSEGV,
+            r"died of SIGSEGV, most often in the decoding of one video; find it",
+        ),
+        (signal.SIGBUS, r"died of SIGBUS, most often because /dev/shm is full"),
+    ],
+)
+def test_another_death_is_told_as_what_it_is(
+    number: int, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Dying, "number", number)
+    with pytest.raises(UserError, match=named):
         next(training_batches(Dying(), batch_size=2, seed=0, workers=1))
 
 

@@ -1,6 +1,7 @@
-import json
+import hashlib
 import os
 import pickle
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,9 @@ def test_leftovers_of_a_kill_are_ignored_and_swept(tmp_path: Path, tensors: dict
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-4", "step-5"]
 
 
-@pytest.mark.parametrize("harm", ["truncate", "remove", "no state", "broken state"])
+@pytest.mark.parametrize(
+    "harm", ["truncate", "flip a bit", "remove", "no state", "broken state", "another step", "no sums"]
+)
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     tmp_path: Path, tensors: dict[str, torch.Tensor], harm: str
 ) -> None:
@@ -75,14 +78,24 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     data, state = path / "__0_0.distcp", path / "state.json"
     if harm == "truncate":
         data.write_bytes(data.read_bytes()[:-10])
+    elif harm == "flip a bit":
+        content = bytearray(data.read_bytes())
+        content[-40] ^= 1
+        data.write_bytes(content)
     elif harm == "remove":
         data.unlink()
+    elif harm == "another step":
+        state.write_text(state.read_text().replace('"step": 8', '"step": 9'))
+    elif harm == "no sums":
+        (path / "SHA256SUMS").unlink()
     elif harm == "no state":
         state.unlink()
     else:
         state.write_text('{"step": 8, "fil')
-    with pytest.warns(UserWarning, match=r"step-8 is damaged.*going back to step-4"):
-        assert checkpoint.latest(tmp_path) == tmp_path / "step-4"
+    told: list[str] = []
+    assert checkpoint.latest(tmp_path, told.append) == tmp_path / "step-4"
+    assert len(told) == 1 and "step-8 is damaged: " in told[0]
+    assert told[0].endswith("; going back to step-4, the one before it")
 
 
 def test_no_usable_checkpoint_is_an_error_not_a_fresh_start(
@@ -118,10 +131,33 @@ def test_another_architecture_is_named(tmp_path: Path, tensors: dict[str, torch.
 
 def test_the_last_and_the_best_are_kept(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> None:
     save(tmp_path, tensors, 2, 4, 6, 8, 10)
-    checkpoint.keep(tmp_path, last=2, best_step=4)
+    checkpoint.keep(tmp_path, last=2, best_step=4, newest=10)
     assert [path.name for path in checkpoint.checkpoints(tmp_path)] == ["step-4", "step-8", "step-10"]
-    checkpoint.keep(tmp_path, last=1, best_step=None)
+    checkpoint.keep(tmp_path, last=1, best_step=None, newest=10)
     assert [path.name for path in checkpoint.checkpoints(tmp_path)] == ["step-10"]
+
+
+def test_what_a_resume_skipped_as_damaged_does_not_count(
+    tmp_path: Path, tensors: dict[str, torch.Tensor]
+) -> None:
+    save(tmp_path, tensors, 2, 4, 6, 8, 10)
+    checkpoint.keep(tmp_path, last=2, best_step=10, newest=6)  # 8 and 10 were damaged, 6 is written again
+    assert [path.name for path in checkpoint.checkpoints(tmp_path)] == ["step-4", "step-6"]
+
+
+def test_the_sums_are_read_by_the_usual_tool(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    path = save(tmp_path, tensors, 4)
+    subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=path, check=True)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_a_tensor_that_is_not_finite_is_refused_by_name(
+    tmp_path: Path, tensors: dict[str, torch.Tensor], value: float
+) -> None:
+    tensors["model.norm"][2] = value
+    path = save(tmp_path, tensors, 4)
+    with pytest.raises(UserError, match=r"step-4, got NaN or infinity in model.norm; remove .*step-4 to go"):
+        checkpoint.load_tensors(path, {name: torch.zeros_like(tensor) for name, tensor in tensors.items()})
 
 
 def test_saving_a_step_again_replaces_it(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> None:
@@ -142,9 +178,11 @@ def test_an_index_that_tries_to_run_code_does_not(
     monkeypatch.chdir(tmp_path)
     path = save(tmp_path, tensors, 4)
     (path / ".metadata").write_bytes(pickle.dumps(Bomb()))
-    state = json.loads((path / "state.json").read_text())
-    state["files"][".metadata"] = (path / ".metadata").stat().st_size
-    (path / "state.json").write_text(json.dumps(state))
+    # With its checksum, as whoever makes a hostile checkpoint writes it.
+    sums, index = path / "SHA256SUMS", (path / ".metadata").read_bytes()
+    others = [line for line in sums.read_text().splitlines() if not line.endswith(".metadata")]
+    mended = [*others, f"{hashlib.sha256(index).hexdigest()}  .metadata"]
+    sums.write_text("".join(f"{line}\n" for line in mended))
     with pytest.raises(UserError, match=r"expected an index that names only .*system; it was not run"):
         checkpoint.load_model_state(path)
     assert not (tmp_path / "bombed").exists()

@@ -72,7 +72,7 @@ def test_without_a_terminal_a_line_says_how_far_it_is(
         log.train(record(10))
         log.train(record(11))
     said = capsys.readouterr()
-    assert said.out == "" and said.err == "toy step 10/100 loss 1 lr 0.1 3.0 clips/s 0:01:15 left\n"
+    assert said.out == "" and said.err == "toy step 10/100 loss 1 lr 0.1 3.0 clips/s\n"
 
 
 def test_on_a_terminal_there_is_a_bar_and_no_plain_line(

@@ -127,7 +127,9 @@ def test_averaged_weights_are_evaluated_and_the_best_is_remembered(
     _, result = toy_run(tmp_path, task=Toy(score=lambda _: next(scores)))
     assert result.best is not None
     assert (result.best.metric, result.best.value, result.best.step) == ("score", 0.9, 8)
-    assert [path.name for path in checkpoint.checkpoints(tmp_path / "checkpoints")] == ["step-8", "step-14"]
+    assert [path.name for path in checkpoint.checkpoints(tmp_path / "checkpoints")] == [
+        f"step-{step}" for step in (8, 10, 14)
+    ]
 
 
 def test_a_resume_remembers_what_best_was(tmp_path: Path) -> None:
@@ -142,7 +144,8 @@ def test_a_resume_remembers_what_best_was(tmp_path: Path) -> None:
 def test_the_best_resumes_too(whole: tuple[Path, nn.Module], tmp_path: Path) -> None:
     values = iter([9.0] + [1.0] * 7)
     toy_run(tmp_path, task=Toy(score=lambda _: next(values)))
-    shutil.rmtree(tmp_path / "checkpoints" / "step-14")
+    for step in (10, 14):
+        shutil.rmtree(tmp_path / "checkpoints" / f"step-{step}")
     (tmp_path / "finished.json").unlink()
     _, result = toy_run(tmp_path)
     assert result.resumed_from == 4 and same_tensors(whole[0], tmp_path)
@@ -264,15 +267,35 @@ def test_another_architecture_is_refused_on_resume(tmp_path: Path) -> None:
         toy_run(tmp_path, task=Toy(width=6))
 
 
-def test_a_damaged_checkpoint_costs_only_its_steps(whole: tuple[Path, nn.Module], tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_costs_only_its_steps(
+    whole: tuple[Path, nn.Module], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(Stopped):
         toy_run(tmp_path, run=replace(RUN, keep_last=2), task=StopAt(6))
     newest = checkpoint.find(tmp_path)
     assert newest.name == "step-7"
     (newest / "__0_0.distcp").write_bytes(b"short")
-    with pytest.warns(UserWarning, match=r"step-7 is damaged"):
-        _, result = toy_run(tmp_path)
+    _, result = toy_run(tmp_path)
     assert result.resumed_from == 5 and same_tensors(whole[0], tmp_path)
+    # Loud: on the terminal, and where the run is read about later.
+    said = "step-7 is damaged: expected the files that were written, got other contents of __0_0.distcp"
+    (kept,) = [line for line in read_lines(tmp_path / "metrics.jsonl") if "note" in line]
+    assert kept["step"] == 5 and said in kept["note"] and kept["note"] in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir() if "7" in path.name] == []
+
+
+def test_weights_that_are_not_finite_are_not_resumed(tmp_path: Path) -> None:
+    task = Toy()
+    with torch.no_grad():
+        task.network.mask_token[0, 0, 3] = torch.inf
+    # Nothing trains: a mask token that is not finite makes every loss so.
+    optim = replace(OPTIM, length=2, warmup=0)
+    toy_run(tmp_path, optim, replace(RUN, max_nonfinite=9), task)
+    last = read_lines(tmp_path / "metrics.jsonl")[-1]
+    assert last["evaluation"] == {"score": None, "ema_score": None}
+    (tmp_path / "finished.json").unlink()
+    with pytest.raises(UserError, match=r"checkpoint .*step-2, got NaN or infinity in model.mask_token"):
+        toy_run(tmp_path, optim, replace(RUN, max_nonfinite=9))
 
 
 def test_rows_that_failed_are_written_once(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot be written: Not a directory"):
+    with pytest.raises(UserError, match="could not be written: not a directory; choose another place"):
         RunFolder.create_or_resume(tmp_path / "file" / "run", SETTINGS)
 
 
@@ -109,13 +109,22 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UserError, match=r"the disk is full .*; the one that was there is untouched"):
         write_atomically(path, "new")
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["page"]
 
 
 def test_finishing_is_remembered(tmp_path: Path) -> None:
     folder = RunFolder.create_or_resume(tmp_path, SETTINGS)
-    folder.mark_finished({"step": 3})
+    summary = {"step": 3, "metrics": {}, "best": None}
+    folder.mark_finished(summary)
     again = RunFolder.create_or_resume(tmp_path, SETTINGS)
-    assert again.finished == {"step": 3} == json.loads((tmp_path / "finished.json").read_text())
+    assert again.finished == summary == json.loads((tmp_path / "finished.json").read_text())
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"step": 3', "null"])
+def test_a_damaged_end_is_one_line(tmp_path: Path, content: str) -> None:
+    folder = RunFolder.create_or_resume(tmp_path, SETTINGS)
+    (tmp_path / "finished.json").write_text(content)
+    with pytest.raises(UserError, match=r"finished.json is damaged .*; remove it, and run the same command"):
+        assert folder.finished

@@ -407,6 +407,17 @@ def test_data_show_and_check_name_what_they_cannot_read(videos: Path, fails: Fai
     assert name in fails("data", "check", videos / name)
 
 
+def test_data_check_ends_as_a_mistake_where_a_video_is_broken(
+    videos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["data", "check", str(videos / "good.csv")]) == 0
+    assert cli.main(["data", "check", str(videos / "broken.csv")]) == 2
+    said = capsys.readouterr()
+    assert said.out.endswith("4 files, 0 readable, 4 broken\n") and said.err.startswith(
+        "error: 4 of the files"
+    )
+
+
 # ---- in a process of its own
 
 

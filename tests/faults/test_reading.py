@@ -217,6 +217,26 @@ def test_links_to_folders_are_followed_and_loops_refused(tmp_path: Path) -> None
     assert "run/again is a link to a folder that it lies in" in refusal(tmp_path / "set")
 
 
+def test_links_that_multiply_and_folders_without_end_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "all/10/a.mp4")
+    for level in range(10):
+        folder = tmp_path / f"all/{level}"
+        folder.mkdir()
+        for way in "ab":  # 2 ** 10 ways to the last folder
+            (folder / way).symlink_to(f"../{level + 1}")
+    assert "is reached by 1000 links" in refusal(tmp_path / "all/0")
+    deep = tmp_path / "deep"
+    touch(deep / "/".join("d" * 110), "a.mp4")
+    assert "folders deep" in refusal(deep)
+
+
+def test_a_packed_list_does_not_expand_without_bounds(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "a.csv.gz", "wb", compresslevel=1) as file:
+        for _ in range(70):
+            file.write(b"a" * (1 << 20))
+    assert "expands to more than 200 times its size" in refusal(tmp_path / "a.csv.gz")
+
+
 @pytest.mark.parametrize(
     "name", [".ipynb_checkpoints", "__MACOSX", "@eaDir", ".Trash-1000", "Thumbs", "$RECYCLE.BIN"]
 )

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from videomae2 import chance
+from videomae2.errors import UserError
 from videomae2.models.build import build_autoencoder, build_encoder
 from videomae2.positions import sinusoid
 from videomae2.settings import ModelSettings
@@ -32,6 +33,15 @@ def test_parameter_counts_of_the_paper(name: Any) -> None:
     model = build_autoencoder(ModelSettings(name=name), device="meta")
     assert (count(model.encoder), count(model), count(model) - count(model.encoder)) == COUNTS[name]
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+
+
+def test_a_network_beyond_the_memory_is_refused_before_it_is_made() -> None:
+    settings = ModelSettings(width=65536, depth=100, num_heads=64)
+    with pytest.raises(
+        UserError, match=r"expected a network that fits \d+ GiB of memory, got one of 19,\d+ GiB"
+    ):
+        build_encoder(settings)
+    assert count(build_encoder(settings, device="meta")) > 10**12
 
 
 def test_initial_values_are_a_function_of_the_generator() -> None:

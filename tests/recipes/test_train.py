@@ -186,3 +186,22 @@ def test_a_label_map_that_would_be_ignored_is_refused(runs: SmallRuns, tmp_path:
     with pytest.raises(UserError, match=r"expected a label map that gives the 2 classes .* got 1 classes"):
         run_task(replace(settings, init=str(runs.finetuned), label_map=str(tmp_path / "map.json")))
     assert not (tmp_path / "run").exists()
+
+
+def test_initial_weights_are_read_once(
+    runs: SmallRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from videomae2.recipes import weights
+
+    asked: list[str] = []
+    whole = weights.read_checkpoint
+
+    def counting(name: str | Path) -> Any:
+        asked.append(str(name))
+        return whole(name)
+
+    monkeypatch.setattr(weights, "read_checkpoint", counting)
+    run_task(finetune_settings(runs.videos, tmp_path / "run", str(runs.pretrained)))
+    assert asked == [str(runs.pretrained / "model.safetensors")]
+    weights.read_weights(str(runs.pretrained))
+    assert len(asked) == 2  # and nothing is held afterwards

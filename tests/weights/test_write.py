@@ -41,7 +41,10 @@ def test_a_write_that_fails_leaves_the_old_file_whole(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("videomae2.weights.write.save_file", full)
-    with pytest.raises(UserError, match=r"could not be written .No space left on device.; free space"):
+    with pytest.raises(
+        UserError,
+        match=r"could not be written: the disk is full .*; the one that was there is untouched; make room",
+    ):
         save_safetensors(file, autoencoder(3), TINY, "pretrain")
     assert file.read_bytes() == before and list(tmp_path.iterdir()) == [file]
 

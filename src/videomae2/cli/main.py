@@ -1,22 +1,24 @@
 """`videomae2 COMMAND`: finds the command, and turns what goes wrong into one line and an exit code.
 
-Exit codes: 0 done, 1 an error of ours, 2 a mistake the user can mend, 130 or 143 interrupted. `--debug` shows
-tracebacks.
+Exit codes: 0 done, 1 an error of ours, 2 what the user can mend (a mistake, too little memory, a file that
+the system refuses), 130 or 143 interrupted. `--debug` shows tracebacks.
 """
 
 import dataclasses
+import io
 import os
 import re
 import sys
 import traceback
 import typing
+import warnings
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
 from cyclopts import UNSET, App, ArgumentCollection, CycloptsError, MissingArgumentError, UnknownOptionError
 
-from videomae2.bounds import SHOWN, from_words, meant_key
+from videomae2.bounds import SHOWN, from_words, meant_key, shortened
 from videomae2.cli import runs, tools
 from videomae2.errors import Stopped, UserError
 from videomae2.options import LINE, Setting
@@ -30,11 +32,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Before torch loads: threads that wait by spinning stall a training step a hundredfold where loader
     # processes or other programs want the same cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    _print_anything()
     tokens = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in tokens
     tokens = [token for token in tokens if token != "--debug"]
     try:
-        return _run(tokens)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return _run(tokens)
     except (UserError, CycloptsError) as error:
         return _fail(_one_line(error), 2, debug)
     except Stopped as stopped:  # a run that was asked to stop saved itself first, and says so
@@ -46,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:  # the last line of defence: the reason in one line, the traceback on request
+        if reason := _of_the_machine(error):
+            return _fail(reason, 2, debug)
         return _fail(
             f"{type(error).__name__}: {_one_line(error)}; rerun with --debug for the traceback", 1, debug
         )
@@ -98,6 +105,36 @@ def _fail(message: str, code: int, debug: bool) -> int:
     return code
 
 
+def _print_anything() -> None:
+    """Escape what a terminal or a pipe cannot show: names of files need not be text, nor terminals UTF-8."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning as one sentence: neither the line of our source that gave it nor its kind helps a user."""
+    print(f"warning: {shortened(str(message))}", file=sys.stderr)
+
+
+_NO_MEMORY = re.compile(
+    r"can't allocate memory|not enough memory|out of memory|bad_alloc|invalid .* size", re.I
+)
+
+
+def _of_the_machine(error: Exception) -> str:
+    """What the system refused, memory or a file, as one sentence; empty for what is no refusal of its."""
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))):
+        return (
+            "this needs more memory than there is; try a smaller batch, fewer or smaller frames, or a "
+            "smaller network (videomae2 cost says what one needs)"
+        )
+    if isinstance(error, OSError) and error.strerror:
+        name = f" of {shortened(str(error.filename))}" if error.filename is not None else ""
+        return f"the system refused the use{name}: {error.strerror}; give another name or mend it"
+    return ""
+
+
 def _judge(_app: App, _commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
     """Refuse what an argument's type or the bounds beside it do not allow, in the words of settings.
 
@@ -121,7 +158,7 @@ def _one_line(error: BaseException) -> str:
         return f"{command} needs {error.argument.name}; {command} --help says more"
     text = " ".join(str(error).split())
     if isinstance(error, UnknownOptionError):
-        name = (error.token.keyword or error.token.value).partition("=")[0]
+        name = shortened((error.token.keyword or error.token.value).partition("=")[0])
         meant = meant_key(name.lstrip("-"), [each.name.lstrip("-") for each in error.argument_collection])
         text = f"unknown option {name}; " + (f"did you mean --{meant}?" if meant else "--help lists them all")
     if isinstance(error, CycloptsError):  # it quotes what came at any length

@@ -16,9 +16,9 @@ from torch import Tensor
 from videomae2.api.model import Prediction, load
 from videomae2.data.video.decode import probe
 from videomae2.engine.device import keep_freed_memory, precision_note
-from videomae2.engine.log import say
+from videomae2.engine.progress import say
 from videomae2.errors import UserError
-from videomae2.files import replacing
+from videomae2.files import replacing, write_atomically
 from videomae2.report.charts import picture_png
 
 SHOWN_HEIGHT = 160
@@ -106,13 +106,11 @@ def reconstruct_file(
         )
     model = load(weights, device=device)
     found = model.reconstruct(file, seed, mask_ratio)
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_mp4(
         found.side_by_side(SHOWN_HEIGHT), shown_rate(file, model.data.stride, model.data.target_fps), out
     )
     strip = out.with_suffix(".png")
-    with replacing(strip) as temporary:
-        temporary.write_bytes(picture_png(found.strip(8, at_least=96)))
+    write_atomically(strip, picture_png(found.strip(8, at_least=96)))
     return [out, strip]
 
 

@@ -13,6 +13,7 @@ from cyclopts import App, Parameter
 
 from videomae2.bounds import ALIASES, Between
 from videomae2.config import flatten, known_settings, preset_names, resolve, take_preset, to_toml
+from videomae2.errors import UserError
 from videomae2.options import parameter
 from videomae2.recipes.tasks import TASKS
 from videomae2.settings import DataSettings, EvaluateSettings
@@ -239,6 +240,13 @@ def check_data(
     frame_pattern
         How raw frames are named, where a released list names folders.
     """
+    from videomae2.data.file_names import shown_path
     from videomae2.data.tables.inspect import check
 
-    return check(path, DataSettings(root=root, list_format=list_format, frame_pattern=frame_pattern), workers)
+    found = DataSettings(root=root, list_format=list_format, frame_pattern=frame_pattern)
+    if broken := check(path, found, workers):
+        raise UserError(
+            f"{broken} of the files of {shown_path(path)} cannot be read, as said above; fetch or make them "
+            "again, or take them off the list"
+        )
+    return 0

@@ -147,12 +147,12 @@ def sprites(
     """
     from videomae2.data.sprites.draw import write_sprites
     from videomae2.data.sprites.scene import SpriteSettings
-    from videomae2.engine.log import row_progress
+    from videomae2.engine.progress import progress
 
     settings = SpriteSettings(size=size, num_frames=frames, objects=objects)
-    with row_progress("draw", count) as progress:
+    with progress("draw", count) as drawn:
         manifest = write_sprites(
-            out, num_videos=count, seed=seed, settings=settings, workers=workers, progress=progress
+            out, num_videos=count, seed=seed, settings=settings, workers=workers, progress=drawn.advance
         )
     print(manifest)
 

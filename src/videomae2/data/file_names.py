@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from videomae2.bounds import SHOWN
+from videomae2.bounds import shortened
 
 _CONTAINERS = (
     "mp4 avi mov mkv webm m4v mpg mpeg gif wmv flv ts mts m2ts 3gp ogv ogg asf vob mxf h264 hevc ivf"
@@ -55,11 +55,7 @@ def printable(name: str) -> str:
 
 def shown_path(name: str) -> str:
     """A path as a message quotes it: printable, and its middle left out where it is very long."""
-    text = " ".join(printable(name).splitlines())
-    if len(text) <= SHOWN:
-        return text
-    half = (SHOWN - 3) // 2
-    return f"{text[:half]}...{text[-half:]}"
+    return shortened(printable(name))
 
 
 def path_column(paths: Sequence[str]) -> pa.Array:

@@ -2,9 +2,10 @@
 
 import math
 import signal
+import threading
 import traceback
 import warnings
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -17,6 +18,9 @@ from videomae2.errors import RowError, UserError
 
 GRACE_SECONDS = 60
 """How long a worker outlives SIGTERM: a cluster sends it to the whole group, and the run must still save."""
+
+DEATH_SECONDS = 0.2
+"""How long a process that seems to have died is waited for."""
 
 T = TypeVar("T")
 
@@ -52,7 +56,11 @@ class GuardedCollate(Generic[T]):
 
     def __call__(self, items: list[Any]) -> T | Fault:
         """The batch of these items, or the first fault."""
-        return next((item for item in items if isinstance(item, Fault)), None) or self.collate(items)
+        fault = next((item for item in items if isinstance(item, Fault)), None)
+        try:
+            return fault or self.collate(items)
+        except UserError as error:
+            return Fault(UserError, str(error), traceback.format_exc())
 
 
 def prepare_worker(_: int) -> None:
@@ -62,6 +70,7 @@ def prepare_worker(_: int) -> None:
     workers whose main process is gone.
     """
     torch.set_num_threads(1)
+    signal.set_wakeup_fd(-1)  # the main process's, which would take this one's signals for its own
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE_SECONDS))
@@ -73,7 +82,7 @@ def collated(
     """What `collate` makes of the items at each list of places, in order; made by `workers` processes.
 
     Closing the iterator ends the workers. UserError or RowError as the dataset raised it, and UserError where
-    a worker died.
+    a worker died or none could be started.
     """
     with warnings.catch_warnings():
         # More workers than cores is a user's choice.
@@ -89,20 +98,19 @@ def collated(
             # Without one, the loader would draw its workers' seed from the global generator.
             generator=chance.torch_generator(chance.key(0, "loader")),
         )
-        iterator = iter(loader)
+        iterator = _started(loader)
     try:
         while True:
             try:
                 made = next(iterator)
             except StopIteration:
                 return
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
+            # A worker's death shows as whatever the main process was waiting for: its turn, its batch, its
+            # memory.
+            except (RuntimeError, OSError, EOFError) as error:
+                if (death := _death(getattr(iterator, "_workers", ()))) is None:
                     raise
-                raise UserError(
-                    "a loader process died, most often for want of memory (or of /dev/shm in a container); "
-                    f"try fewer --data.workers or a smaller batch ({str(error).splitlines()[0]})"
-                ) from error
+                raise UserError(death) from error
             if isinstance(made, Fault):
                 raise made.kind(made.message) from RuntimeError(made.trace)
             yield made
@@ -112,6 +120,50 @@ def collated(
             shut_down()
 
 
+def _started(loader: DataLoader[Any]) -> Any:
+    """An iterator of the loader, whose workers it starts."""
+    # Torch's handler of SIGCHLD raises in whatever the main process is just doing when a worker dies: in a
+    # backward pass, or while a checkpoint is written. Without it the loader itself finds the death, within
+    # seconds, when the batch does not come.
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        return iter(loader)
+    except OSError as error:
+        raise UserError(
+            f"expected to start {loader.num_workers} loader processes, got: {error.strerror or error}; try "
+            "fewer --data.workers"
+        ) from error
+    finally:
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGCHLD, before)
+
+
+def _death(workers: Sequence[Any]) -> str | None:
+    """How the first of the loader's processes that is dead has died, and what to try; None if all live."""
+    for worker in workers:
+        worker.join(DEATH_SECONDS)  # its connection breaks a moment before it is gone
+        code = worker.exitcode
+        if not code:
+            continue
+        fewer = f"try fewer --data.workers ({len(workers)} now) or a smaller batch"
+        if code == -signal.SIGKILL:
+            return (
+                "a loader process was killed (SIGKILL), most often by the system for want of memory; "
+                f"{fewer}, and run the same command again"
+            )
+        if code == -signal.SIGBUS:
+            return (
+                "a loader process died of SIGBUS, most often because /dev/shm is full (in a container, raise "
+                f"its --shm-size); {fewer}, and run the same command again"
+            )
+        name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return (
+            f"a loader process died of {name}, most often in the decoding of one video; find it with "
+            "videomae2 data check, or try --data.workers 0"
+        )
+    return None
+
+
 def batch_memory(shape: tuple[int, ...]) -> Tensor | None:
     """In a loader process, memory that the main process can map; None elsewhere, where any will do.
 
@@ -119,7 +171,13 @@ def batch_memory(shape: tuple[int, ...]) -> Tensor | None:
     """
     if get_worker_info() is None:
         return None
-    storage = torch.UntypedStorage._new_shared(math.prod(shape))
+    try:
+        storage = torch.UntypedStorage._new_shared(math.prod(shape))
+    except RuntimeError as error:
+        raise UserError(
+            f"a batch of {math.prod(shape) / 2**20:.0f} MB does not fit into shared memory (/dev/shm; in a "
+            "container, raise its --shm-size); try fewer --data.workers or a smaller batch"
+        ) from error
     memory = torch.empty(0, dtype=torch.uint8)
     memory.set_(storage, 0, shape)  # type: ignore[call-overload]
     return memory

@@ -1,16 +1,17 @@
 """Checkpoints: written beside their place, renamed into it when complete, resharded when they are read.
 
 checkpoints/step-N/ holds every tensor of the run (`model.*`, `ema.*`, `optimizer.*`) in the format of
-torch.distributed.checkpoint, and state.json: the step, the counters, and the size of each file, by which
-damage is found before a tensor is read.
+torch.distributed.checkpoint; state.json, the step and the counters; and SHA256SUMS, the checksum of each
+file, by which damage is found before a tensor is used (and by `sha256sum -c`).
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from videomae2.engine import parallel
 from videomae2.engine.damage import SafeReader, damage_named, save_error
+from videomae2.engine.progress import say
 from videomae2.errors import UserError
 from videomae2.files import write_atomically
 
 STATE = "state.json"
+SUMS = "SHA256SUMS"
 _PREFIX = "step-"
 _TEMPORARY = ".writing-"
 
@@ -58,16 +61,16 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, A
         with _without_single_process_warning():
             save(tensors, storage_writer=FileSystemWriter(temporary), no_dist=not parallel.in_group())
         if parallel.is_main():
-            # state.json comes last, since it lists the size of every other file: a folder that has one was
-            # written to its end, by all ranks. The rename comes after it, so that a process killed at any
-            # instruction leaves either no step-N or a complete one, without a journal or a repair.
-            sizes = {path.name: path.stat().st_size for path in sorted(temporary.iterdir())}
-            write_atomically(
-                temporary / STATE, json.dumps({"step": step, "files": sizes, **state}, indent=2) + "\n"
-            )
+            write_atomically(temporary / STATE, json.dumps({"step": step, **state}, indent=2) + "\n")
+        sums = _shared_sums(temporary)
+        if parallel.is_main():
+            # The sums come last, since they list every other file. The rename comes after them, so that a
+            # process killed at any instruction leaves either no step-N or a complete one, without a journal
+            # or a repair.
+            write_atomically(temporary / SUMS, "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))
             _publish(temporary, final)
         parallel.barrier()  # no rank goes on, or ends, before the checkpoint is visible
-    except (OSError, RuntimeError, CheckpointException) as error:
+    except (OSError, RuntimeError, UserError, CheckpointException) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise save_error(error, final, checkpoints(folder)) from error
     except BaseException:  # Ctrl-C too must not leave gigabytes behind
@@ -77,28 +80,34 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, A
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """The contents of state.json; UserError if the checkpoint is incomplete or damaged."""
+    """The contents of state.json; UserError where it cannot be read."""
     try:
         state: dict[str, Any] = json.loads((path / STATE).read_text(encoding="utf-8"))
-        # Sizes rather than checksums: they find a copy that was cut short or lost a file without reading
-        # gigabytes at every start.
-        wrong = [
-            name
-            for name, size in state["files"].items()
-            if not (path / name).is_file() or (path / name).stat().st_size != size
-        ]
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+        state["step"] = int(state["step"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"checkpoint {path} is damaged: its {STATE} cannot be read ({error})") from error
-    if wrong:
-        raise UserError(
-            f"checkpoint {path} is damaged: expected the files that were written, got {', '.join(wrong)} "
-            "missing or of another size"
-        )
     return state
 
 
-def latest(folder: Path) -> Path | None:
-    """The newest undamaged checkpoint of a checkpoints folder, with a warning for each damaged one skipped.
+def verify(path: Path) -> None:
+    """UserError unless a checkpoint holds every byte that was written."""
+    # All of it is read, which takes as long as loading it: nothing else finds a flipped bit in a weight.
+    try:
+        lines = (path / SUMS).read_text(encoding="ascii").splitlines()
+        sums = {name: kept for kept, _, name in (line.partition("  ") for line in lines)}
+        wrong = [name for name, kept in sums.items() if _sum_of(path / name) != kept]
+    except (OSError, ValueError) as error:
+        raise UserError(f"checkpoint {path} is damaged: {error}") from error
+    wrong += [name for name in (STATE, ".metadata") if name not in sums]
+    if wrong:
+        raise UserError(
+            f"checkpoint {path} is damaged: expected the files that were written, got other contents of "
+            f"{', '.join(wrong[:3])}"
+        )
+
+
+def latest(folder: Path, tell: Callable[[str], object] = say) -> Path | None:
+    """The newest undamaged checkpoint of a checkpoints folder; `tell` gets a sentence where one is skipped.
 
     None where there is no checkpoint at all. UserError where every one is damaged: to begin again at step 0
     without a word would hide the loss.
@@ -106,17 +115,17 @@ def latest(folder: Path) -> Path | None:
     damage: list[str] = []
     for path in reversed(checkpoints(folder)):
         try:
-            read_state(path)
+            verify(path)
         except UserError as error:
             damage.append(str(error))
             continue
         for line in damage:
-            warnings.warn(f"{line}; going back to {path.name}", stacklevel=2)
+            tell(f"{line}; going back to {path.name}, the one before it")
         return path
     if damage:
         raise UserError(
-            f"no usable checkpoint is left: {damage[0]}; remove {folder} to start the run again from its "
-            "first step"
+            f"no usable checkpoint is left: {damage[0]}; restore one from a copy, or remove {folder} to "
+            "start the run again from its first step"
         )
     return None
 
@@ -152,6 +161,9 @@ def load_tensors(path: Path, into: dict[str, Tensor]) -> None:
     if into:
         with damage_named(path), _without_single_process_warning():
             load(into, storage_reader=SafeReader(path), no_dist=not parallel.in_group())
+        # Each rank sees its own shards; refused on one alone, the others would wait for it in the next step.
+        found = [name for each in parallel.all_objects(_not_finite(into)) for name in each]
+        _must_be_finite(path, found)
 
 
 def load_model_state(path: Path, which: str = "model") -> dict[str, Tensor]:
@@ -161,7 +173,6 @@ def load_model_state(path: Path, which: str = "model") -> dict[str, Tensor]:
     damaged.
     """
     path = find(path)
-    read_state(path)
     prefix = f"{which}."
     entries = {name: entry for name, entry in tensor_names(path).items() if name.startswith(prefix)}
     if not entries:
@@ -174,12 +185,13 @@ def load_model_state(path: Path, which: str = "model") -> dict[str, Tensor]:
 
 
 def find(path: str | Path) -> Path:
-    """The checkpoint that a path names: itself, or the newest of a run or of a checkpoints folder.
+    """The checkpoint that a path names: itself, or the newest of a run or of a checkpoints folder; verified.
 
-    UserError if there is none.
+    UserError if there is none, or none that is whole.
     """
     path = Path(path)
     if (path / STATE).is_file():
+        verify(path)
         return path
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     newest = latest(folder)
@@ -196,13 +208,51 @@ def sweep(folder: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def keep(folder: Path, last: int, best_step: int | None) -> None:
-    """Remove all but the newest `last` checkpoints and the best one, and temporary folders."""
+def keep(folder: Path, last: int, best_step: int | None, newest: int) -> None:
+    """Remove all but `last` checkpoints up to step `newest`, which has just been written, and the best one.
+
+    Later ones are what a resumed run skipped as damaged: they go too, and must not count among those kept.
+    """
     if parallel.is_main():
         sweep(folder)
-        for path in checkpoints(folder)[: -max(1, last)]:
-            if step_of(path) != best_step:
+        there = checkpoints(folder)
+        kept = [path for path in there if step_of(path) <= newest][-last:]
+        for path in there:
+            if path not in kept and (step_of(path) != best_step or step_of(path) > newest):
                 _remove(path)
+
+
+def _shared_sums(folder: Path) -> dict[str, str]:
+    """The checksum of every file, on every rank. Each reads what it wrote; the main one all other files."""
+    names = sorted(path.name for path in folder.iterdir())
+    own = [name for name in names if name.startswith(f"__{parallel.rank()}_")]
+    if parallel.is_main():
+        own += [name for name in names if not name.startswith("__")]
+    sums: dict[str, str] = {}
+    for part in parallel.all_objects({name: _sum_of(folder / name) for name in own}):
+        sums |= part
+    return sums
+
+
+def _sum_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    floating = {
+        name: parallel.local(tensor) for name, tensor in tensors.items() if tensor.is_floating_point()
+    }
+    return [name for name, tensor in floating.items() if not bool(torch.isfinite(tensor).all())]
+
+
+def _must_be_finite(path: Path, found: list[str]) -> None:
+    if found:
+        raise UserError(
+            f"expected finite numbers in checkpoint {path}, got NaN or infinity in {found[0]}"
+            + (f" and {len(found) - 1} other tensors" if len(found) > 1 else "")
+            + f"; remove {path} to go back to the one before it, or train again in another --out"
+        )
 
 
 @contextlib.contextmanager

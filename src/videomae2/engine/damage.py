@@ -5,9 +5,7 @@ exceptions become one sentence.
 """
 
 import contextlib
-import errno
 import pickle
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 
 from videomae2.errors import UserError
+from videomae2.files import no_room, reason
 
 _TORCH = "torch.distributed.checkpoint"
 # Unpickling calls whatever callable the file names, so torch's own reader runs code that a checkpoint from
@@ -99,14 +98,13 @@ def save_error(error: BaseException, final: Path, before: Sequence[Path]) -> Exc
     causes = [cause for cause in _chain(error) if isinstance(cause, OSError)]
     if not causes:  # a fault of ours or of torch's, which no user can mend
         return RuntimeError(f"checkpoint {final} could not be written: {_reason(error)}")
-    free = shutil.disk_usage(final.parent).free / 2**20 if final.parent.is_dir() else 0
     left = f"{before[-1].name} before it is untouched" if before else "there was none before it"
     # Over all causes: another rank's full disk, or a quota, may be behind an error that says neither.
-    full = any(cause.errno in (errno.ENOSPC, errno.EDQUOT) for cause in causes)
-    what = "the disk is full" if full else _reason(causes[-1])
+    cause = next((each for each in causes if no_room(each)), causes[-1])
+    mend = "make room" if no_room(cause) else "let it be written"
     return UserError(
-        f"checkpoint {final} could not be written: {what} ({free:.0f} MB free); {left}; "
-        f"make room and run the same command to resume"
+        f"checkpoint {final} could not be written: {reason(cause, final)}; {left}; {mend} and run the same "
+        "command to resume"
     )
 
 

@@ -4,9 +4,7 @@ import contextlib
 import ctypes
 import os
 import platform
-import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 
@@ -32,21 +30,11 @@ def choose_device(name: str = "auto") -> torch.device:
     return torch.device("cpu")
 
 
-def describe(device: torch.device) -> str:
-    """A device in a reader's words: the name of a GPU, or a processor with its threads."""
+def device_name(device: torch.device) -> str:
+    """The device as people call it: "the CPU (8 threads)", or the name of the GPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    found = re.search(r"^model name\s*:\s*(.+)$", _cpuinfo(), re.MULTILINE)
-    name = found[1].strip() if found else platform.processor() or platform.machine()
-    threads = torch.get_num_threads()
-    return f"{name}, {threads} thread" + ("" if threads == 1 else "s")
-
-
-def _cpuinfo() -> str:
-    try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:  # not Linux
-        return ""
+    return f"the CPU ({torch.get_num_threads()} threads)"
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -1,20 +1,33 @@
 """The training loop: it knows the `Task` interface and no method, and resumes any run exactly."""
 
+import contextlib
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from videomae2.engine import checkpoint, parallel, state
-from videomae2.engine.device import autocast, choose_device, describe, keep_freed_memory, precision_note
-from videomae2.engine.log import RunLog
+from videomae2.engine.device import autocast, choose_device, device_name, keep_freed_memory, precision_note
+from videomae2.engine.log import TIMED_STEPS, RunLog
 from videomae2.engine.optim import build_optimizer
-from videomae2.engine.run import Best, Result, StopRequest, read_result, write_result
+from videomae2.engine.run import (
+    Abandoned,
+    Best,
+    Result,
+    StopRequest,
+    as_json,
+    from_json,
+    read_result,
+    write_result,
+)
 from videomae2.engine.schedule import learning_rate
 from videomae2.engine.state import build_average
 from videomae2.engine.step import Stepper, StepSums
@@ -48,9 +61,11 @@ def train(task: Task, job: Job) -> Result:
         job.plan.steps,
         name=job.name,
         tensorboard=job.run.tensorboard,
+        on_cpu=trainer.device.type == "cpu",
         quiet=quiet,
     )
-    with run_log as log, StopRequest() as stop:
+    with run_log as log, StopRequest(quiet) as stop:
+        log.say(trainer.describe())
         if note := precision_note(trainer.device, job.run.precision):
             log.say(note)
         log.say(
@@ -58,6 +73,8 @@ def train(task: Task, job: Job) -> Result:
             if resumed is None
             else f"resuming {job.folder} after step {resumed} of {job.plan.steps}"
         )
+        for line in trainer.damage:
+            log.note(trainer.step, line)
         trainer.go(log, stop)
         weights = state.export(trainer.network, trainer.average)
         if not quiet:
@@ -101,6 +118,8 @@ class _Trainer:
         self.metrics: dict[str, float] = {}
         self.best: Best | None = None
         self.began = time.monotonic()
+        self.first = 0  # the step at which this start began
+        self.damage: list[str] = []  # a sentence for each checkpoint that was skipped as damaged
         if parallel.is_main():
             job.folder.write_config(job.plan.describe())
 
@@ -108,7 +127,7 @@ class _Trainer:
         """How it went, for its report: seconds of all its starts, device and versions of the last."""
         return {
             "seconds": round(time.monotonic() - self.began, 1),
-            "device": describe(self.device),
+            "device": device_name(self.device),
             "processes": parallel.world_size(),
             "versions": {name: _version(name) for name in ("videomae2", "torch")},
         }
@@ -124,10 +143,12 @@ class _Trainer:
             while True:
                 # ── evaluate ──
                 if self._evaluation_due() and self.evaluated_at != self.step:
-                    self._evaluate(log)
+                    with log.paused():
+                        self._evaluate(log, stop)
                 # ── save ──
                 if self._save_due() and self.saved_at != self.step:
-                    self._save()
+                    with log.paused():
+                        self._save()
                 if self.step == self.plan.steps:
                     return
                 if self._stopping(stop):  # a signal came in the evaluation or while saving
@@ -149,7 +170,12 @@ class _Trainer:
 
     def resume(self) -> int | None:
         """Load the newest undamaged checkpoint and return its step; None for a fresh start."""
-        path = checkpoint.latest(self.job.folder.checkpoints)
+        # Verified on one rank, since all of it is read, and so that all ranks resume from the same one.
+        found: list[Path | None] = []
+        parallel.on_main(
+            lambda: found.append(checkpoint.latest(self.job.folder.checkpoints, tell=self.damage.append))
+        )
+        path = parallel.all_objects(found[0] if found else None)[0]
         if path is None:
             return None
         kept = checkpoint.read_state(path)
@@ -159,19 +185,41 @@ class _Trainer:
         if self.average is not None:
             self.average.updates = kept["averaged"]
         self.stepper.restore(kept["counts"])
-        self.step = self.saved_at = kept["step"]
-        self.evaluated_at, self.metrics = kept["evaluated_at"], kept["metrics"]
+        self.step = self.first = self.saved_at = kept["step"]
+        self.evaluated_at, self.metrics = kept["evaluated_at"], from_json(kept["metrics"])
         # As if this start had begun so much earlier; what a kill cost after the checkpoint is not counted.
         self.began -= kept.get("seconds", 0.0)
         self.best = Best(**kept["best"]) if kept["best"] else None
-        self._tidy()
+        if parallel.is_main():
+            checkpoint.sweep(self.job.folder.checkpoints)
         return self.step
 
-    def _evaluate(self, log: RunLog) -> None:
-        values = self._metrics_of_network()
-        if self.average is not None:
-            with self.average.swapped_in(self.network):
-                values |= {f"ema_{name}": value for name, value in self._metrics_of_network().items()}
+    def describe(self) -> str:
+        """What a start says: what is trained, where, from what, and whether anything is validated."""
+        job, count = self.job, sum(parameter.numel() for parameter in self.network.parameters())
+        where = f"{device_name(self.device)}, {job.run.precision}"
+        if parallel.in_group():
+            where = f"{parallel.world_size()} processes, each {where}"
+        validated = "" if job.evaluates else "; nothing is validated, as there is no --data.val"
+        return f"{job.name} on {where}: {count / 1e6:.3g} million parameters, {job.origin}{validated}"
+
+    def _evaluate(self, log: RunLog, stop: StopRequest) -> None:
+        # Left out where the run is to stop, since it is repeated on resume. Not by several ranks, which would
+        # have to agree on it after each batch. Only while a network is evaluated, never while its weights
+        # and their average change places.
+        def leaving() -> AbstractContextManager[None]:
+            if parallel.in_group():
+                return contextlib.nullcontext()
+            return stop.abandoning("stopping now; the evaluation is repeated on resume")
+
+        try:
+            with leaving():
+                values = self._metrics_of_network()
+            if self.average is not None:
+                with self.average.swapped_in(self.network), leaving():
+                    values |= {f"ema_{name}": value for name, value in self._metrics_of_network().items()}
+        except Abandoned:
+            self._leave(log, stop)
         self.metrics, self.evaluated_at = values, self.step
         self._note_best()
         log.evaluation(self.step, self.plan.epoch(self.step), values)
@@ -191,16 +239,15 @@ class _Trainer:
             return
         sign = 1 if metric.higher_is_better else -1
         for key in (metric.name, f"ema_{metric.name}"):
-            if key in self.metrics and (
-                self.best is None or sign * self.metrics[key] > sign * self.best.value
-            ):
-                self.best = Best(key, self.metrics[key], self.step)
+            value = self.metrics.get(key, math.nan)  # NaN is above nothing and below nothing: never the best
+            if math.isfinite(value) and (self.best is None or sign * value > sign * self.best.value):
+                self.best = Best(key, value, self.step)
 
     def _save(self) -> None:
         kept = {
             "plan": self.plan.fixed(),
             "evaluated_at": self.evaluated_at,
-            "metrics": self.metrics,
+            "metrics": as_json(self.metrics),
             "best": asdict(self.best) if self.best else None,
             "counts": self.stepper.state(),
             "seconds": time.monotonic() - self.began,
@@ -212,20 +259,19 @@ class _Trainer:
         tensors = state.gather(self.network, self.optimizer, self.average)
         checkpoint.save_checkpoint(self.job.folder.checkpoints, tensors, kept, self.step)
         self.saved_at = self.step
-        self._tidy()
-        self.clock = time.perf_counter()
-
-    def _tidy(self) -> None:
+        # Only now that this one is complete.
         best = self.best.step if self.best else None
-        checkpoint.keep(self.job.folder.checkpoints, self.job.run.keep_last, best)
+        checkpoint.keep(self.job.folder.checkpoints, self.job.run.keep_last, best, self.step)
+        self.clock = time.perf_counter()
 
     def _step(self, stream: Iterator[Batch[Any]]) -> None:
         self.stepper.take(self.step, learning_rate(self.plan, self.step), stream)
         if self.average is not None:
             self.average.update()
         self.step += 1
-        # On a CPU the counts are at hand, so a run that diverged ends at once; elsewhere when it logs.
-        if self.device.type == "cpu":
+        # On a CPU the counts are at hand, so a run that diverged ends at once; elsewhere when it logs. The
+        # first steps wait for the device too: from their time the duration of the run is told.
+        if self.device.type == "cpu" or self.step - self.first <= TIMED_STEPS:
             self.stepper.check(self.step)
 
     def _log(self, log: RunLog) -> None:
@@ -243,7 +289,7 @@ class _Trainer:
                 "lr": learning_rate(self.plan, self.step - 1),
                 **means,
                 "clips_per_second": window.clips * parallel.world_size() / max(seconds, 1e-9),
-                "seconds_left": seconds / max(1, window.steps) * (self.plan.steps - self.step),
+                "seconds_left": log.pace and log.pace * (self.plan.steps - self.step),
                 "skipped": int(self.stepper.state()["skipped"]),
             }
         )

@@ -5,9 +5,13 @@ Beside the folder and its lock: how a run is asked to stop, how it is judged, an
 
 import contextlib
 import json
+import math
 import os
 import signal
+import socket
+import sys
 import threading
+import time
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -17,7 +21,7 @@ from typing import Any
 
 from videomae2 import config
 from videomae2.errors import UserError
-from videomae2.files import write_atomically
+from videomae2.files import make_folder, sweep, write_atomically, writing
 
 CHANGES_NOTHING = frozenset(
     {
@@ -69,15 +73,12 @@ class RunFolder:
             raise UserError(
                 f"{folder} is not empty and holds no run (no config.toml); give another --out or empty it"
             )
-        with _unwritable_named(folder.path):
-            folder.path.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.path)
+        with writing(folder.path):
             folder._take_lock()
-            # Only under the lock: these are of a process that was killed while it replaced a file, and
-            # without the lock they could belong to one that is still writing.
-            for leftover in folder.path.glob(".*.tmp"):
-                leftover.unlink()
-            folder.write_config()
-            folder.checkpoints.mkdir(exist_ok=True)
+        sweep(folder.path)
+        folder.write_config()
+        make_folder(folder.checkpoints)
         return folder
 
     def write_config(self, derived: str = "") -> None:
@@ -94,8 +95,21 @@ class RunFolder:
 
     @property
     def finished(self) -> dict[str, Any] | None:
-        """The summary written at the end of the run; None before."""
-        return json.loads(self._finished.read_text()) if self._finished.is_file() else None
+        """The summary written at the end of the run; None before. UserError where it is damaged."""
+        if not self._finished.is_file():
+            return None
+        try:
+            summary: dict[str, Any] = json.loads(self._finished.read_text(encoding="utf-8"))
+            return {
+                "step": int(summary["step"]),
+                "metrics": dict(summary["metrics"]),
+                "best": summary["best"],
+            }
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{self._finished} is damaged ({type(error).__name__}); remove it, and run the same command "
+                "again to end the run from its last checkpoint"
+            ) from error
 
     def mark_finished(self, summary: dict[str, Any]) -> None:
         """Mark the run as complete."""
@@ -128,7 +142,7 @@ def _ours(name: str) -> bool:
 
 def _refuse_another_run(folder: RunFolder, settings: Any) -> None:
     # The class first: the settings of another command do not even parse, and its name says more than that.
-    text = folder.config.read_text(encoding="utf-8")
+    text = folder.config.read_text(encoding="utf-8", errors="replace")
     kind = next((line.removeprefix(_KIND) for line in text.splitlines() if line.startswith(_KIND)), "")
     if kind and kind != type(settings).__name__:
         asked = _command(type(settings).__name__)
@@ -149,16 +163,6 @@ def _refuse_another_run(folder: RunFolder, settings: Any) -> None:
 def _command(kind: str) -> str:
     """The command that takes settings of this class, by the class's name."""
     return kind.removesuffix("Settings").lower()
-
-
-@contextlib.contextmanager
-def _unwritable_named(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"the run's folder {path} cannot be written: {error.strerror}; give another --out"
-        ) from error
 
 
 # ---- the metric of a run, and its result
@@ -207,9 +211,8 @@ def write_result(folder: RunFolder, result: Result, how: Mapping[str, Any] | Non
     `how` says how it ran (wall time, device, versions), for its report.
     """
     best = asdict(result.best) if result.best else None
-    folder.mark_finished(
-        {"step": result.step, "metrics": result.metrics, "best": best, "how": dict(how or {})}
-    )
+    found = {"step": result.step, "metrics": as_json(result.metrics), "best": best, "how": dict(how or {})}
+    folder.mark_finished(found)
 
 
 def read_result(folder: RunFolder) -> Result:
@@ -219,35 +222,114 @@ def read_result(folder: RunFolder) -> Result:
     newest = folder.checkpoints / f"step-{summary['step']}"
     # Users may delete the checkpoints of a finished run: its final weights are a file of their own.
     there = newest if newest.is_dir() else None
-    return Result(folder.path, summary["step"], there, summary["metrics"], best, already_finished=True)
+    metrics = from_json(summary["metrics"])
+    return Result(folder.path, summary["step"], there, metrics, best, already_finished=True)
+
+
+def as_json(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Metrics for a JSON file, where NaN and infinity have no place: null."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+
+
+def from_json(metrics: Mapping[str, float | None]) -> dict[str, float]:
+    """Metrics from a JSON file; null is NaN."""
+    return {name: math.nan if value is None else value for name, value in metrics.items()}
+
+
+class Abandoned(KeyboardInterrupt):
+    """What is done at the moment is left out, because the run was asked to stop."""
 
 
 class StopRequest:
     """A context in which the first SIGTERM or SIGINT sets `number` instead of ending the process.
 
-    A later Ctrl-C raises KeyboardInterrupt at once. Further SIGTERMs are ignored: cluster schedulers repeat
-    them while the run saves its checkpoint.
+    It is answered on stderr at once, unless `quiet`. A later Ctrl-C raises KeyboardInterrupt; further
+    SIGTERMs are ignored: cluster schedulers repeat them while the run saves its checkpoint.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
+    PATIENCE = 3.0
+    """Seconds in which a second Ctrl-C must have reached the main thread, or the process is ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, quiet: bool = False) -> None:
         self.number = 0
+        self.quiet = quiet
+        self.stopping = "stopping after this step"
+        """What the answer says is going to happen."""
         self._before: dict[int, Any] = {}
+        self._abandon = False
+        self._interrupted = threading.Event()
 
     def __enter__(self) -> "StopRequest":
         # Python forbids handlers to other threads: a program that trains in one handles signals itself.
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        # Handlers wait until the main thread is back from torch, and a backward pass on a CPU can take half a
+        # minute. Python's wakeup file descriptor does not, and a thread that reads it answers meanwhile.
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        self._wakeup = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=self._answer, daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if not self._before:
+            return
+        signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        self._interrupted.set()
+        self._writer.close()  # ends the thread
+
+    @contextlib.contextmanager
+    def abandoning(self, stopping: str) -> Iterator[None]:
+        """A block that raises Abandoned at the first signal, or at once where there was one.
+
+        For what is repeated on resume, and can be left out at any instruction; `stopping` is the answer.
+        """
+        before, self.stopping = self.stopping, stopping
+        try:
+            if self.number:
+                raise Abandoned
+            self._abandon = True
+            yield
+        finally:
+            self._abandon = False
+            self.stopping = before
 
     def _note(self, number: int, _: FrameType | None) -> None:
         if self.number and number == signal.SIGINT:
+            self._interrupted.set()
             raise KeyboardInterrupt
-        self.number = self.number or number
+        first, self.number = not self.number, self.number or number
+        if first and self._abandon:
+            raise Abandoned
+
+    def _answer(self) -> None:
+        """Runs in a thread: tell that a signal has come, and end a process that does not hear the second."""
+        asked, latest = False, 0.0
+        with self._reader:
+            while came := self._reader.recv(1):
+                # A loader process that was just forked still writes here: its copy of one Ctrl-C is none.
+                if came[0] not in self.SIGNALS or time.monotonic() - latest < 0.2:
+                    continue
+                latest = time.monotonic()
+                if not asked:
+                    asked = True
+                    again = "; again quits without saving" if came[0] == signal.SIGINT else ""
+                    self._tell(f"{self.stopping}{again}")
+                elif came[0] == signal.SIGINT:
+                    self._tell("quitting without saving")
+                    if not self._interrupted.wait(self.PATIENCE):
+                        os._exit(128 + signal.SIGINT)
+
+    def _tell(self, text: str) -> None:
+        if not self.quiet:
+            # Not through sys.stderr, which the main thread may be writing to. On a terminal the line of the
+            # bar is cleared first; it is drawn again below.
+            clear = "\r\x1b[K" if sys.stderr.isatty() else ""
+            with contextlib.suppress(OSError):
+                os.write(2, f"{clear}{text}\n".encode())

@@ -46,6 +46,7 @@ class Job:
     batches: maps a batch number to this rank's endless batches from that number on.
     best: the metric that chooses the best checkpoint; None keeps none.
     evaluates: whether the plan's evaluations take place.
+    origin: what the network starts from, as a start says it.
     kernels: replaces modules by faster ones for a CPU; called only where the run is on a CPU.
     wrap: distributes the network over the ranks (`parallel.replicate`, the default, or `parallel.shard`).
     about: plain JSON saved in every checkpoint: what a reader must know about the network in it.
@@ -64,6 +65,7 @@ class Job:
     folder: RunFolder
     best: Metric | None = None
     evaluates: bool = False
+    origin: str = "initial weights drawn from the seed"
     kernels: Callable[[nn.Module], nn.Module] = lambda network: network
     wrap: Callable[[nn.Module], nn.Module] | None = None
     about: Mapping[str, Any] | None = None

@@ -3,7 +3,7 @@
 Without a head it is what the hub's `OpenGVLab/VideoMAEv2-*` publish for features.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -133,13 +133,11 @@ def score_views(
     scores: ViewScores,
     *,
     views_per_forward: int = 0,
-    progress: Callable[[int], None] = lambda _: None,
 ) -> ViewScores:
     """Add the softmax of every view to `scores`; unreadable rows are recorded as failed, never replaced.
 
     `network` is a classifier, wrapped or not; its mode (train or eval) is restored afterwards. A forward has
-    at most `views_per_forward` clips (0: a whole batch). `progress` is called with the number of rows of each
-    batch.
+    at most `views_per_forward` clips (0: a whole batch).
     """
     device = next(network.parameters()).device
     was_training = network.training
@@ -155,7 +153,6 @@ def score_views(
             for start in range(0, len(batch), size):
                 part = slice(start, start + size)
                 yield batch.frames[part], batch.row[part], batch.view[part]
-            progress(len(batch.row.unique()) + len(batch.failures))
 
     none = torch.zeros(0, dtype=torch.int64)
     try:

@@ -1,5 +1,6 @@
 """Networks from settings, and every initial value, in one place and from one explicit generator."""
 
+import os
 from typing import TypeVar
 
 import torch
@@ -7,6 +8,7 @@ from torch import nn
 
 from videomae2 import chance
 from videomae2.architecture import decoder_config, encoder_config
+from videomae2.errors import UserError
 from videomae2.models.autoencoder import Autoencoder, Decoder
 from videomae2.models.encoder import Encoder, Tokenizer
 from videomae2.models.layers import INITIAL_LOG_SCALE, Attention, Block
@@ -49,12 +51,28 @@ def build_encoder(
 
 
 def materialize(model: M, style: str, generator: torch.Generator | None, device: torch.device | str) -> M:
-    """Give a network of the meta device memory and initial values, the same on every device."""
+    """Give a network of the meta device memory and initial values, the same on every device.
+
+    UserError where its weights alone are more than this machine's memory.
+    """
     if torch.device(device).type == "meta":
         return model
+    _must_fit(model)
     model.to_empty(device="cpu")
     initialize(model, style, generator or chance.torch_generator(0))
     return model.to(device)
+
+
+def _must_fit(model: nn.Module) -> None:
+    # The system grants memory that it has not got, and ends the process once it is used: no error would come.
+    tensors = [*model.parameters(), *model.buffers()]
+    needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise UserError(
+            f"expected a network that fits {there / 2**30:,.0f} GiB of memory, got one of "
+            f"{needed / 2**30:,.0f} GiB of weights; try a smaller model.width, model.depth or model.size"
+        )
 
 
 def initialize(model: nn.Module, style: str, generator: torch.Generator) -> None:

@@ -12,7 +12,7 @@ from videomae2.api.jobs import evaluate, finetune, pretrain
 from videomae2.api.model import load
 from videomae2.data.sprites.draw import write_sprites
 from videomae2.data.tables.manifest import read_manifest
-from videomae2.engine.log import row_progress, say
+from videomae2.engine.progress import progress, say
 from videomae2.errors import UserError
 from videomae2.files import write_atomically
 from videomae2.models.build import build_autoencoder
@@ -34,7 +34,6 @@ def run_quickstart(out: Path, seed: int = 0) -> Path:
     seed.
     """
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
     _claim(out, seed)
     outcome = Quickstart(out, seed).run()
     write_atomically(out / "summary.json", json.dumps(outcome.summary(), indent=2) + "\n")
@@ -98,14 +97,14 @@ class Quickstart:
         ):
             folder = self.out / "data" / name
             if not (folder / "manifest.csv").exists():
-                with row_progress(f"draw {name}", count) as progress:
+                with progress(f"draw {name}", count) as drawn:
                     write_sprites(
                         folder,
                         num_videos=count,
                         seed=self.seed,
                         settings=plan.SPRITES,
                         first=first,  # the number of a video decides what it shows: no two sets share one
-                        progress=progress,
+                        progress=drawn.advance,
                     )
             sets[name] = folder / "manifest.csv"
             first += count

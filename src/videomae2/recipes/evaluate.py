@@ -3,7 +3,8 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from torch import Tensor
 from videomae2.config import check
 from videomae2.engine import parallel
 from videomae2.engine.device import choose_device, keep_freed_memory, precision_note
-from videomae2.engine.log import row_progress, say
+from videomae2.engine.progress import say
 from videomae2.errors import UserError
-from videomae2.files import write_atomically
+from videomae2.files import encoded, replacing
 from videomae2.heads.classify import Classifier, gather_scores, score_views
 from videomae2.metrics.accuracy import Accuracy, ClassScore, ViewScores, ranking
 from videomae2.models.cpu import for_inference
@@ -112,22 +113,15 @@ def evaluate_classifier(
     weights: str = "",
     match: str = "names",
     views_per_forward: int = 0,
-    progress: Callable[[int], None] = lambda _: None,
 ) -> Evaluation:
     """Score every view, average the softmax over each row's views, and compute accuracies.
 
     Collective: every rank scores its own rows and returns the result for all. `class_names` are the model's,
-    by which the labels of a manifest with names are matched; `progress` is called with the number of rows of
-    each batch. UserError for labels that the classifier does not have.
+    by which the labels of a manifest with names are matched. UserError for labels that the classifier does
+    not have.
     """
     scores = ViewScores(feed.labels(class_names, match), classifier.num_classes)
-    score_views(
-        classifier,
-        feed,
-        scores,
-        views_per_forward=views_per_forward,
-        progress=progress,
-    )
+    score_views(classifier, feed, scores, views_per_forward=views_per_forward)
     scores = gather_scores(scores)
     # Names for a different number of classes would label the wrong rows; numbers are at least true.
     names = class_names or tuple(feed.manifest.class_names)
@@ -174,16 +168,14 @@ def run_evaluation(settings: EvaluateSettings) -> Evaluation:
     data = sampling_as_trained(settings, loaded.checkpoint.metadata.get("data", {}))
     views = (data.test_clips, data.test_crops)
     feed = evaluation_feed(data, loaded.settings, views, settings.batch_size, settings.device)
-    with row_progress("evaluate", len(feed.manifest)) as advance:
-        evaluation = evaluate_classifier(
-            for_inference(loaded.module, settings.precision),
-            feed,
-            class_names=loaded.checkpoint.class_names,
-            weights=settings.weights,
-            match=settings.match,
-            views_per_forward=settings.views_per_forward,
-            progress=advance,
-        )
+    evaluation = evaluate_classifier(
+        for_inference(loaded.module, settings.precision),
+        feed,
+        class_names=loaded.checkpoint.class_names,
+        weights=settings.weights,
+        match=settings.match,
+        views_per_forward=settings.views_per_forward,
+    )
     _must_have_scores(evaluation, settings.weights)
     # Every rank has the same evaluation by now; one of them writes it.
     if settings.out and parallel.is_main():
@@ -236,17 +228,22 @@ def _must_have_scores(evaluation: Evaluation, weights: str) -> None:
 
 
 def write_evaluation(evaluation: Evaluation, feed: EvaluationFeed, out: Path) -> None:
-    """Write an evaluation as JSON and CSV into `out`, each file by an atomic rename."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Write an evaluation as JSON and CSV into `out`: all of its files, or, where the disk is full, none."""
     names = evaluation.class_names
-    write_atomically(out / SUMMARY, json.dumps(evaluation.summary(), indent=2) + "\n")
     header = ["class", "name", "listed", "failed", "right", "right_top5"]
     rows = [[c.label, names[c.label], c.listed, c.failed, c.right, c.right5] for c in evaluation.classes]
-    write_atomically(out / "per_class.csv", _csv([header, *rows]))
     counts = [[name, *line] for name, line in zip(names, evaluation.confusion.tolist(), strict=True)]
-    write_atomically(out / "confusion.csv", _csv([["true \\ predicted", *names], *counts]))
     lines = (json.dumps(line, ensure_ascii=False) for line in score_lines(evaluation, feed))
-    write_atomically(out / "scores.jsonl", "".join(f"{line}\n" for line in lines))
+    files = {
+        # By this one the folder is known, so it takes its place last: a stack is left from its end.
+        SUMMARY: json.dumps(evaluation.summary(), indent=2) + "\n",
+        "per_class.csv": _csv([header, *rows]),
+        "confusion.csv": _csv([["true \\ predicted", *names], *counts]),
+        "scores.jsonl": "".join(f"{line}\n" for line in lines),
+    }
+    with ExitStack() as stack:
+        for name, text in files.items():
+            stack.enter_context(replacing(out / name)).write_bytes(encoded(text))
 
 
 def score_lines(evaluation: Evaluation, feed: EvaluationFeed) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from videomae2.data.tables.formats import ROW_COLUMNS
 from videomae2.data.tables.manifest import Manifest, read_listed
 from videomae2.engine import parallel
 from videomae2.engine.device import choose_device
+from videomae2.engine.progress import progress
 from videomae2.engine.schedule import Plan, make_plan
 from videomae2.engine.task import Task
 from videomae2.errors import UserError
@@ -92,7 +93,7 @@ class EvaluationFeed:
         # Built anew for each pass: an evaluation during training must not depend on how far the last one got.
         sampler = SAMPLERS[self.data.sampling](self.model.num_frames)
         clips = EvaluationClips(self.manifest, self.data, self.model.size, sampler, self.views)
-        return evaluation_batches(
+        batches = evaluation_batches(
             clips,
             batch_size=self.batch_size,
             workers=self.data.workers,
@@ -100,6 +101,11 @@ class EvaluationFeed:
             world_size=parallel.world_size(),
             pin=self.pin,
         )
+        own = range(parallel.rank(), len(self.manifest), parallel.world_size())
+        with progress("evaluate", len(own)) as done:
+            for batch in batches:
+                yield batch  # and when the next one is asked for, it has been through the network
+                done.advance(len(batch.row.unique()) + len(batch.failures))
 
     @property
     def blank(self) -> torch.Tensor:

@@ -11,7 +11,7 @@ from videomae2 import chance
 from videomae2.data.augment.mixing import mixup_cutmix, soft_targets
 from videomae2.data.clips import read_class
 from videomae2.engine import parallel
-from videomae2.engine.log import say
+from videomae2.engine.progress import say
 from videomae2.errors import UserError
 from videomae2.files import write_atomically
 from videomae2.heads.classify import Classifier, build_classifier, gather_scores, score_views

@@ -11,15 +11,15 @@ from torch import nn
 from videomae2.architecture import decoder_config, encoder_config
 from videomae2.config import check
 from videomae2.engine import parallel
-from videomae2.engine.log import say
 from videomae2.engine.loop import train
+from videomae2.engine.progress import say
 from videomae2.engine.run import RunFolder
 from videomae2.engine.task import Job
 from videomae2.errors import UserError
 from videomae2.models import cpu
 from videomae2.recipes.feed import Recipe, training_feed
 from videomae2.recipes.tasks import TASKS, task_of
-from videomae2.recipes.weights import read_weights
+from videomae2.recipes.weights import read_weights, reading_once
 from videomae2.settings import OF_THE_CLIP, OF_THE_DECODER, OF_THE_NETWORK, ModelSettings
 
 
@@ -33,12 +33,13 @@ def run_task(settings: Any, wrap: Callable[[nn.Module], nn.Module] | None = None
     name = task_of(settings)
     row, recipe = TASKS[name], recipe_of(name)
     check(settings)
-    settings = inherited(settings)
-    sections = (settings.data, settings.model, settings.optim, settings.run)
-    # Feed, plan, task, folder: each is checked before the next, and the cheapest mistakes show first.
-    feed = training_feed(*sections, recipe.frames, read_target=recipe.read_target)
-    plan = feed.plan()
-    prepared = recipe.prepare(settings, feed)
+    with reading_once():
+        settings = inherited(settings)
+        sections = (settings.data, settings.model, settings.optim, settings.run)
+        # Feed, plan, task, folder: each is checked before the next, and the cheapest mistakes show first.
+        feed = training_feed(*sections, recipe.frames, read_target=recipe.read_target)
+        plan = feed.plan()
+        prepared = recipe.prepare(settings, feed)
     # Last of all, so that whatever was refused above has left no half-made run behind.
     folder = _shared_folder(settings)
     for note in prepared.notes:
@@ -52,6 +53,7 @@ def run_task(settings: Any, wrap: Callable[[nn.Module], nn.Module] | None = None
         folder=folder,
         best=row.best,
         evaluates=bool(settings.data.val),
+        origin=f"from {settings.init}" if getattr(settings, "init", "") else Job.origin,
         kernels=cpu.apply,
         wrap=wrap,
         about=prepared.about.as_json(),

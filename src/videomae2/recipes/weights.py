@@ -4,7 +4,9 @@ A name is a run's folder (finished or not), one of its checkpoints, a weights fi
 name.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from videomae2.engine import checkpoint as checkpoints
-from videomae2.engine.log import say
+from videomae2.engine.progress import say
 from videomae2.errors import UserError
 from videomae2.heads.classify import Classifier, build_classifier, headless_network
 from videomae2.models.build import build_autoencoder
@@ -118,19 +120,45 @@ def read_weights(name: str, use_ema: bool = True, label_map: str | Sequence[int]
     `use_ema` chooses a run's averaged weights where it has them. `label_map` slices the head of a classifier.
     UserError where there are no such weights.
     """
+    once = _READ.get()
+    if once is None:
+        checkpoint = _read(name, use_ema)
+    else:
+        checkpoint = once[name, use_ema] = once.get((name, use_ema)) or _read(name, use_ema)
+    return checkpoint if label_map is None else slice_head(checkpoint, label_map)
+
+
+@contextmanager
+def reading_once() -> Iterator[None]:
+    """A block in which weights are read once, however many of its functions ask for them by name.
+
+    The start of a run asks for the network, and then for the tensors; a hub would be asked twice, and
+    gigabytes be read twice.
+    """
+    token = _READ.set({})
+    try:
+        yield
+    finally:
+        _READ.reset(token)
+
+
+_READ: ContextVar[dict[tuple[str, bool], Checkpoint] | None] = ContextVar("weights read so far", default=None)
+
+
+def _read(name: str, use_ema: bool) -> Checkpoint:
     if not there(name):  # a hub name, or one that no file can have
-        return read_checkpoint(name, label_map)
+        return read_checkpoint(name)
     path = Path(name)
     # Each kind of name is known by a file in it, so that a folder may be called anything.
     if (path / checkpoints.STATE).is_file():
-        return _sliced(_of_training(path, use_ema), label_map)
+        return _of_training(path, use_ema)
     if not (path / "config.toml").is_file():
-        return replace(read_checkpoint(name, label_map), source=name)
+        return replace(read_checkpoint(name), source=name)
     plain = path / WITHOUT_AVERAGE
     file = plain if not use_ema and plain.is_file() else path / WEIGHTS
     if file.is_file():
-        return replace(read_checkpoint(file, label_map), source=name)
-    return _sliced(_of_training(checkpoints.find(path), use_ema), label_map)
+        return replace(read_checkpoint(file), source=name)
+    return _of_training(checkpoints.find(path), use_ema)
 
 
 def _of_training(path: Path, use_ema: bool) -> Checkpoint:
@@ -156,10 +184,6 @@ def _of_training(path: Path, use_ema: bool) -> Checkpoint:
         dict(about["extra"]),
         (note,),
     )
-
-
-def _sliced(checkpoint: Checkpoint, label_map: str | Sequence[int] | None) -> Checkpoint:
-    return checkpoint if label_map is None else slice_head(checkpoint, label_map)
 
 
 # ---- initial weights, with a report on every tensor

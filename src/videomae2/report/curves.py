@@ -89,9 +89,9 @@ def series(lines: Sequence[LogLine], key: str, name: str = "", dashed: bool = Fa
 
 
 def parted(lines: Sequence[LogLine]) -> tuple[list[LogLine], list[LogLine]]:
-    """Training lines and evaluations."""
+    """Training lines and evaluations; notes are in neither."""
     evaluations = [line for line in lines if "evaluation" in line]
-    return [line for line in lines if "evaluation" not in line], evaluations
+    return [line for line in lines if "evaluation" not in line and "note" not in line], evaluations
 
 
 def _keys(lines: Sequence[LogLine]) -> list[str]:

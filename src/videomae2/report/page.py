@@ -50,6 +50,7 @@ class Strips:
     title: str
     rows: Sequence[tuple[str, Sequence[bytes]]]
     caption: str = ""
+    half: bool = False
     kind: str = field(default="strips", init=False)
 
 
@@ -134,7 +135,6 @@ def render(page: Page) -> str:
 
 def write_page(page: Page, path: Path) -> Path:
     """Write the page whole or not at all; returns its path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, render(page))
     return path
 

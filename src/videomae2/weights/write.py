@@ -4,8 +4,8 @@ Each file appears whole or not at all.
 """
 
 import json
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from videomae2.architecture import IMAGENET_MEAN, IMAGENET_STD, decoder_config, encoder_config
 from videomae2.errors import UserError
-from videomae2.files import replacing
+from videomae2.files import encoded, replacing
 from videomae2.settings import ModelSettings
 from videomae2.weights import layouts
 
@@ -47,7 +47,9 @@ def save_safetensors(
     """
     state = tensors_of(weights)
     note = json.dumps(_note(state, settings, kind, class_names, extra))
-    return _replace(Path(path), lambda file: save_file(state, file, {OUR_KEY: note}))
+    with replacing(path := Path(path)) as temporary:
+        save_file(state, temporary, {OUR_KEY: note})
+    return path
 
 
 def write_released(
@@ -70,7 +72,10 @@ def write_released(
         "model": layouts.to_released(state, kind),
         OUR_KEY: _note(state, settings, kind, class_names, extra),
     }
-    return _replace(Path(path), lambda file: torch.save(content, file))
+    # Through a file of Python's, since an error of torch's own does not say why the system refused.
+    with replacing(path := Path(path)) as temporary, temporary.open("wb") as file:
+        torch.save(content, file)
+    return path
 
 
 def write_transformers(
@@ -98,11 +103,13 @@ def write_transformers(
         raise UserError(
             f"expected a folder, as the transformers layout is, got the file {target}; try another name"
         )
-    target.mkdir(parents=True, exist_ok=True)
-    _replace(target / "model.safetensors", lambda file: save_file(renamed, file, {"format": "pt"}))
-    _replace(target / "preprocessor_config.json", lambda file: _write_json(file, _preprocessor(settings)))
-    # Last, as transformers refuses a folder without it: a failed write leaves no half of a model.
-    _replace(target / "config.json", lambda file: _write_json(file, config))
+    # All of them are written before the first takes its place: a disk that fills up leaves the folder as it
+    # was, and not one network's weights beside another's configuration.
+    with ExitStack() as stack:
+        # Last comes first: transformers refuses a folder without config.json.
+        for name, content in (("config.json", config), ("preprocessor_config.json", _preprocessor(settings))):
+            stack.enter_context(replacing(target / name)).write_bytes(_json(content))
+        save_file(renamed, stack.enter_context(replacing(target / "model.safetensors")), {"format": "pt"})
     return target
 
 
@@ -205,26 +212,5 @@ def _preprocessor(settings: ModelSettings) -> dict[str, Any]:
     }
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> Path:
-    """Write beside the target, then rename: whoever looks sees the old file or the new one, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with replacing(path) as temporary:
-            write(temporary)
-            temporary.chmod(_common_mode())  # safetensors writes files that nobody else may read
-    except OSError as error:
-        raise UserError(
-            f"{path} could not be written ({error.strerror or error}); free space or choose another place"
-        ) from error
-    return path
-
-
-def _common_mode() -> int:
-    """The permissions that any new file gets here."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
+def _json(content: Mapping[str, Any]) -> bytes:
+    return encoded(json.dumps(content, indent=2, ensure_ascii=False) + "\n")

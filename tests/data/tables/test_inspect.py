@@ -31,7 +31,7 @@ def test_check_names_broken_files_and_why(folder: Path) -> None:
     whole = (folder / "a.mp4").read_bytes()
     (folder / "e.mp4").write_bytes(whole[: len(whole) // 2])
     code, lines = checked(folder, workers=1)
-    assert code == 1 and lines[-1] == "5 files, 3 readable, 2 broken"
+    assert code == 2 and lines[-1] == "5 files, 3 readable, 2 broken"
     assert lines[0] == f"{folder}/d.mp4: the file is empty"
     assert lines[1].startswith(f"{folder}/e.mp4: ") and len(lines) == 3
 
@@ -40,7 +40,7 @@ def test_check_reads_a_file_once_and_looks_at_where_rows_start(folder: Path) -> 
     path = folder / "clips.csv"
     path.write_text("path,start,end\na.mp4,0,10\na.mp4,10,20\nb.mkv,25,30\nmissing.mp4,0,-1\n")
     assert checked(path) == (
-        1,
+        2,
         [
             f"{folder}/b.mkv: a row starts at frame 25, but it has 20 frames, numbered from 0",
             f"{folder}/missing.mp4: no such file",

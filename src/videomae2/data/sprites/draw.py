@@ -18,7 +18,7 @@ from torch import Tensor
 
 from videomae2.data.sprites.scene import SpriteSettings, draw_video
 from videomae2.errors import UserError
-from videomae2.files import replacing
+from videomae2.files import make_folder, write_atomically
 
 
 def encode_mp4(frames: UInt8[Tensor, "T C H W"], fps: int) -> bytes:
@@ -59,18 +59,18 @@ def write_sprites(
         raise UserError(f"expected at least 1 sprite video to draw, got {num_videos}")
     if (out / "manifest.csv").exists():
         raise UserError(f"{out} already holds a manifest; give another folder, or remove this one")
-    (out / "videos").mkdir(parents=True, exist_ok=True)
+    make_folder(out / "videos")
     rows = []
     for row in _written(
         lambda number: _write_video(out, settings, seed, number), range(first, first + num_videos), workers
     ):
         rows.append(row)
         progress(1)
-    _replace(out / "boxes.json", json.dumps({row["path"]: row["objects"] for row in rows}))
-    _replace(out / "segments.json", json.dumps(_activitynet(rows, settings)))
-    _replace(out / "classes.json", json.dumps(settings.classes))
+    write_atomically(out / "boxes.json", json.dumps({row["path"]: row["objects"] for row in rows}))
+    write_atomically(out / "segments.json", json.dumps(_activitynet(rows, settings)))
+    write_atomically(out / "classes.json", json.dumps(settings.classes))
     # Last, so that a folder with a manifest holds a whole set.
-    _replace(out / "manifest.csv", _table(rows))
+    write_atomically(out / "manifest.csv", _table(rows))
     return out / "manifest.csv"
 
 
@@ -89,7 +89,8 @@ def _written(
 def _write_video(out: Path, settings: SpriteSettings, seed: int, number: int) -> dict[str, Any]:
     video = draw_video(settings, seed, number)
     path = f"videos/{number:06d}.mp4"
-    _replace(out / path, encode_mp4(video.frames, settings.fps))
+    # Not synced, which would take as long as drawing: the manifest tells that they are complete.
+    write_atomically(out / path, encode_mp4(video.frames, settings.fps), synced=False)
     objects = [
         {"boxes": sprite.boxes.tolist(), "segments": [list(part) for part in sprite.segments]}
         for sprite in video.sprites
@@ -119,9 +120,3 @@ def _table(rows: Iterable[dict[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def _replace(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)

@@ -64,7 +64,7 @@ def show(path: str | Path, data: DataSettings = AS_LISTED, rows: int = 10) -> st
 def check(
     path: str | Path, data: DataSettings = AS_LISTED, workers: int = 2, write: Callable[[str], object] = print
 ) -> int:
-    """Decode every file and `write` a line for each broken one; 1 if any is broken, else 0.
+    """Decode every file and `write` a line for each broken one; how many are broken.
 
     The last line is `N files, N readable, N broken`.
     """
@@ -75,7 +75,7 @@ def check(
             broken += 1
             write(f"{printable(report.path)}: {report.reason}")
     write(f"{total} files, {total - broken} readable, {broken} broken")
-    return 1 if broken else 0
+    return broken
 
 
 def reports(manifest: Manifest, workers: int = 2) -> Iterator[FileReport]:

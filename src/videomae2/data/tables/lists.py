@@ -18,6 +18,7 @@ frames named by `pattern`.
 import os
 import re
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -175,6 +176,8 @@ class Found:
     videos: list[str] = field(default_factory=list)
     hidden: list[str] = field(default_factory=list)
     special: list[str] = field(default_factory=list)
+    ways: Counter[tuple[int, int]] = field(default_factory=Counter)
+    """How often each folder was entered."""
 
     def notes(self) -> list[str]:
         """What was passed over, in sentences."""
@@ -230,14 +233,27 @@ def sorted_classes(names: set[str]) -> list[str]:
     return sorted(names)
 
 
+MOST_WAYS, MOST_DEEP = 1000, 100
+"""By so many ways may links lead to one folder (ten folders with two links to the next are 1024), and so deep
+may folders lie.
+"""
+
+
 def _walk(folder: str, below: str, parents: tuple[tuple[int, int], ...], found: Found) -> None:
-    status = os.stat(folder)  # noqa: PTH116 - a string: `Path` cannot hold what scandir gave more cheaply
+    try:
+        status = os.stat(folder)  # noqa: PTH116 - a string: `Path` cannot hold what scandir gave more cheaply
+    except OSError as error:
+        raise UserError(f"{shown_path(folder)} cannot be listed: {error.strerror}") from None
     identity = status.st_dev, status.st_ino
     if identity in parents:
         raise UserError(
             f"{shown_path(folder)} is a link to a folder that it lies in, so its videos would be read "
             "without end; remove the link"
         )
+    found.ways[identity] += 1
+    if found.ways[identity] > MOST_WAYS or len(parents) > MOST_DEEP:
+        what = f"{len(parents)} folders deep" if len(parents) > MOST_DEEP else f"reached by {MOST_WAYS} links"
+        raise UserError(f"{shown_path(folder)} is {what}; expected folders of classes; name one further down")
     for entry in _entries(folder):
         place = f"{below}{entry.name}"
         kind = kind_of(entry.path)

@@ -213,7 +213,6 @@ def write_manifest(
         table = pa.table(table)
     if class_names:
         table = table.replace_schema_metadata({CLASSES: json.dumps(class_names)})
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         _write(table, path.suffix, temporary)
     return path

@@ -82,8 +82,11 @@ def one_line(error: Exception) -> str:
 
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-_MOST_BYTES = 4 << 30
-"""A longer text is no list of videos, or one to keep as .arrow; a .gz of a kilobyte can hold as much."""
+_MOST_BYTES = 1 << 30
+"""A longer text is no list of videos, or one to keep as .arrow."""
+_MOST_EXPANSION, _EXPANDED_BYTES = 200, 64 << 20
+"""How much a .gz may hold for each of its bytes, once it holds so much: zeros are packed a thousandfold."""
+_BYTES_AT_ONCE = 8 << 20
 _MARKS = (
     (b"\xff\xfe\0\0", "UTF-32"),
     (b"\0\0\xfe\xff", "UTF-32"),
@@ -163,13 +166,25 @@ def _rows(reader: Any, num_columns: int, path: Path) -> Iterator[list[str]]:
 
 
 def _bytes(path: Path) -> bytes:
+    """What a file holds, unpacked, read in pieces: asked for at once, the most would be set aside at once."""
+    packed = path.suffix.lower() == ".gz"
+    most = _MOST_BYTES
+    data = bytearray()
     try:
-        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
-            data = file.read(_MOST_BYTES + 1)
+        if packed:
+            most = min(most, max(_EXPANDED_BYTES, _MOST_EXPANSION * path.stat().st_size))
+        with gzip.open(path) if packed else path.open("rb") as file:
+            while len(data) <= most and (piece := file.read(_BYTES_AT_ONCE)):
+                data += piece
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read: {one_line(error)}") from None
     if len(data) > _MOST_BYTES:
         raise UserError(f"{path} holds more than {_MOST_BYTES >> 30} GiB of text; write it as .arrow")
+    if len(data) > most:
+        raise UserError(
+            f"{path} expands to more than {_MOST_EXPANSION} times its size, as no list of videos does; give "
+            "it unpacked, or as .arrow"
+        )
     return bytes(data)
 
 
