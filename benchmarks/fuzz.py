@@ -13,6 +13,7 @@ files; nothing changed but the folder that was to be written. The counts go to
 
 import argparse
 import faulthandler
+import gc
 import json
 import os
 import random
@@ -359,6 +360,9 @@ def prepare() -> None:
     import torch
 
     torch.set_num_threads(1)
+    # What is there already need not be looked at again by each process, which would copy all of its pages.
+    gc.collect()
+    gc.freeze()
 
 
 def summary(outcomes: dict[str, dict[str, Any]], seed: int) -> dict[str, Any]:

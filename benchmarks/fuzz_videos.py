@@ -90,16 +90,16 @@ def _command(scene: Scene, name: str, folder: str) -> list[str]:
         ]
     if kind < 0.35 and folder == "set":
         return ["reconstruct", name, "--weights", str(scene.stock.run("pretrained")), "--out", f"{OUT}/r.mp4"]
-    if kind < 0.55:
-        return ["data", "check", name, "--workers", "1"]
     if kind < 0.65:
+        return ["data", "check", name, "--workers", "1"]
+    if kind < 0.72:
         return ["data", "show", name]
     listed = name
     if folder == "set":
         listed = scene.write(
             "list.csv", f"path,label\n{name},0\n{scene.stock.plain},1\n{scene.stock.plain},0\n"
         )
-    if kind < 0.8:
+    if kind < 0.92:
         weights = str(scene.stock.run("finetuned"))
         return ["evaluate", "--weights", weights, "--data.val", listed, *DATA, *EVALUATION, "--out", OUT]
     task = rng.choice(("finetune", "pretrain"))

@@ -8,13 +8,14 @@ import pytest
 from videomae2.bounds import ALIASES
 from videomae2.cli import main as cli
 from videomae2.config import flatten, from_toml, load_settings
-from videomae2.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
+from videomae2.settings import DetectSettings, EvaluateSettings, FinetuneSettings, PretrainSettings
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "videomae2"
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
 SETTINGS = {"pretrain": PretrainSettings, "finetune": FinetuneSettings, "evaluate": EvaluateSettings}
+SETTINGS["detect-train"] = DetectSettings
 KEYS = {key for cls in SETTINGS.values() for key in flatten(cls())} | set(ALIASES)
 
 

@@ -10,13 +10,14 @@ import pytest
 from videomae2.architecture import decoder_config, encoder_config, token_grid
 from videomae2.config import flatten, load_settings
 from videomae2.engine.schedule import make_plan
-from videomae2.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
+from videomae2.settings import DetectSettings, EvaluateSettings, FinetuneSettings, PretrainSettings
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 KINDS: dict[str, type[Any]] = {
     "pretrain": PretrainSettings,
     "finetune": FinetuneSettings,
     "evaluate": EvaluateSettings,
+    "detect-train": DetectSettings,
 }
 PAPER_PAGES = sorted(page for kind in KINDS for page in FOLDER.glob(f"{kind}/*.toml"))
 OWN_PAGES = sorted(page for page in FOLDER.glob("*/*.toml") if page.parent.name not in KINDS)
@@ -33,6 +34,7 @@ TABLES = {
     "finetune": "g_k710_paper h_k710_paper g_k710_k400_paper g_k710_k600_paper g_k400_64x266 g_k600_64x266 "
     "g_ssv2_paper g_ssv1_paper g_ucf101_paper g_hmdb51_paper h_k710_k400 h_k710_k600 h_k400_64x288 "
     "h_k600_32x384 h_ssv1",
+    "detect-train": "g_ava_paper g_ava_kinetics_paper s_ava_v1 b_ava_v1 l_ava_v1 h_ava_v1",
     "evaluate": "kinetics_5x3 hmdb51_5x3 ssv2_2x3 ssv1_2x3 single_view_dense single_view_segments "
     "kinetics_64x266_2x3 kinetics_large_4x3 distilled_7x3",
 }

@@ -59,6 +59,8 @@ def write_atomically(path: Path, content: str | bytes, synced: bool = True) -> N
 def append(path: Path, content: str | bytes) -> None:
     """Add to the end of a file; UserError, with the file as it was, where the system refuses to write it."""
     left = memoryview(encoded(content))
+    if path.exists() and not path.is_file():  # a pipe would be waited for until somebody reads it
+        raise UserError(f"expected a file at {_shown(path)}, got a folder, pipe or device; move it away")
     # Without a buffer, which would be written once more when the file is closed.
     with writing(path), path.open("ab", buffering=0) as file:
         before = file.tell()

@@ -119,9 +119,9 @@ class DataSettings:
     """How the raw frames of a released list are named, where it lists folders; a table has a column
     `pattern`.
     """
-    sampling: Literal["dense", "segments"] = "dense"
+    sampling: Literal["dense", "segments", "key"] = "dense"
     """dense: one window of `num_frames` x `stride`; segments: one frame from each of `num_frames` equal parts
-    (TSN).
+    (TSN); key: `num_frames`, `stride` apart, about the key frame of the row, or about its middle.
     """
     stride: Annotated[int, Between(1, 10_000)] = 4
     """Frames between sampled frames, where a row does not say."""
@@ -131,11 +131,13 @@ class DataSettings:
     """shuffled is a control: it destroys motion and keeps every frame."""
     repeated_views: Views = 1
     """Views made from one decode of a training video (repeated augmentation)."""
-    crop: Literal["multi_scale", "random_resized", "center"] = "random_resized"
+    crop: Literal["multi_scale", "random_resized", "random_scale", "center"] = "random_resized"
     """multi_scale: four corners and the middle at several sizes (pre-training); random_resized: any area and
-    shape; center: the middle square."""
+    shape; random_scale: a square anywhere (detection); center: the middle square."""
     crop_scale: Annotated[tuple[float, float], Between(0, 1)] = (0.08, 1.0)
-    """Area range of random_resized."""
+    """Area range of random_resized; of random_scale the side, in shares of the short side."""
+    color_jitter: Annotated[tuple[float, float, float], Between(0, 1)] = (0.0, 0.0, 0.0)
+    """Largest change of hue (in turns), saturation and brightness, one draw a clip."""
     flip: bool = True
     """Horizontal flip with probability one half. Off where left and right differ in meaning (SSv2)."""
     rand_augment: str = "rand-m7-n4-mstd0.5-inc1"
@@ -255,7 +257,7 @@ class PretrainData(DataSettings):
     """Clips of pre-training: four views from each decode, light augmentation (paper, appendix)."""
 
     repeated_views: Views = 4
-    crop: Literal["multi_scale", "random_resized", "center"] = "multi_scale"
+    crop: Literal["multi_scale", "random_resized", "random_scale", "center"] = "multi_scale"
     flip: bool = False
     rand_augment: str = ""
     erasing: Share = 0.0
@@ -336,6 +338,92 @@ class FinetuneSettings:
     label_map: str = ""
     """A JSON list of old class numbers, one for each new class, to slice a released head (710 ->
     400/600/700).
+    """
+
+
+@dataclass(frozen=True)
+class DetectData(DataSettings):
+    """Clips about key frames, trained on annotated boxes and evaluated on detected ones (paper, appendix)."""
+
+    train: str = ""
+    """A file of boxes: AVA's .csv, a .csv with a header (video,time,x1,y1,x2,y2,label), COCO's .json, tubes.
+    """
+    val: str = ""
+    """As `train`. Empty: no evaluation."""
+    root: str = ""
+    """Folder of the videos; empty: that of the annotations."""
+    sampling: Literal["dense", "segments", "key"] = "key"
+    crop: Literal["multi_scale", "random_resized", "random_scale", "center"] = "random_scale"
+    crop_scale: Annotated[tuple[float, float], Between(0, 1)] = (0.7, 0.875)
+    rand_augment: str = ""
+    erasing: Share = 0.0
+    actions: str = ""
+    """List of actions: AVA's .pbtxt, or a text with a name a line. Empty: those that the annotations name."""
+    excluded: str = ""
+    """AVA's file of timestamps that an evaluation leaves out."""
+    coordinates: Literal["auto", "shares", "pixels"] = "auto"
+    """What boxes are in: shares of the picture, pixels, or what their numbers look like."""
+    starts_at: Factor = 0.0
+    """Second of the source at which each video file begins: 900 for AVA's cut files."""
+    proposals: str = ""
+    """Boxes that a detector found at the key frames of `val`, with scores. Empty: the annotated boxes."""
+    min_score: Share = 0.8
+    """Least score of a proposal; it belongs to the detector (0.8 for the released boxes of AVA)."""
+    box_growth: Annotated[tuple[float, float], Between(0, 10)] = (0.0, 0.0)
+    """Shares of width and height added on each side of a box that is scored (V1: 0.1 0.05)."""
+    box_jitter: Annotated[tuple[float, float], Between(0, 1)] = (0.0, 0.0)
+    """Largest shares of width and height by which edges move out in training, half of it in (V1: 0.2 0.1)."""
+    test_size: Annotated[int, Between(0, 16384)] = 0
+    """Short side of whole frames in an evaluation; 0: the network's size (V1: 256, for a network of 224)."""
+
+
+@dataclass(frozen=True)
+class DetectModel(ModelSettings):
+    """The network of detection, regularised by stochastic depth (paper, appendix)."""
+
+    drop_path: BelowOne = 0.3
+
+
+@dataclass(frozen=True)
+class DetectOptim(FinetuneOptim):
+    """AdamW as spatial detection uses it (paper, appendix: a batch of 128 key frames)."""
+
+    base_lr: Factor = 3e-4
+    layer_decay: Share = 0.9
+    length: Duration = "10ep"
+    warmup: Duration = "2ep"
+
+
+@dataclass(frozen=True)
+class SpatialHead:
+    """The head of spatial action detection."""
+
+    roi_size: Annotated[int, Between(1, 64)] = 7
+    """Cells along each side of the raster inside a box (V1: 7)."""
+    pooling: Literal["mean", "attentive"] = "mean"
+    """Over time: mean (V1), or a learned weight of each token."""
+    context: bool = False
+    """Whether the head also sees the mean of the whole clip."""
+    init_scale: Factor = 1.0
+    """The fresh head's weights, normal with standard deviation 0.02, are multiplied by this."""
+
+
+@dataclass(frozen=True)
+class DetectSettings:
+    """`videomae2 detect-train`: what each actor does, from boxes with actions (paper 4.3)."""
+
+    model: DetectModel = field(default_factory=DetectModel)
+    data: DetectData = field(default_factory=DetectData)
+    head: SpatialHead = field(default_factory=SpatialHead)
+    optim: DetectOptim = field(default_factory=DetectOptim)
+    run: RunSettings = field(default_factory=RunSettings)
+    loss: Literal["bce", "balanced", "focal"] = "bce"
+    """bce: binary cross-entropy of each action (released); balanced: rare actions weigh more; focal: what is
+    already right weighs less.
+    """
+    init: str = ""
+    """Pre-trained, classifier or detector weights: a run, a .safetensors, a released .pth, or a hub name.
+    Empty: from scratch.
     """
 
 

@@ -78,7 +78,7 @@ def test_samplers_are_the_functions_with_a_length(num_frames: int) -> None:
         (segments.views(num_frames, 4, 2), sampling.segments_test_views(num_frames, 8, 2)),
     ]:
         np.testing.assert_array_equal(views, expected)
-    assert set(sampling.SAMPLERS) == {"dense", "segments"}
+    assert set(sampling.SAMPLERS) == {"dense", "segments", "key"}
 
 
 def test_short_videos_repeat_the_last_frame_reached() -> None:

@@ -1,13 +1,15 @@
 import io
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from videomae2.engine.log import RunLog, read_lines
+from videomae2.engine.log import RunLog, read_failures, read_lines, read_metrics
 from videomae2.engine.run import RunFolder
+from videomae2.errors import UserError
 from videomae2.records import Failure
 from videomae2.settings import PretrainSettings
 
@@ -53,6 +55,29 @@ def test_lines_after_the_resumed_step_and_torn_ones_are_dropped(folder: RunFolde
     with log_of(folder, start=20):
         pass
     assert folder.metrics.read_text() == '{"step": 10}\n{"step": 20}\n'
+
+
+def test_lines_that_no_run_writes_are_no_part_of_a_report(tmp_path: Path) -> None:
+    good = [record(1), {"step": 1, "epoch": 0.5, "evaluation": {"top1": None}}, {"step": 1, "note": "back"}]
+    bad: list[Any] = [
+        None, 1, [], {}, {"step": "a"}, {"step": -1}, {"step": 10**400, "note": "a"}, record(2, loss="a"),
+        record(2, clips_per_second=None), record(2, epoch=[]), {"step": 2, "evaluation": []},
+        {"step": 2, "evaluation": {"top1": "a"}}, {"step": 2, "note": 3}, record(2, loss=1e301),
+    ]  # fmt: skip
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b"\xff\n{\n" + "\n".join(map(json.dumps, [*bad, *good])).encode())
+    assert read_metrics(path) == good
+    failure = {"row": 1, "path": "a", "reason": "b"}
+    path.write_text(
+        "\n".join(map(json.dumps, [failure, {"row": "1"}, {"row": 1, "path": [], "reason": "b"}]))
+    )
+    assert read_failures(path) == [failure]
+
+
+def test_a_log_that_is_a_pipe_is_refused_and_not_waited_for(folder: RunFolder) -> None:
+    os.mkfifo(folder.metrics)
+    with log_of(folder) as log, pytest.raises(UserError, match=r"expected a file at .*metrics.jsonl, got"):
+        log.train(record(10))
 
 
 def test_a_failure_is_written_once_even_across_runs(folder: RunFolder) -> None:

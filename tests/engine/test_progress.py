@@ -78,6 +78,7 @@ def test_bars_inside_bars_share_a_display_and_lines_stand_above(monkeypatch: pyt
             rows.advance(7)
             say("a note with [brackets] and " + "x" * 200)
             assert shown._display is not None and len(shown._display.tasks) == 2
+            shown._display.refresh()  # a thread does it ten times a second
         assert len(shown._display.tasks) == 1
     assert shown._display is None
     drawn = terminal.getvalue()
@@ -87,8 +88,8 @@ def test_bars_inside_bars_share_a_display_and_lines_stand_above(monkeypatch: pyt
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [
-        (3, "less than a minute"), (70, "about a minute"), (100, "about 1.7 minutes"),
-        (730, "about 12 minutes"), (5 * 3600, "about 5 hours"), (50 * 3600, "about 2.1 days"),
+        (3.0, "less than a minute"), (70.0, "about a minute"), (100.0, "about 1.7 minutes"),
+        (730.0, "about 12 minutes"), (5 * 3600.0, "about 5 hours"), (50 * 3600.0, "about 2.1 days"),
     ],
 )  # fmt: skip
 def test_spans_in_words(seconds: float, words: str) -> None:

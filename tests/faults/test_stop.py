@@ -117,7 +117,8 @@ def test_the_second_one_quits_even_where_python_does_not_hear_it(
     interrupt(process)
     process.join(30)
     assert process.exitcode == 130 and "quitting without saving" in told.read_text()
-    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+    # That of the best evaluation so far, and none of the step in which it came.
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-4"]
 
 
 def test_an_evaluation_is_left_out_and_repeated(tmp_path: Path, told: Path) -> None:

@@ -241,3 +241,14 @@ def test_a_name_as_long_as_a_name_may_be(tmp_path: Path) -> None:
         UserError, match=r"^\.\.\..* could not be written: file name too long; choose another"
     ):
         write_atomically(tmp_path / ("x" * 300), "whole")
+
+
+def test_a_full_standard_output_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "videomae2", "cost", "--json"]
+        found = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert found.returncode == 2
+    assert (
+        found.stderr
+        == "error: what was to be printed could not be: No space left on device; make room there\n"
+    )

@@ -106,7 +106,7 @@ def test_only_a_line_that_was_smoothed_is_called_so() -> None:
         ("top1", 0.125, "top-1", "12.5 %"),
         ("ema_top1", 1.0, "top-1", "100.0 %"),
         ("loss", 0.123456, "loss", "0.1235"),
-        ("failed", 1234.0, "videos that could not be read", "1,234"),
+        ("failed", 1234.0, "could not be read", "1,234"),
         ("mean_gap", 0.8, "mean gap", "0.8"),
         ("top5", None, "top-5", "n/a"),
     ],

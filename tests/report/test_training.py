@@ -196,7 +196,7 @@ def test_the_last_evaluation_is_a_table_where_it_has_several_numbers() -> None:
     assert (one.header, one.rows[0]) == (["measure", "trained weights"], ["top-1", "50.0 %"])
     (two,) = evaluation_table([{"step": 9, "evaluation": {"top1": 0.5, "failed": 2.0, "ema_top1": 0.75}}])
     assert isinstance(two, Table)
-    assert two.rows == [["top-1", "50.0 %", "75.0 %"], ["videos that could not be read", "2", "n/a"]]
+    assert two.rows == [["top-1", "50.0 %", "75.0 %"], ["could not be read", "2", "n/a"]]
 
 
 def test_failures_are_a_table_and_none_is_nothing() -> None:

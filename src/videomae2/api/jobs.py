@@ -8,10 +8,12 @@ from typing import Any
 from videomae2.api.model import load
 from videomae2.api.views import reconstruction_blocks, some_videos
 from videomae2.engine import parallel
+from videomae2.recipes.detect import HARDEST
 from videomae2.recipes.evaluate import Evaluation, run_evaluation
 from videomae2.recipes.tasks import TASKS, task_of
 from videomae2.recipes.train import run_task
 from videomae2.recipes.weights import read_weights
+from videomae2.report.box_pictures import hardest_blocks
 from videomae2.report.page import Block
 from videomae2.report.training import confusion_blocks, write_evaluation_report, write_run_report
 from videomae2.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
@@ -64,8 +66,13 @@ def _confusions(folder: Path, _settings: Any) -> Shown:
     return confusion_blocks(folder), log(read_weights(str(folder)).num_classes or 1)
 
 
+def _hardest(folder: Path, _settings: Any) -> Shown:
+    return hardest_blocks(folder / HARDEST), None
+
+
 SHOWN_OF_KIND: dict[str, Callable[[Path, Any], Shown]] = {
     "pretrain": _reconstructions,
     "classifier": _confusions,
+    "detector": _hardest,
 }
 """What the report of a run shows beside its log, by the kind of its weights (`TaskRow.kind`)."""

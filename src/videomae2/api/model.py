@@ -1,6 +1,6 @@
 """A trained network with what its user needs: class names, sampling, and methods that take a video file."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property, partial
@@ -12,7 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from videomae2 import chance
+from videomae2.api.detectors import Detector, find_detector
 from videomae2.api.frames import Video, are_many
+from videomae2.api.raw_video import ActionDetector, KeyFrame, Request
 from videomae2.api.views import Reconstruction, hide, to_uint8, trained_sampling, views_of
 from videomae2.bounds import SHOWN, shown
 from videomae2.config import known_settings
@@ -20,6 +22,7 @@ from videomae2.engine.device import choose_device
 from videomae2.errors import UserError
 from videomae2.geometry import TokenGrid
 from videomae2.heads.classify import Classifier, PooledEncoder, build_classifier
+from videomae2.heads.spatial import SpatialDetector
 from videomae2.masking import draw_split
 from videomae2.metrics.accuracy import ranking
 from videomae2.models.autoencoder import Autoencoder
@@ -120,6 +123,39 @@ class Model:
         for row, best in zip(scores, ranking(scores)[:, :top].tolist(), strict=True):
             found.append([Prediction(label, self.class_names[label], float(row[label])) for label in best])
         return found if are_many(video) else found[0]
+
+    def detect(
+        self,
+        video: str | Path,
+        *,
+        detector: str = "auto",
+        boxes: str = "",
+        every: float = 1.0,
+        threshold: float | None = None,
+        top: int = 3,
+        least: float = 0.1,
+    ) -> list[KeyFrame]:
+        """Who does what, where: one record a key frame, a key frame every so many seconds.
+
+        `detector` finds the actors (`find_detector` lists the words), or `boxes` names a file that has them.
+        At most `top` actions of each actor, of at least the score `least`. UserError for weights without a
+        head over boxes, and for what cannot be read.
+        """
+        found = find_detector(detector, boxes, threshold)
+        return list(self.detections(video, found, Request(every, top, least)))
+
+    def detections(self, video: str | Path, detector: Detector, request: Request) -> Iterator[KeyFrame]:
+        """As `detect`, one key frame after another, in constant memory, with a detector of one's own."""
+        if not isinstance(self.module, SpatialDetector):
+            source, kind = self.checkpoint.source, self.checkpoint.kind
+            raise UserError(
+                f"{source} is a {kind} network without a head over boxes, so it cannot say who does what; "
+                f"train one first: videomae2 detect-train --init {source} --data.train BOXES --out RUN"
+            )
+        kept = self.checkpoint.metadata.get("detect", {})
+        return ActionDetector(self.module, self.class_names, self.data, kept, detector).key_frames(
+            video, request
+        )
 
     def features(
         self, video: Video | Sequence[Any], clips: int = 1, crops: int = 1, tokens: bool = False

@@ -21,6 +21,7 @@ from cyclopts import UNSET, App, ArgumentCollection, CycloptsError, MissingArgum
 from videomae2.bounds import SHOWN, from_words, meant_key, shortened
 from videomae2.cli import runs, tools
 from videomae2.errors import Stopped, UserError
+from videomae2.files import no_room, refusal
 from videomae2.options import LINE, Setting
 
 
@@ -39,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            return _run(tokens)
+            code = _run(tokens)
+        sys.stdout.flush()  # at exit it would be too late to say that it could not be written
+        return code
     except (UserError, CycloptsError) as error:
         return _fail(_one_line(error), 2, debug)
     except Stopped as stopped:  # a run that was asked to stop saved itself first, and says so
@@ -48,9 +51,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", 130, debug)
     except BrokenPipeError:  # whoever read our output, such as `head`, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _print_no_more()
         return 0
     except Exception as error:  # the last line of defence: the reason in one line, the traceback on request
+        refused = refusal(error)
+        if refused is not None and no_room(refused):  # files are named where they are written
+            _print_no_more()
+            return _fail(
+                f"what was to be printed could not be: {refused.strerror}; make room there", 2, debug
+            )
         if reason := _of_the_machine(error):
             return _fail(reason, 2, debug)
         return _fail(
@@ -78,6 +87,7 @@ def build_app() -> App:
     for command in runs.commands():
         app.command(runs.help_app(command))
     app.command(tools.predict)
+    app.command(tools.detect)
     app.command(tools.reconstruct)
     app.command(runs.weights_app())
     app.command(runs.data_app())
@@ -96,6 +106,11 @@ def _run(tokens: list[str]) -> int:
         return 0
     result = build_app()(tokens)
     return result if isinstance(result, int) else 0
+
+
+def _print_no_more() -> None:
+    """Throw away what is still to be written to the standard output, which Python would try again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, code: int, debug: bool) -> int:
@@ -142,7 +157,7 @@ def _judge(_app: App, _commands: tuple[str, ...], arguments: ArgumentCollection)
     """
     for argument in arguments:
         kind, default = argument.field_info.annotation, argument.field_info.default
-        if Path in (kind, *typing.get_args(kind)):  # any text is a path
+        if _takes_paths(kind):  # any text is a path
             continue
         known = Setting(
             argument.name, kind, dataclasses.MISSING if default is argument.field_info.empty else default
@@ -150,6 +165,10 @@ def _judge(_app: App, _commands: tuple[str, ...], arguments: ArgumentCollection)
         for token in argument.tokens:
             if token.implicit_value is UNSET:  # else a flag that stands alone
                 known.take(from_words(kind, [token.value]), LINE)
+
+
+def _takes_paths(kind: typing.Any) -> bool:
+    return kind is Path or any(map(_takes_paths, typing.get_args(kind)))
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""The commands that take files and numbers: predict, reconstruct, cost, sprites, quickstart.
+"""The commands that take files and numbers: predict, detect, reconstruct, cost, sprites, quickstart.
 
 Torch waits until one runs that needs it; `cost` is arithmetic and never does.
 """
@@ -57,6 +57,78 @@ def predict(
     print_predictions(
         files, weights, as_json=json, top=top, clips=clips, crops=crops, device=device, precision=precision
     )
+
+
+def detect(
+    *files: Path,
+    weights: str,
+    out: Annotated[tuple[Path, ...], Parameter(name=["--out", "-o"])] = (),
+    detector: str = "auto",
+    boxes: str = "",
+    threshold: Annotated[float | None, Between(0, 1)] = None,
+    every: str = "1s",
+    tiles: Annotated[bool, Parameter(negative="")] = False,
+    top: Annotated[int, Between(1, 100)] = 3,
+    least: Annotated[float, Between(0, 1)] = 0.1,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+) -> None:
+    """Say who does what, where: actors with their boxes and actions at each key frame.
+
+    Parameters
+    ----------
+    files
+        Video files.
+    weights
+        A run of detect-train, or its weights.
+    out
+        Files to write (.json, .csv, .mp4), or a folder for all three. The first two read back as --boxes.
+    detector
+        What finds actors: transformers:NAME_OR_FOLDER, onnx:FILE, motion, or whole; auto is motion.
+    boxes
+        A file of boxes instead: .csv or .json of tracks, another detector's, or what detect wrote.
+    threshold
+        Least score of a box; by default the detector's own.
+    every
+        Seconds from one key frame to the next, such as 1s or 0.5s.
+    tiles
+        Also look at 2 x 2 parts of each picture, for actors far away.
+    top
+        How many actions of an actor to name.
+    least
+        Least score of an action that is named.
+    device
+        auto, cpu or cuda.
+    precision
+        fp32, or bf16: about three times as fast on a processor with bf16 arithmetic.
+    """
+    if not files:
+        raise UserError(
+            "detect needs at least one video file: videomae2 detect clip.mp4 --weights RUN_OR_FILE"
+        )
+    from videomae2.api.raw_video import Request
+    from videomae2.cli.detections import detect_files
+
+    request = Request(_seconds(every), top, least)
+    detect_files(
+        files,
+        weights,
+        out=out,
+        detector=detector,
+        boxes=boxes,
+        threshold=threshold,
+        tiles=tiles,
+        request=request,
+        device=device,
+        precision=precision,
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text.strip().removesuffix("s"))
+    except ValueError:
+        raise UserError(f"expected --every in seconds, such as 1s or 0.5s, got {text[:50]!r}") from None
 
 
 def reconstruct(

@@ -166,8 +166,13 @@ def read_pictures(
                 reason = f"the row begins at frame {row.start}, but there are {video.num_frames}"
                 return Failure(number, shown_path(row.path), reason)
             stride = row.stride or data.stride
-            if data.target_fps > 0:
-                ticks = _ticks(video, first, last, data.target_fps)
+            centred = row.key_time >= 0 or row.key_frame >= 0
+            if data.target_fps > 0 or centred:
+                by_time = data.target_fps > 0
+                ticks = _ticks(video, first, last, data.target_fps) if by_time else np.arange(first, last)
+                if centred:
+                    # Samplers know frames and no moments: for them the moment becomes the middle.
+                    ticks = ticks[sampling.centred(len(ticks), _place_of(row, video, ticks))]
                 indices = ticks[draw(len(ticks), stride)]
             else:
                 indices = first + draw(last - first, stride)
@@ -176,7 +181,35 @@ def read_pictures(
             parts = _shrunk(video, wanted, shrink, short_side_at_most)
             return Pictures(parts, torch.from_numpy(places), video.picture_size)
     except UNREADABLE as error:
-        return Failure(number, shown_path(row.path), why_unreadable(error))
+        # Rows that were made from another file say from which line of it.
+        columns = manifest.table.column_names
+        place = f" ({manifest.table.column('listed_at')[number].as_py()})" if "listed_at" in columns else ""
+        return Failure(number, shown_path(row.path), f"{why_unreadable(error)}{place}")
+
+
+def _place_of(row: Row, video: VideoFile | FrameFolder, ticks: sampling.Ticks) -> int:
+    """Which tick shows a row's key frame; DecodeError where the moment is not in the row's stretch."""
+    if row.key_time < 0:
+        key, moment = row.key_frame, f"the key frame {row.key_frame}"
+    else:
+        if video.fps <= 0:
+            raise DecodeError(
+                video.name, f"says no frame rate, so no frame is at {row.key_time:g} s; give frame numbers"
+            )
+        moment = f"the key time {row.key_time:g} s"
+        if video.constant_rate:
+            key = int(row.key_time * video.fps + 0.5)
+        else:
+            key = int(np.searchsorted(video.timestamps(), row.key_time + 1e-6, side="right")) - 1
+            key += row.key_time > video.num_frames / video.fps  # after the last frame has gone
+    # The end itself counts: people annotate the last second of a video as the moment when it ends.
+    last = int(ticks[-1])
+    if key == last + 1:
+        key = last
+    if not ticks[0] <= key <= last:
+        seconds = f", {(last + 1) / video.fps:g} s" if video.fps > 0 else ""
+        raise DecodeError(video.name, f"{moment} is beyond its {last + 1} frames{seconds}")
+    return int(np.searchsorted(ticks, key))
 
 
 def _shrunk(

@@ -80,7 +80,26 @@ class Segments:
         return segments_test_views(num_frames, self.length, clips)
 
 
-SAMPLERS: dict[str, type[Dense] | type[Segments]] = {"dense": Dense, "segments": Segments}
+@dataclass(frozen=True)
+class KeyFrames:
+    """A sampler of spatial detection: `around` the middle, which is the key frame of a row that has one."""
+
+    length: int
+
+    def __call__(self, num_frames: int, stride: int, rng: np.random.Generator) -> Indices:  # noqa: ARG002
+        """The same in training: what happens at the key frame must be in the middle."""
+        return around(num_frames, self.length, stride)
+
+    def views(self, num_frames: int, stride: int, clips: int) -> Views:
+        """Every clip is the one about the key frame."""
+        return np.repeat(around(num_frames, self.length, stride)[None], clips, axis=0)
+
+
+SAMPLERS: dict[str, type[Dense] | type[Segments] | type[KeyFrames]] = {
+    "dense": Dense,
+    "segments": Segments,
+    "key": KeyFrames,
+}
 """By the value of `data.sampling`."""
 
 
@@ -173,6 +192,23 @@ def segments_test_views(num_frames: int, length: int = 16, clips: int = 2) -> Vi
     offsets = np.arange(clips)[:, None] * tick / clips
     together = np.sort((offsets + tick * np.arange(length)).astype(np.int64), axis=None)
     return np.ascontiguousarray(together.reshape(length, clips).T)
+
+
+def around(num_frames: int, length: int = 16, stride: int = 4) -> Indices:
+    """`length` frames, `stride` apart, about the middle frame, which is number length / 2 of the clip.
+
+    Released (V1's AVA code): a span of 64 frames about the key frame. Beyond the ends the last frame repeats.
+    """
+    _check(num_frames, length, stride)
+    wanted = num_frames // 2 + (np.arange(length) - length // 2) * stride
+    frames: Indices = np.clip(wanted, 0, num_frames - 1)
+    return frames
+
+
+def centred(count: int, key: int) -> Indices:
+    """Frame numbers of a stretch of `count` frames, its ends repeated so that the middle is frame `key`."""
+    reach = max(key, count - key)
+    return np.clip(np.arange(key - reach, key + reach), 0, count - 1)
 
 
 def by_time(num_frames: int, frames_per_second: float, target_fps: float) -> Ticks:

@@ -34,7 +34,8 @@ def device_name(device: torch.device) -> str:
     """The device as people call it: "the CPU (8 threads)", or the name of the GPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"the CPU ({torch.get_num_threads()} threads)"
+    threads = torch.get_num_threads()
+    return f"the CPU ({threads} thread{'s' if threads > 1 else ''})"
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

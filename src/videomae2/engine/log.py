@@ -72,7 +72,7 @@ class RunLog:
         # Failures are kept: a file that could not be read is a fact, whether or not its step is repeated. But
         # not the part of a line that a kill has left, to which the next would be added.
         _drop_lines_after(self.folder.failures, self.start)
-        self._failed = {(each["row"], each["path"]) for each in read_lines(self.folder.failures)}
+        self._failed = {(each["row"], each["path"]) for each in read_failures(self.folder.failures)}
         self._progress = self._stack.enter_context(progress(f"{self.name} step", self.steps, self.start))
         if self._tensorboard and importlib.util.find_spec("tensorboard") is None:
             self._tensorboard = False
@@ -239,6 +239,33 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
             if isinstance(found, dict):
                 objects.append(found)
     return objects
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl as a `RunLog` writes them; an editor or a bad disk may have left others."""
+    return [line for line in read_lines(path) if _is_metrics(line)]
+
+
+def _is_metrics(line: dict[str, Any]) -> bool:
+    if not (isinstance(line.get("step"), int) and 0 <= line["step"] < 10**15):
+        return False
+    if "note" in line:
+        return isinstance(line["note"], str)
+    values = line.get("evaluation", line)
+    if not isinstance(values, dict) or ("evaluation" not in line and line.get("clips_per_second") is None):
+        return False
+    numbers = [*values.values(), line.get("epoch")]
+    return all(each is None or (isinstance(each, int | float) and abs(each) < 1e300) for each in numbers)
+
+
+def read_failures(path: Path) -> list[dict[str, Any]]:
+    """The lines of failures.jsonl that say a row, its path and the reason."""
+    kinds = {"row": int, "path": str, "reason": str}
+    return [
+        line
+        for line in read_lines(path)
+        if all(isinstance(line.get(name), kind) for name, kind in kinds.items())
+    ]
 
 
 def _drop_lines_after(path: Path, step: int) -> None:

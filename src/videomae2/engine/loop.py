@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -294,7 +294,7 @@ class _Trainer:
             }
         )
 
-    def _leave(self, log: RunLog, stop: StopRequest) -> None:
+    def _leave(self, log: RunLog, stop: StopRequest) -> NoReturn:
         if self.stepper.window.steps:
             self._log(log)
         if self.saved_at != self.step:

@@ -100,11 +100,13 @@ class RunFolder:
             return None
         try:
             summary: dict[str, Any] = json.loads(self._finished.read_text(encoding="utf-8"))
-            return {
+            kept = {
                 "step": int(summary["step"]),
                 "metrics": dict(summary["metrics"]),
                 "best": summary["best"],
             }
+            # Runs that ended before it was kept do not say how they went.
+            return kept | ({"how": dict(summary["how"])} if "how" in summary else {})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{self._finished} is damaged ({type(error).__name__}); remove it, and run the same command "
@@ -256,6 +258,7 @@ class StopRequest:
         self.quiet = quiet
         self.stopping = "stopping after this step"
         """What the answer says is going to happen."""
+        self._said = ""  # what was true when the signal came
         self._before: dict[int, Any] = {}
         self._abandon = False
         self._interrupted = threading.Event()
@@ -305,6 +308,7 @@ class StopRequest:
             self._interrupted.set()
             raise KeyboardInterrupt
         first, self.number = not self.number, self.number or number
+        self._said = self._said or self.stopping
         if first and self._abandon:
             raise Abandoned
 
@@ -320,7 +324,7 @@ class StopRequest:
                 if not asked:
                     asked = True
                     again = "; again quits without saving" if came[0] == signal.SIGINT else ""
-                    self._tell(f"{self.stopping}{again}")
+                    self._tell(f"{self._said or self.stopping}{again}")
                 elif came[0] == signal.SIGINT:
                     self._tell("quitting without saving")
                     if not self._interrupted.wait(self.PATIENCE):

@@ -145,7 +145,8 @@ def _partners(keys: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndar
 def _runs(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """start, start + 1, ... for each start, one run after another."""
     ends = np.cumsum(counts)
-    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts - starts, counts)
+    runs: np.ndarray = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts - starts, counts)
+    return runs
 
 
 def _first_largest(values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -157,7 +158,8 @@ def _first_largest(values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, 
 
 
 def _iou(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    return np.asarray(pair_iou(torch.from_numpy(left), torch.from_numpy(right)).numpy())
+    overlap: np.ndarray = pair_iou(torch.from_numpy(left), torch.from_numpy(right)).numpy()
+    return overlap
 
 
 def _ranking(scores: np.ndarray) -> np.ndarray:
@@ -271,6 +273,29 @@ class FrameScores:
         boxes, scores = (np.concatenate([self.boxes[row][part] for row in rows]) for part in (0, 1))
         # A NaN has no rank: it is the worst score, and the rest can still be told.
         return BoxRows.of_all_classes(frame, boxes, np.nan_to_num(scores, nan=-np.inf))
+
+    def hardest(self, count: int) -> list[tuple[int, float]]:
+        """The scored key frames that cost most, and what each costs.
+
+        That is what is missing from the scores of the annotated actions, and all that other actions have.
+        """
+        order = np.argsort(self.truth.frame[self.truth.box], kind="stable")
+        frames = self.truth.frame[self.truth.box[order]]
+        costs = []
+        for row, (xyxy, scores) in self.boxes.items():
+            labels = order[np.searchsorted(frames, row, "left") : np.searchsorted(frames, row, "right")]
+            wanted = np.zeros((len(labels), self.num_classes), dtype=bool)
+            wanted[np.arange(len(labels)), self.truth.label[labels]] = True
+            left, right = (
+                np.repeat(xyxy, len(labels), 0),
+                np.tile(self.truth.xyxy[self.truth.box[labels]], (len(xyxy), 1)),
+            )
+            near = (_iou(left, right) >= IOU).reshape(len(xyxy), len(labels))
+            hot = (near[:, :, None] & wanted[None]).any(1)
+            best = (near[:, :, None] & wanted[None]) * scores[:, None]
+            missing = 1 - best.max((0, 2), initial=0.0)
+            costs.append((row, float(missing.sum() + scores[~hot].sum())))
+        return sorted(costs, key=lambda each: (-each[1], each[0]))[:count]
 
     def report(self) -> BoxReport:
         """Frame mAP, its table, the share of boxes found, and the counts of key frames."""

@@ -3,6 +3,8 @@
 The tokenizer normalises and embeds cubes of pixels, and only those that the encoder is to see.
 """
 
+from functools import lru_cache
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -10,8 +12,17 @@ from torch.nn import functional as F
 
 from videomae2.architecture import EncoderConfig
 from videomae2.cubes import Frames, gather_cubes, unit_range
+from videomae2.geometry import TokenGrid
 from videomae2.models.layers import Block, LayerNorm, run_blocks
-from videomae2.positions import position_table
+from videomae2.positions import interpolate, position_table
+
+TABLES_KEPT = 16
+"""Position tables of other grids that are kept: as many shapes as the videos of a data set usually have."""
+
+
+@lru_cache(maxsize=TABLES_KEPT)
+def _table(grid: TokenGrid, native: TokenGrid, width: int, kind: str) -> Tensor:
+    return position_table(grid, native, width, kind)
 
 
 class CubeEmbedding(nn.Conv3d):
@@ -52,9 +63,11 @@ class Tokenizer(nn.Module):
             for channel, value in enumerate(values):
                 buffer[channel] = value
 
-    def forward(self, frames: Frames, tokens: Int[Tensor, "B M"] | None = None) -> Float[Tensor, "B M D"]:
-        """Embeddings of `tokens` (None: all) of a clip, uint8 or float in [0, 1]."""
-        cubes = gather_cubes(frames, self.config.grid, tokens)
+    def forward(
+        self, frames: Frames, tokens: Int[Tensor, "B M"] | None = None, grid: TokenGrid | None = None
+    ) -> Float[Tensor, "B M D"]:
+        """Embeddings of `tokens` (None: all) of a clip, uint8 or float in [0, 1]; `grid` None is the own."""
+        cubes = gather_cubes(frames, grid or self.config.grid, tokens)
         pixels = (unit_range(cubes) - self.mean) / self.std
         embedded: Tensor = self.proj(pixels.flatten(0, 1)).view(*cubes.shape[:2], -1)
         return embedded
@@ -101,10 +114,26 @@ class Encoder(nn.Module):
             config = self.config
             self.pos_embed.copy_(position_table(config.grid, config.native, config.width, config.positions))
 
-    def forward(self, frames: Frames, visible: Int[Tensor, "B V"] | None = None) -> Float[Tensor, "B M D"]:
-        """Features [B, V, D] of the visible tokens, in their order; of all N tokens where none are named."""
-        x: Tensor = self.patch_embed(frames, visible)
-        x = x + (self.pos_embed if visible is None else self.pos_embed[0][visible])
+    def positions(self, grid: TokenGrid | None = None) -> Float[Tensor, "1 N D"]:
+        """The position table of a grid of the same cubes (None: the network's own), interpolated in 3-D."""
+        config = self.config
+        if grid is None or grid == config.grid:
+            return self.pos_embed
+        if config.positions == "learned":
+            return interpolate(self.pos_embed[0], config.grid.shape, grid.shape)[None]
+        table = _table(grid, config.native, config.width, config.positions)
+        return table[None].to(self.pos_embed)
+
+    def forward(
+        self, frames: Frames, visible: Int[Tensor, "B V"] | None = None, grid: TokenGrid | None = None
+    ) -> Float[Tensor, "B M D"]:
+        """Features [B, V, D] of the visible tokens, in their order; of all N tokens where none are named.
+
+        `grid` says how clips of another size than the network's are cut; its cubes must be the network's.
+        """
+        x: Tensor = self.patch_embed(frames, visible, grid)
+        positions = self.positions(grid)
+        x = x + (positions if visible is None else positions[0][visible])
         x = run_blocks(self.blocks, x, self.config.activation_checkpointing and self.training)
         x = self.norm(x)
         return x

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from videomae2.api.model import Prediction, load
 from videomae2.api.views import SHOWN_VIDEOS, frame_pngs, load_video, reconstruction_blocks
-from videomae2.engine.log import read_lines
+from videomae2.engine.log import read_metrics
 from videomae2.metrics.accuracy import interval
 from videomae2.quickstart import plan
 from videomae2.recipes.evaluate import Evaluation
@@ -193,7 +193,7 @@ def _predictions(outcome: Outcome) -> Verdicts:
 
 
 def _curves(outcome: Outcome) -> list[Block]:
-    lines = {name: read_lines(run / "metrics.jsonl") for name, run in outcome.runs.items()}
+    lines = {name: read_metrics(run / "metrics.jsonl") for name, run in outcome.runs.items()}
     pretraining = series(lines.pop("pretrain"), "loss", "pre-training")
     supervised = [series(found, "loss", ARMS[name]) for name, found in lines.items()]
     flat = (

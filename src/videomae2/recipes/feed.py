@@ -29,6 +29,10 @@ from videomae2.settings import DataSettings, ModelSettings, OptimSettings, RunSe
 from videomae2.weights import match_classes
 from videomae2.weights.classes import origin_of
 
+ListReader = Callable[[str, Any], Manifest]
+"""What reads the rows of a list: (what `data.train` or `data.val` names, data settings) -> a manifest."""
+LABELS = ("boxes", "actions", "owners")
+"""Columns of labels that are no class number, which the hash of a list counts too."""
 ROWS_AT_ONCE = 65_536
 """Rows of a list that are hashed at once."""
 
@@ -155,11 +159,13 @@ def training_feed(
     frames: Literal["pretrain", "finetune"],
     *,
     read_target: TargetReader = no_target,
+    read: ListReader = read_listed,
 ) -> TrainingFeed:
     """The feed of a run's training manifest.
 
     frames: how they are sampled, as in pre-training or in fine-tuning (released). read_target: reads the
-    target of a row. UserError where nothing can be trained, before anything is written.
+    target of a row, `read` the list of rows. UserError where nothing can be trained, before anything is
+    written.
     """
     if not data.train:
         raise UserError(
@@ -169,7 +175,7 @@ def training_feed(
     # divide into, a device that is not there.
     token_grid(model)
     choose_device(run.device)
-    manifest = read_listed(data.train, data)
+    manifest = read(data.train, data)
     sampler: Sampler = SAMPLERS[data.sampling](model.num_frames)
     # The released loaders differ: pre-training takes frames `stride` apart from a random start, fine-tuning
     # spreads them over a random window.
@@ -183,7 +189,7 @@ def training_feed(
 def hash_of_rows(manifest: Manifest) -> str:
     """SHA-256 of the columns that say what is trained on, the same for every form of the list."""
     found = hashlib.sha256()
-    for name in (each for each in ROW_COLUMNS if each in manifest.table.column_names):
+    for name in (each for each in (*ROW_COLUMNS, *LABELS) if each in manifest.table.column_names):
         column = manifest.table.column(name)
         found.update(f"{name}\n".encode())
         # In pieces: the paths of a million rows as one string would be held several times over.
@@ -249,8 +255,10 @@ class Recipe:
     prepare: maps settings and the training feed to a task with initial weights; UserError for what cannot
     work. frames: how training frames are sampled, as in pre-training or in fine-tuning (released).
     read_target: reads the target of a row of the training manifest, the `target` of the task's batches.
+    read: reads the file or folder that `data.train` names as that manifest.
     """
 
     prepare: Callable[[Any, TrainingFeed], Prepared]
     frames: Literal["pretrain", "finetune"] = "finetune"
     read_target: TargetReader = no_target
+    read: ListReader = read_listed

@@ -11,7 +11,7 @@ from typing import Any
 from videomae2 import config
 from videomae2.engine.run import Metric
 from videomae2.errors import UserError
-from videomae2.settings import FinetuneSettings, PretrainSettings
+from videomae2.settings import DetectSettings, FinetuneSettings, PretrainSettings
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,14 @@ TASKS: dict[str, TaskRow] = {
         recipe="videomae2.recipes.finetune:RECIPE",
         kind="classifier",
         best=Metric("top1"),
+    ),
+    "detect-train": TaskRow(
+        title="Spatial action detection",
+        summary="Train a detector of who does what, where, from boxes with actions at key frames.",
+        settings=DetectSettings,
+        recipe="videomae2.recipes.detect:RECIPE",
+        kind="detector",
+        best=Metric("frame_map"),
     ),
 }
 

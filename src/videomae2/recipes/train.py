@@ -37,7 +37,7 @@ def run_task(settings: Any, wrap: Callable[[nn.Module], nn.Module] | None = None
         settings = inherited(settings)
         sections = (settings.data, settings.model, settings.optim, settings.run)
         # Feed, plan, task, folder: each is checked before the next, and the cheapest mistakes show first.
-        feed = training_feed(*sections, recipe.frames, read_target=recipe.read_target)
+        feed = training_feed(*sections, recipe.frames, read_target=recipe.read_target, read=recipe.read)
         plan = feed.plan()
         prepared = recipe.prepare(settings, feed)
     # Last of all, so that whatever was refused above has left no half-made run behind.

@@ -18,6 +18,7 @@ from videomae2.engine import checkpoint as checkpoints
 from videomae2.engine.progress import say
 from videomae2.errors import UserError
 from videomae2.heads.classify import Classifier, build_classifier, headless_network
+from videomae2.heads.spatial import SpatialDetector, detector_of
 from videomae2.models.build import build_autoencoder
 from videomae2.settings import DataSettings, EvaluateSettings, ModelSettings
 from videomae2.weights import (
@@ -221,6 +222,24 @@ def load_classifier(
     return load_into(classifier, checkpoint, expect="encoder")
 
 
+NORMS = {"fc_norm.": "token_norm.", "encoder.norm.": "token_norm."}
+"""The last norm of a classifier, and that of an encoder with one, as the detector has it: over each token."""
+
+
+def load_detector(detector: nn.Module, init: str, class_names: Sequence[str]) -> LoadReport:
+    """Initialise a detector: encoder and last norm from any checkpoint, the head from one with its classes.
+
+    V1 takes the norm along too. A head of other actions, or of a classifier, is dropped.
+    """
+    checkpoint = read_weights(init)
+    ours = checkpoint.kind == "detector" and _same_classes(checkpoint, len(class_names), class_names)
+    state = {}
+    for name, tensor in (checkpoint if ours else _without_head(checkpoint)).state.items():
+        there = next((start for start in NORMS if name.startswith(start)), "")
+        state[NORMS.get(there, "") + name.removeprefix(there)] = tensor
+    return load_into(detector, replace(checkpoint, state=state), expect="encoder")
+
+
 def _same_classes(checkpoint: Checkpoint, num_classes: int, class_names: Sequence[str]) -> bool:
     # By name where both sides have names: as many classes in another order would start the head from rows
     # that belong to other classes.
@@ -243,6 +262,7 @@ NETWORKS: dict[str, Callable[[ModelSettings, Checkpoint], nn.Module]] = {
     "classifier": lambda settings, checkpoint: build_classifier(settings, checkpoint.num_classes or 0),
     # The trunk of a classifier has no final norm, since its `fc_norm` comes after the pooling.
     "encoder": headless_network,
+    "detector": detector_of,
 }
 """Kind of weights -> the network that they are loaded into."""
 
@@ -292,5 +312,21 @@ def read_classifier(
         raise UserError(
             f"expected a classifier, got {name}, a {trained.checkpoint.kind} network without a classification"
             f" head; fine-tune it first: videomae2 finetune --init {name} --data.train LABELLED --out RUN"
+        )
+    return Trained(trained.module, trained.settings, trained.checkpoint, trained.report)
+
+
+def read_detector(
+    name: str,
+    use_ema: bool = True,
+    device: torch.device | str = "cpu",
+    change: Callable[[ModelSettings], ModelSettings] = lambda settings: settings,
+) -> Trained[SpatialDetector]:
+    """As `read_trained`; UserError where the weights have no head over boxes."""
+    trained = read_trained(name, use_ema, device, change)
+    if not isinstance(trained.module, SpatialDetector):
+        raise UserError(
+            f"expected a detector, got {name}, a {trained.checkpoint.kind} network without a head over "
+            f"boxes; train one first: videomae2 detect-train --init {name} --data.train BOXES --out RUN"
         )
     return Trained(trained.module, trained.settings, trained.checkpoint, trained.report)

@@ -16,6 +16,7 @@ from videomae2.report.page import Block, Figure
 AVERAGED = "ema_"
 """How the engine marks numbers of the averaged weights."""
 
+_MISSED = "Boxes of key frames; what is on a key frame that could not be read counts as missed."
 _COUNTED_WRONG = "One centre view of each video. A video that could not be read counts as wrong."
 
 
@@ -44,9 +45,12 @@ MEASURES = {
     "top5": Measure("top-5", "share", "Validation accuracy", _COUNTED_WRONG),
     # Seldom far from top-1, whose line it would cover: it is in the table of the last evaluation.
     "mean_class": Measure("mean over classes", "share"),
-    "evaluated": Measure("videos evaluated", "count"),
-    "failed": Measure("videos that could not be read", "count"),
-    "listed": Measure("videos listed", "count"),
+    "frame_map": Measure("frame mAP@0.5", "share", "Validation frame mAP", _MISSED),
+    "box_recall": Measure("annotated boxes found", "share"),
+    "boxes": Measure("boxes a clip"),
+    "evaluated": Measure("evaluated", "count"),
+    "failed": Measure("could not be read", "count"),
+    "listed": Measure("listed", "count"),
 }
 
 

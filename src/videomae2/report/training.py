@@ -16,7 +16,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from videomae2 import config
-from videomae2.engine.log import read_lines
+from videomae2.engine.log import read_failures, read_metrics
 from videomae2.engine.run import Metric, RunFolder
 from videomae2.metrics.accuracy import ClassScore
 from videomae2.recipes.evaluate import Evaluation
@@ -41,14 +41,14 @@ def write_run_report(folder: str | Path, blocks: Sequence[Block] = (), blank: fl
     folder = Path(folder)
     settings = run_settings(folder)
     row = TASKS[task_of(settings)]
-    lines = read_lines(folder / "metrics.jsonl")
+    lines = read_metrics(folder / "metrics.jsonl")
     finished = RunFolder(folder).finished or {}
     content = [
         key_numbers(lines, row.best, finished),
         *curve_blocks(lines, blank),
         *evaluation_table(lines),
         *blocks,
-        *failure_blocks(read_lines(folder / "failures.jsonl")),
+        *failure_blocks(read_failures(folder / "failures.jsonl")),
         how_it_ran(settings, finished),
         settings_table(settings),
     ]

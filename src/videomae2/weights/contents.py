@@ -34,8 +34,9 @@ FIRST_TOKEN = (
 class Checkpoint:
     """Tensors under our names, and what is known about them.
 
-    kind: pretrain (with a decoder), classifier (with a head) or encoder. layout: ours, released, hub,
-    transformers or mmaction2. source: what the user named. settings: None where neither shapes nor
+    kind: pretrain (with a decoder), classifier (with a head), detector (with one over boxes) or encoder.
+    layout: ours, released, hub, transformers or mmaction2. source: what the user named. settings: None where
+    neither shapes nor
     configuration say enough; `notes` then say why. `resized` lists what was changed to fit (a sliced head).
     `metadata` is what its writer kept beside the tensors.
     """
@@ -61,7 +62,7 @@ class Checkpoint:
         """The network, where the file says enough of it."""
         if self.settings is None:
             return None
-        classes = self.num_classes if self.kind == "classifier" else None
+        classes = self.num_classes if self.kind in ("classifier", "detector") else None
         return architecture_of(self.settings, decoder=self.kind == "pretrain", num_classes=classes or 0)
 
     @property
@@ -235,6 +236,8 @@ def _settings_from(content: Mapping[str, Any], raw: RawWeights) -> ModelSettings
 def _kind(state: Mapping[str, Tensor]) -> str:
     if "mask_token" in state or any(name.startswith("decoder.") for name in state):
         return "pretrain"
+    if "token_norm.weight" in state:
+        return "detector"
     return "classifier" if "head.weight" in state else "encoder"
 
 

@@ -41,7 +41,8 @@ def save_safetensors(
 ) -> Path:
     """Write a module (or tensors under our names) as one `.safetensors` that says which network it is.
 
-    kind: pretrain, classifier or encoder. `extra` is any JSON the caller wants back in `Checkpoint.metadata`.
+    kind: pretrain, classifier, detector or encoder. `extra` is any JSON the caller wants back in
+    `Checkpoint.metadata`.
     The same input gives the same bytes (safetensors writes several metadata entries in random order, so there
     is one).
     """
@@ -127,8 +128,8 @@ def _note(
     class_names: Sequence[str],
     extra: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    if kind not in ("pretrain", "classifier", "encoder"):
-        raise UserError(f"kind: expected pretrain, classifier or encoder, got {kind!r}")
+    if kind not in ("pretrain", "classifier", "detector", "encoder"):
+        raise UserError(f"kind: expected pretrain, classifier, detector or encoder, got {kind!r}")
     classes = state["head.weight"].shape[0] if "head.weight" in state else None
     if class_names and len(class_names) != classes:
         raise UserError(
@@ -153,6 +154,7 @@ def _check_expressible(settings: ModelSettings, kind: str) -> None:
         "positions by axes": config.positions == "axes",
         f"positions interpolated from {config.native}": config.native != config.grid,
         "a bare encoder": kind == "encoder",
+        "a head over boxes": kind == "detector",
     }
     found = [what for what, there in cannot.items() if there]
     if found:

@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from videomae2.data.augment.mixing import RandomErasing
+from videomae2.data.augment.pixel_ops import color_jitter
 from videomae2.data.augment.rand_augment import RandAugment, apply
 from videomae2.data.sampling import crop_offsets
 from videomae2.errors import UserError
@@ -71,6 +72,16 @@ def random_resized_box(
     shape = min(max(width / height, ratio[0]), ratio[1])
     tall, wide = min(height, max(1, round(width / shape))), min(width, max(1, round(height * shape)))
     return Box((height - tall) // 2, (width - wide) // 2, tall, wide)
+
+
+def random_scale_box(height: int, width: int, scale: tuple[float, float], rng: np.random.Generator) -> Box:
+    """A square whose side is a random share of the short side, anywhere (detection: scale crop, released).
+
+    That is a picture resized to a random short side, of which a square of the network's size is cut.
+    """
+    short = min(height, width)
+    side = min(short, max(1, round(short * rng.uniform(*scale))))
+    return Box(int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1)), side, side)
 
 
 def center_box(height: int, width: int) -> Box:
@@ -179,6 +190,8 @@ class TrainingTransform:
             return multi_scale_box(height, width, self.size, rng)
         if self.data.crop == "random_resized":
             return random_resized_box(height, width, self.data.crop_scale, rng)
+        if self.data.crop == "random_scale":
+            return random_scale_box(height, width, self.data.crop_scale, rng)
         return center_box(height, width)
 
 
@@ -218,6 +231,8 @@ class TrainingView:
             drawn, box = transform.augment.draw(rng), transform.box(*seen, rng)
             frames = resize(apply(drawn, frames, box), size, size).contiguous()
         assert box is not None, "shrink comes before clip"
+        if any(transform.data.color_jitter):
+            frames = color_jitter(frames, rng.uniform(-1, 1, 3) * transform.data.color_jitter)
         flipped = transform.data.flip and rng.random() < 0.5
         if flipped:
             frames = flip(frames)

@@ -50,7 +50,8 @@ def write_sprites(
     """Write videos `first` to `first + num_videos` of a set into `out`; the path of the manifest comes back.
 
     manifest.csv: path, label, class. boxes.json: video -> one [T][4] list for each object, with its labels.
-    segments.json: ActivityNet's layout. The files are the same for any number of workers (threads);
+    key_frames.csv: the middle frame of each video, a line for each object with its box and what it does
+    there. segments.json: ActivityNet's layout. The files are the same for any number of workers (threads);
     `progress` is told of each video. UserError where `out` holds a manifest.
     """
     settings = settings or SpriteSettings()
@@ -67,6 +68,7 @@ def write_sprites(
         rows.append(row)
         progress(1)
     write_atomically(out / "boxes.json", json.dumps({row["path"]: row["objects"] for row in rows}))
+    write_atomically(out / "key_frames.csv", _key_frames(rows, settings))
     write_atomically(out / "segments.json", json.dumps(_activitynet(rows, settings)))
     write_atomically(out / "classes.json", json.dumps(settings.classes))
     # Last, so that a folder with a manifest holds a whole set.
@@ -112,6 +114,19 @@ def _activitynet(rows: list[dict[str, Any]], settings: SpriteSettings) -> dict[s
             ],
         }
     return {"version": "sprites", "database": database}
+
+
+def _key_frames(rows: list[dict[str, Any]], settings: SpriteSettings) -> str:
+    """Boxes and actions at the middle frame, as an annotation file of one's own has them."""
+    text, middle = io.StringIO(), settings.num_frames // 2
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["video", "frame", "x1", "y1", "x2", "y2", "label", "actor"])
+    for row in rows:
+        for number, thing in enumerate(row["objects"]):
+            box = [round(corner, 2) for corner in thing["boxes"][middle]]
+            doing = next(label for label, start, end in thing["segments"] if start <= middle < end)
+            writer.writerow([row["path"], middle, *box, settings.classes[doing], number])
+    return text.getvalue()
 
 
 def _table(rows: Iterable[dict[str, Any]]) -> str:

@@ -24,10 +24,12 @@ from videomae2.settings import DataSettings
 _log = logging.getLogger(__name__)
 
 PATTERN = DataSettings.frame_pattern
-INTEGERS = {"start": 0, "end": -1, "label": -1, "stride": 0}
+INTEGERS = {"start": 0, "end": -1, "label": -1, "stride": 0, "key_frame": -1}
 """Columns of whole numbers and what an absent cell means."""
+MOMENTS = {"key_time": -1.0}
+"""Columns of seconds, and what an absent cell means."""
 TEXTS = {"source": "", "pattern": ""}
-ROW_COLUMNS = ("path", *INTEGERS, *TEXTS)
+ROW_COLUMNS = ("path", *INTEGERS, *MOMENTS, *TEXTS)
 _NAMES = (*ROW_COLUMNS, "class")
 
 
@@ -149,6 +151,7 @@ def conform(table: pa.Table, where: str) -> pa.Table:
         if name not in ROW_COLUMNS:
             continue
         column, kind = table.column(name), pa.int64() if name in INTEGERS else pa.string()
+        kind = pa.float64() if name in MOMENTS else kind
         if pa.types.is_large_string(column.type) and kind == pa.string():
             kind = pa.large_string()
         if pa.types.is_binary(column.type) and name == "path":  # names of files that are not UTF-8
@@ -160,7 +163,7 @@ def conform(table: pa.Table, where: str) -> pa.Table:
         if changed.null_count:
             if name == "path":
                 raise UserError(f"{where} has a row without a path; every row needs one")
-            changed = changed.fill_null(INTEGERS.get(name, TEXTS.get(name)))
+            changed = changed.fill_null({**INTEGERS, **MOMENTS, **TEXTS}.get(name))
         if changed is not column:
             table = table.set_column(position, name, changed)
     return table

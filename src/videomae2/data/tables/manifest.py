@@ -1,7 +1,8 @@
 """A manifest: an Arrow table with one row for each clip source, memory-mapped where the file allows it.
 
 Columns (all but `path` may be absent): path; start, the first frame, from 0; end, one past the last frame, or
--1 for the end of the video; label, a class number, -1 for none, or in a CSV a class name; source, which data
+-1 for the end of the video; key_time or key_frame, a moment in seconds or a frame's number, about which the
+clip is centred; label, a class number, -1 for none, or in a CSV a class name; source, which data
 set; stride, frames between sampled frames, 0 for the setting's; pattern, empty for a video file, else the
 file name of a frame such as `img_{:05}.jpg`, and then `path` is a folder and `start` and `end` are the
 numbers put into the pattern. Other columns are kept.
@@ -20,7 +21,7 @@ from jaxtyping import Int64
 from videomae2.data.file_names import path_column, path_text, shown_path
 from videomae2.data.tables import formats
 from videomae2.data.tables.class_labels import MOST_CLASSES, NamesFrom
-from videomae2.data.tables.formats import INTEGERS, ROW_COLUMNS, TEXTS, conform, one_piece
+from videomae2.data.tables.formats import INTEGERS, MOMENTS, ROW_COLUMNS, TEXTS, conform, one_piece
 from videomae2.data.tables.lists import MOST
 from videomae2.data.tables.readers import CLASSES, map_arrow, stored_names
 from videomae2.errors import UserError
@@ -39,6 +40,8 @@ class Row:
     source: str = ""
     stride: int = 0
     pattern: str = ""
+    key_time: float = -1.0
+    key_frame: int = -1
 
 
 class Manifest:
@@ -77,7 +80,7 @@ class Manifest:
 
     def row(self, index: int) -> Row:
         """Row `index` (from 0)."""
-        cells: dict[str, Any] = {name: int(column[index]) for name, column in self._numbers.items()}
+        cells: dict[str, Any] = {name: column[index].item() for name, column in self._numbers.items()}
         cells |= {name: column[index].as_py() for name, column in self._texts.items()}
         return Row(**{**cells, "path": self.complete(path_text(cells["path"]))})
 
@@ -136,7 +139,9 @@ class Manifest:
             for name in self.table.column_names
             if name in ROW_COLUMNS
         }
-        self._numbers = {n: columns[n].to_numpy(zero_copy_only=True) for n in INTEGERS if n in columns}
+        self._numbers = {
+            n: columns[n].to_numpy(zero_copy_only=True) for n in (*INTEGERS, *MOMENTS) if n in columns
+        }
         self._texts = {n: columns[n] for n in ("path", *TEXTS) if n in columns}
 
     def _check(self, num_classes: int | None) -> None:
@@ -149,7 +154,10 @@ class Manifest:
         self._refuse(self._numbers.get("stride", none) < 0, "stride", "from 0 on; 0 is the setting's")
         self._refuse(self.labels() < -1, "label", "from 0 on, or -1 for none")
         self._refuse(self.labels() >= MOST_CLASSES, "label", f"below {MOST_CLASSES}")
-        for name in {"start", "end", "stride"} & self._numbers.keys():
+        self._refuse(self._numbers.get("key_frame", none) < -1, "key_frame", "from 0 on, or -1 for none")
+        time = self._numbers.get("key_time", none.astype(np.float64))
+        self._refuse(~((time >= 0) & np.isfinite(time)) & (time != -1), "key_time", "in seconds from 0 on")
+        for name in {"start", "end", "stride", "key_frame"} & self._numbers.keys():
             self._refuse(self._numbers[name] > MOST, name, f"up to {MOST}")
         if classes := num_classes or len(self.class_names):
             rule = f"from 0 to {classes - 1}, as there are {classes} classes"

@@ -1,6 +1,6 @@
 """Frames of a video file by number: exact, upright, RGB, at the price of a seek. Built on PyAV."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -9,7 +9,14 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, from_numpy
 
 from videomae2.data.video.frame_index import MistimedError
-from videomae2.data.video.opening import Converter, DecodeError, Orientation, VideoSource, plain
+from videomae2.data.video.opening import (
+    Converter,
+    DecodeError,
+    Orientation,
+    VideoSource,
+    plain,
+    provoked_by,
+)
 from videomae2.data.video.stream import FrameStream
 
 Kept = TypeVar("Kept")
@@ -104,7 +111,8 @@ class VideoFile:
         """What this video is; decodes its first frame."""
         if self._info is None:
             frame = self._first_frame()
-            turn = Orientation.of(frame)
+            with provoked_by(self.name):
+                turn = Orientation.of(frame)
             width, height = turn.displayed(frame.width, frame.height)
             self._info = VideoInfo(
                 num_frames=self.num_frames,
@@ -155,6 +163,25 @@ class VideoFile:
         except MistimedError:
             self._stream.count()
             return self.collect(wanted, keep, short_side, at_most)
+
+    def walk(self, wants: Callable[[int], bool]) -> Iterator[tuple[int, UInt8[np.ndarray, "H W C"]]]:
+        """(number, picture) of each frame that `wants` says yes to, in order, from one pass over the file.
+
+        `wants` is asked once for every frame, in ascending order. For long videos: nothing is kept.
+        """
+        convert = self._convert = Converter()
+        done = -1
+        while True:
+            self._stream.wanted.all()
+            try:
+                for number, frame in self._stream.frames(0):
+                    if number > done:
+                        done = number
+                        if wants(number):
+                            yield number, self._picture(convert, frame)
+                return
+            except MistimedError:  # counted by decoding from here on; what was given is not given again
+                self._stream.count()
 
     def verify(self) -> int:
         """Decode every frame; the number of frames. DecodeError at the first fault.

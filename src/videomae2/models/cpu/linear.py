@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from videomae2.cubes import Frames, gather_cubes
+from videomae2.geometry import TokenGrid
 from videomae2.models.cpu.seam import is_ordinary, is_untouched
 from videomae2.models.encoder import CubeEmbedding, Tokenizer
 
@@ -69,11 +70,13 @@ class Bf16CubeEmbedding(CubeEmbedding):
 class CpuTokenizer(Tokenizer):
     """A tokenizer that spends no pass over the pixels on normalising them."""
 
-    def forward(self, frames: Frames, tokens: Int[Tensor, "B M"] | None = None) -> Float[Tensor, "B M D"]:
-        """Embeddings of `tokens` (None: all) of a clip, uint8 or float in [0, 1]."""
+    def forward(
+        self, frames: Frames, tokens: Int[Tensor, "B M"] | None = None, grid: TokenGrid | None = None
+    ) -> Float[Tensor, "B M D"]:
+        """Embeddings of `tokens` (None: all) of a clip, uint8 or float in [0, 1]; `grid` None is the own."""
         if not (is_ordinary(frames) and is_untouched(self.proj, CubeEmbedding, Bf16CubeEmbedding)):
-            return super().forward(frames, tokens)
-        cubes = gather_cubes(frames, self.config.grid, tokens).flatten(2)
+            return super().forward(frames, tokens, grid)
+        cubes = gather_cubes(frames, grid or self.config.grid, tokens).flatten(2)
         weight, bias = self._raw_weights(white=255 if cubes.dtype == torch.uint8 else 1)
         dtype = torch.bfloat16 if type(self.proj) is Bf16CubeEmbedding else matmul_dtype(weight)
         return F.linear(cubes.to(dtype), weight.flatten(1).to(dtype), bias.to(dtype))
