@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from videomae2.bounds import Between, Lasting
 from videomae2.config import (
+    by_key,
     check,
     differences,
     flatten,
@@ -435,3 +436,68 @@ def test_flatten_and_differences_speak_in_dotted_keys() -> None:
         "run.seed: 0 and 1",
     ]
     assert differences(first, PretrainSettings()) == []
+
+
+def test_keywords_are_settings_without_their_section() -> None:
+    known = known_settings(FinetuneSettings)
+    keywords = {
+        "train": Path("clips"),
+        "out": "runs/x",
+        "base_lr": 1,
+        "betas": [0.8, 0.9],
+        "model": {"name": "vit_s16", "depth": 3},
+        "batch_size": 4,
+        "mixup": 0.5,
+        "init": "w.pth",
+        "clips": 2,
+    }
+    assert by_key(known, keywords) == {
+        "data.train": "clips",
+        "run.out": "runs/x",
+        "optim.base_lr": 1.0,
+        "optim.betas": (0.8, 0.9),
+        "model.name": "vit_s16",
+        "model.depth": 3,
+        "optim.batch_size": 4,
+        "mixup": 0.5,
+        "init": "w.pth",
+        "data.test_clips": 2,
+    }
+    assert by_key(known, {"model": "vit_s16"}) == {"model.name": "vit_s16"}
+    assert by_key(known_settings(EvaluateSettings), {"batch_size": 2, "out": "x"}) == {
+        "batch_size": 2,
+        "out": "x",
+    }
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"epochs": 3}, "unknown setting epochs in the call; did you mean length (of optim)?"),
+        ({"base_ler": 3}, "unknown setting base_ler in the call; did you mean base_lr (of optim)?"),
+        ({"nb_classes": 3}, "unknown setting nb_classes in the call; did you mean num_classes?"),
+        ({"qqqqqqq": 3}, "unknown setting qqqqqqq in the call; the sections are"),
+        (
+            {"optim": {"lr": 3, "bets": 1}},
+            "unknown setting optim.bets in the call; did you mean betas (of optim)?",
+        ),
+        ({"stride": 0}, "data.stride: expected a whole number from 1 to 10000, got 0"),
+        ({"model": 3}, "model is a section; give a dict of its settings, got 3"),
+        ({"train": ["a.mp4"]}, "data.train: expected text, got ['a.mp4']"),
+    ],
+)
+def test_a_mistaken_keyword_gets_the_nearest_name(keywords: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        by_key(known_settings(FinetuneSettings), keywords)
+    assert message in str(caught.value)
+
+
+def test_the_run_of_a_named_checkpoint_is_made_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    settings = load_settings(FinetuneSettings, None, ["--init", "run@best"])
+    assert with_absolute_paths(settings).init == f"{tmp_path}/run@best"
+    settings = load_settings(FinetuneSettings, None, ["--init", "gone@best"])
+    assert with_absolute_paths(settings).init == "gone@best"

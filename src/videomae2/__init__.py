@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from videomae2.api.views import load_video as load_video
     from videomae2.config import load_settings as load_settings
     from videomae2.errors import UserError as UserError
+    from videomae2.records import Failure as Failure
     from videomae2.settings import EvaluateSettings as EvaluateSettings
     from videomae2.settings import FinetuneSettings as FinetuneSettings
     from videomae2.settings import PretrainSettings as PretrainSettings
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
 
 _HOMES = {
     "EvaluateSettings": "settings",
+    "Failure": "records",
     "FinetuneSettings": "settings",
     "Model": "api.model",
     "Prediction": "api.model",
@@ -43,6 +45,8 @@ _HOMES = {
 }
 """The public names, and the module that each lives in."""
 
+_WITHOUT_TORCH = ("config", "errors", "settings")
+
 __all__ = list(_HOMES)
 
 
@@ -50,6 +54,8 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         value: Any = _version()
     elif name in _HOMES:
+        if _HOMES[name] not in _WITHOUT_TORCH:
+            import_module("videomae2.api")  # loads torch, in the way that training wants
         value = getattr(import_module(f"videomae2.{_HOMES[name]}"), name)
     else:
         raise AttributeError(

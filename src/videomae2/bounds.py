@@ -197,8 +197,12 @@ def _number(text: str) -> int | float | str:
     return number if math.isfinite(number) else text
 
 
-ALIASES = {"out": "run.out", "seed": "run.seed", "device": "run.device", "optim.lr": "optim.base_lr"}
-"""Short names on the command line, for commands that have the long one and no key of the short name."""
+ALIASES = {
+    "out": "run.out", "seed": "run.seed", "device": "run.device", "precision": "run.precision",
+    "train": "data.train", "val": "data.val", "workers": "data.workers", "batch_size": "optim.batch_size",
+    "clips": "data.test_clips", "crops": "data.test_crops", "optim.lr": "optim.base_lr",
+}  # fmt: skip
+"""Short names on the line and in Python, for commands that have the long one and no key of the short name."""
 
 SYNONYMS = {
     "accum_iter": "optim.accumulate", "accumulation_steps": "optim.accumulate", "amp": "run.precision",

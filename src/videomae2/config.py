@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from videomae2.bounds import SHOWN, shown, unknown
+from videomae2.bounds import SHOWN, key_of, meant_key, shown, unknown
 from videomae2.errors import UserError
 from videomae2.options import Setting, named_keys, read_options
 from videomae2.settings import BROUGHT_BY_WEIGHTS
@@ -52,9 +52,13 @@ def load_settings(
 
 
 def resolve(
-    cls: type[Any], page: str | Path | None = None, overrides: Sequence[str] = (), preset: str = ""
+    cls: type[Any],
+    page: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    preset: str = "",
+    given: Mapping[str, Any] | None = None,
 ) -> Resolved:
-    """As `load_settings`, with the source of each setting."""
+    """As `load_settings`, with the source of each setting. `given` are keywords of a call (`by_key`)."""
     known = known_settings(cls)
     chosen, tokens = take_preset(cls, overrides)
     chosen = chosen or preset
@@ -68,6 +72,8 @@ def resolve(
         if "run.out" in known:
             # The folder that is named is the run, also where it was moved since its page was written.
             values["run.out"] = str(page)
+    called = by_key(known, given or {})
+    values |= called
     below = _values(known, preset_text(cls, chosen), f"preset {chosen}") if chosen else {}
     settings = read_options(cls, known, below | values, tokens)
     if getattr(settings, "init", ""):
@@ -75,7 +81,49 @@ def resolve(
         below = {key: value for key, value in below.items() if key not in BROUGHT_BY_WEIGHTS}
         settings = read_options(cls, known, below | values, tokens)
     sources = dict.fromkeys(below, f"preset {chosen}") | dict.fromkeys(values, str(page))
+    sources |= dict.fromkeys(called, "call")
     return Resolved(settings, sources | dict.fromkeys(named_keys(tokens, known), "line"))
+
+
+def by_key(known: Mapping[str, Setting], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords of a Python call as values by dotted key, each of its setting's type and within its bounds.
+
+    A keyword is a setting without its section (`base_lr`), a short name (`train`, `out`), or a section with a
+    dict of its settings (`optim={"length": "30ep"}`); `model` may be a network's name. UserError, with the
+    nearest name, for one that is none of these.
+    """
+    values: dict[str, Any] = {}
+    sections = {key.rpartition(".")[0] for key in known} - {""}
+    for name, value in given.items():
+        if name in sections and isinstance(value, Mapping):
+            values |= by_key(known, {f"{name}.{key}": each for key, each in value.items()})
+            continue
+        is_name = name == "model" and isinstance(value, str)
+        if name in sections and not is_name:
+            raise UserError(f"{name} is a section; give a dict of its settings, got {shown(value)}")
+        key = "model.name" if is_name else _key_of_keyword(name, known)
+        values[key] = known[key].take(os.fspath(value) if isinstance(value, os.PathLike) else value)
+    return values
+
+
+def _key_of_keyword(name: str, known: Mapping[str, Setting]) -> str:
+    """The setting that a keyword means: by its whole name, a short one, or its last word where one has it."""
+    key = key_of(name, known)
+    if key in known:
+        return key
+    ending = [each for each in known if each.rpartition(".")[2] == name]
+    if len(ending) == 1:
+        return ending[0]
+    if ending:
+        raise UserError(f"{name} is a setting of several sections; give one of {', '.join(ending)} as a dict")
+    meant = meant_key(name, known)
+    if meant is None:
+        raise unknown(name, known, "in the call")
+    section, _, last = meant.rpartition(".")
+    raise UserError(
+        f"unknown setting {shown(name)[1:-1]} in the call; did you mean {last}"
+        + (f" (of {section})?" if section else "?")
+    )
 
 
 # ---- presets: pages that are installed with the package
@@ -175,10 +223,15 @@ def with_absolute_paths(settings: Settings) -> Settings:
     """
     changes: dict[str, Any] = {}
     for key, value in flatten(settings).items():
-        if key in PATHS and value and "://" not in value and (key == "run.out" or os.path.lexists(value)):
+        if key in PATHS and value and "://" not in value and (key == "run.out" or _is_here(value)):
             changes[key] = os.path.abspath(value)  # noqa: PTH100 - Path.resolve would follow links
     changed: Settings = _replaced(settings, changes)
     return changed
+
+
+def _is_here(name: str) -> bool:
+    """Whether a path, or the run in RUN@best, is on this machine."""
+    return os.path.lexists(name) or os.path.lexists(name.rpartition("@")[0])
 
 
 def _replaced(settings: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:

@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from videomae2.api import jobs
-from videomae2.api.jobs import finetune, pretrain
+from videomae2.api.jobs import evaluate, finetune, pretrain
+from videomae2.config import load_settings
+from videomae2.errors import UserError
+from videomae2.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
 
 from ..small_runs import SmallRuns, finetune_settings, pretrain_settings
 
@@ -68,3 +71,32 @@ def test_finetuning_writes_its_report(runs: SmallRuns, tmp_path: Path) -> None:
     assert "Fine-tuning: run" in html and "Validation accuracy" in html
     assert "0.6931 = knows nothing" in html  # the logarithm of two classes
     assert "Confusion matrix" in html and "of 6 videos are on the diagonal" in html
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_keywords_lie_over_a_page_and_a_page_over_a_preset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+    monkeypatch.setattr(jobs, "train", seen.append)
+    page = tmp_path / "page.toml"
+    page.write_text("[optim]\nlength = 7\nbatch_size = 5\n")
+    finetune(page, preset="tiny", train="clips", batch_size=3, out=tmp_path / "run")
+    words = f"--preset tiny --data.train clips --optim.batch_size 3 --out {tmp_path}/run".split()
+    assert seen == [load_settings(FinetuneSettings, page, words)]
+    pretrain(page)
+    assert seen[1] == load_settings(PretrainSettings, page)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_settings_of_another_task_and_objects_with_keywords_are_refused() -> None:
+    with pytest.raises(UserError, match=r"expected PretrainSettings, or keywords such as .*, got FinetuneS"):
+        pretrain(FinetuneSettings())  # type: ignore[arg-type]
+    with pytest.raises(
+        UserError, match=r"got EvaluateSettings and keywords; change the object with dataclass"
+    ):
+        evaluate(EvaluateSettings(), val="clips")
+    with pytest.raises(
+        UserError, match=r"unknown setting epoch in the call; did you mean length \(of optim\)"
+    ):
+        finetune(epoch=3)

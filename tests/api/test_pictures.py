@@ -1,9 +1,16 @@
-"""Pictures of clips: hidden tokens are grey, shapes are what they say."""
+"""Pictures of clips: hidden tokens are grey, shapes are what they say; films and pictures that are saved."""
 
+from pathlib import Path
+
+import av
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from videomae2.api import pictures
 from videomae2.api import views as visualize
+from videomae2.api.views import Reconstruction
 from videomae2.errors import UserError
 from videomae2.geometry import TokenGrid
 
@@ -73,3 +80,78 @@ def test_bytes_from_floats_clip_and_round() -> None:
 def test_pictures_of_different_shapes_are_refused() -> None:
     with pytest.raises(UserError, match="expected pictures of one shape to join, got shapes"):
         visualize.side_by_side([_clip(), _clip()[..., :4]])
+
+
+@pytest.fixture
+def found() -> Reconstruction:
+    """Clips of 8 frames of 32 x 32, each of one grey."""
+    first, second, third = (torch.full((8, 3, 32, 32), grey, dtype=torch.uint8) for grey in (10, 120, 200))
+    for number, frame in enumerate(first):
+        frame[:, 0, number] = 255  # films drop a frame that is like the one before
+    return Reconstruction(first, second, third, error=0.5)
+
+
+def frames_of(path: Path) -> list[np.ndarray]:
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.gif"])
+def test_a_film_shows_the_clips_under_their_names(found: Reconstruction, tmp_path: Path, name: str) -> None:
+    path = found.save(tmp_path / "new" / name, fps=8.0, title="clip.mp4")
+    frames = frames_of(path)
+    assert len(frames) % 8 == 0
+    height, width, _ = frames[0].shape
+    assert width == 3 * 224 + 2 * pictures.GAP + 2 * pictures.MARGIN
+    top = pictures.MARGIN + 2 * pictures.LINE  # below the title and the names
+    for place, grey in enumerate((10, 120, 200)):
+        left = pictures.MARGIN + place * (224 + pictures.GAP)
+        panel = frames[0][top + 8 : top + 216, left + 8 : left + 216].astype(int)
+        assert abs(panel - grey).max() < 8
+        names = frames[0][top - pictures.LINE : top, left : left + 224]
+        assert names.min() < 100  # ink
+    assert height > top + 224 + pictures.LINE
+    assert [each.name for each in path.parent.iterdir()] == [name]
+
+
+def test_a_picture_has_a_row_for_each_clip(found: Reconstruction, tmp_path: Path) -> None:
+    path = found.save(tmp_path / "out.png")
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    side = 128  # 32 pixels four times: at least 112
+    row = 8 * side + 7 * pictures.GAP
+    right = pixels[:, -pictures.MARGIN - row :]
+    for place, grey in enumerate((10, 120, 200)):
+        top = pictures.MARGIN + place * (side + pictures.GAP)
+        assert (right[top + 8 : top + side, :side] == grey).all()
+        assert pixels[top : top + side, pictures.MARGIN : -pictures.MARGIN - row].min() < 100  # its name
+
+
+def test_only_files_of_ours_are_replaced(found: Reconstruction, tmp_path: Path) -> None:
+    for ending in pictures.WRITERS:
+        path = tmp_path / f"out{ending}"
+        found.save(path)
+        found.save(path)
+    Image.new("RGB", (8, 8)).save(tmp_path / "other.png")
+    (tmp_path / "clip.mp4").write_bytes(b"a video of somebody")
+    (tmp_path / "folder.gif").mkdir()
+    for name in ("other.png", "clip.mp4", "folder.gif"):
+        with pytest.raises(UserError, match=f"{name} is there and is no reconstruction of ours"):
+            found.save(tmp_path / name)
+    assert (tmp_path / "clip.mp4").read_bytes() == b"a video of somebody"
+
+
+@pytest.mark.parametrize("name", ["out", "out.avi", "out.jpg"])
+def test_another_ending_is_refused(found: Reconstruction, name: str) -> None:
+    with pytest.raises(UserError, match=r"written as \.mp4, \.gif, \.png, got out.*; try out\.mp4"):
+        found.save(name)
+
+
+def test_odd_sides_are_padded_and_short_clips_repeat(tmp_path: Path) -> None:
+    pictures.write_mp4(torch.zeros(4, 3, 33, 51, dtype=torch.uint8), 8.0, tmp_path / "odd.mp4")
+    assert [frame.shape[:2] for frame in frames_of(tmp_path / "odd.mp4")] == [(34, 52)] * 32
+
+
+def test_words_are_broken_to_the_width() -> None:
+    lines = pictures._wrapped(["one two three four five six seven eight nine ten"], 120)
+    assert len(lines) > 2 and all(pictures._length(line) < 150 for line in lines)

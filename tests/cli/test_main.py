@@ -108,6 +108,8 @@ def test_the_package_is_a_program() -> None:
         (["pretrain", "--seed", "3", "b.toml"], "expected a whole number from -9223372036854775808"),
         (["predict", "clip.mp4"], "videomae2 predict needs --weights; videomae2 predict --help says more"),
         (["predict", "--weights", "w"], "predict needs at least one video file"),
+        (["cost", "--data", "clips", "--videos", "3"], "expected --data or --videos, got both"),
+        (["cost", "--data", "nowhere"], "no manifest at nowhere"),
         (
             ["weights", "convert", "a", "b", "--layout", "theirs"],
             "expected one of released, transformers, ours, got 'theirs'; --help says more",
@@ -270,9 +272,34 @@ def test_a_reader_that_has_had_enough_is_no_error(tmp_path: Path) -> None:
 
 
 def test_sprites_writes_a_manifest(run: Run, tmp_path: Path) -> None:
-    pytest.importorskip("skimage")
-    pytest.importorskip("sklearn")
     code, out, err = run("sprites", str(tmp_path / "s"), "--count", "2", "--size", "32", "--frames", "4")
     assert (code, err) == (0, "")
     assert Path(out.strip()).is_file()
     assert run("sprites", str(tmp_path / "s"), "--count", "2")[0] == 2
+
+
+def test_options_of_one_meaning_have_one_name(run: Run) -> None:
+    told = run("cost", "--batch", "3", "--frames", "8", "--classes", "7", "--decoder-mask", "none")
+    assert told[0] == 0
+    assert (
+        run("cost", "--batch_size=3", "--num_frames", "8", "--num-classes", "7", "--decoder_mask", "none")
+        == told
+    )
+
+
+def test_videos_are_counted(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("path\n" + "clip.mp4\n" * 70)
+    code, out, _ = run("cost", "--data", str(tmp_path / "list.csv"), "--epochs", "2", "--batch", "10")
+    assert code == 0
+    assert "run: 70 videos x 4 views x 2 epochs, 1 processes x batch 10 = 14 steps, 560 clips" in out
+
+
+def test_completion_is_written_for_the_shell(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    script = tmp_path / "completion.bash"
+    assert run("--install-completion", "--shell", "bash", "--output", str(script))[0] == 0
+    assert "finetune" in script.read_text()
+    assert "--data.train" in script.read_text()

@@ -1,6 +1,7 @@
 """The commands that take settings: what they list, print and hand over."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -122,3 +123,57 @@ def test_page_and_options_reach_the_command(
 
 def test_a_written_page_has_no_surprises() -> None:
     assert to_toml(PretrainSettings()).startswith('init = ""\n\n[model]\nname = "vit_b16"\n')
+
+
+@pytest.mark.parametrize(
+    ("command", "word", "message"),
+    [
+        ("evaluate", "RUN", "RUN, a run of finetune; for its weights, use videomae2 evaluate --weights RUN"),
+        ("pretrain", "RUN", "RUN, a run of finetune; for its weights, use videomae2 pretrain --init RUN"),
+        ("finetune", "w.pth", "got the weights w.pth; use videomae2 finetune --init w.pth"),
+        ("evaluate", "RUN@best", "got the weights RUN@best; use videomae2 evaluate --weights RUN@best"),
+        ("pretrain", "clips", "for the videos in it, use videomae2 pretrain --data.train clips"),
+        (
+            "finetune",
+            "org/name",
+            "does not exist; give a .toml file or a run's folder, or for the weights of that",
+        ),
+        ("evaluate", "list.csv", "use videomae2 evaluate --data.val list.csv"),
+    ],
+)
+def test_a_first_word_that_is_no_page_leads_to_its_option(  # noqa: PLR0917
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, command: str, word: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "RUN").mkdir()
+    (tmp_path / "RUN" / "config.toml").write_text(f"# run of FinetuneSettings\n{to_toml(FinetuneSettings())}")
+    code, out, err = run(command, word, "--out", "x")
+    assert (code, out) == (2, "")
+    assert message in err
+    assert run("finetune", "RUN", "--print-config")[0] == 0
+
+
+def test_short_names_are_those_of_all_commands(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    seen: list[FinetuneSettings] = []
+    monkeypatch.setattr(jobs, "train", seen.append)
+    words = ["--train", "a", "--val", "b", "--workers", "3", "--batch-size", "4", "--precision", "fp32"]
+    words += ["--clips", "2", "--crops", "1"]
+    assert run("finetune", *words)[0] == 0
+    (found,) = seen
+    data = (
+        found.data.train,
+        found.data.val,
+        found.data.workers,
+        found.data.test_clips,
+        found.data.test_crops,
+    )
+    assert data == ("a", "b", 3, 2, 1)
+    assert (found.optim.batch_size, found.run.precision) == (4, "fp32")
+
+
+def test_a_preset_is_named_in_help_and_in_what_is_printed(run: Run) -> None:
+    _, out, _ = run("finetune", "--preset", "tiny", "--print-config", "--init", "runs/x")
+    assert re.search(r"\nlength = \d+  # preset tiny\n", out)
+    assert "# where the network of runs/x differs from a default below, it is the network's" in out
+    assert "here: tiny, small, paper." in squeezed(run("finetune", "--help")[1])

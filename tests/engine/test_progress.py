@@ -1,7 +1,6 @@
 """How far, how fast, how long: the same for steps, videos and whatever else is counted."""
 
 import io
-from collections.abc import Iterator
 
 import pytest
 
@@ -17,7 +16,7 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     fake = Clock()
     monkeypatch.setattr(shown, "time", fake)
     return fake

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 import torch
 
-from videomae2.cli.predictions import write_mp4
+from videomae2.api.pictures import save_reconstruction
+from videomae2.api.views import Reconstruction
 from videomae2.data.sprites.draw import write_sprites
 from videomae2.data.sprites.scene import SpriteSettings
 from videomae2.data.tables.manifest import write_manifest
@@ -33,12 +34,13 @@ from videomae2.recipes.weights import read_classifier
 from videomae2.records import Failure
 from videomae2.report.training import write_evaluation_report, write_run_report
 from videomae2.settings import PretrainSettings
-from videomae2.weights import save_safetensors, write_released, write_transformers
+from videomae2.weights.write import save_safetensors, write_released, write_transformers
 
 from ..small_runs import DATA, SmallRuns
-from ..tiny import TINY
+from ..tiny import settings as tiny_settings
 from .test_kill import FORK
 
+TINY = tiny_settings()
 LONG = "x" * 5000
 """More than one page of memory: a full file system may have room in a page that is begun."""
 
@@ -113,7 +115,10 @@ WRITERS: dict[str, tuple[Callable[[SmallRuns, Path], object], str]] = {
     "a.arrow": (lambda _, to: write_manifest(to / "a.arrow", TABLE), ""),
     "a.parquet": (lambda _, to: write_manifest(to / "a.parquet", TABLE), ""),
     "a.csv": (lambda _, to: write_manifest(to / "a.csv", TABLE), ""),
-    "a.mp4": (lambda _, to: write_mp4(FRAMES, 8, to / "a.mp4"), ""),
+    "a.mp4": (
+        lambda _, to: save_reconstruction(Reconstruction(FRAMES, FRAMES, FRAMES, 0.5), to / "a.mp4"),
+        "",
+    ),
     "an evaluation": (evaluation, "scores.jsonl"),
     "report.html": (report, ""),
     "sprites": (lambda _, to: sprites(to), "set/"),

@@ -160,7 +160,7 @@ PUBLISHED_ROW: dict[str, tuple[type, dict[str, Any]]] = {
 @pytest.mark.parametrize("page", PUBLISHED_ROW)
 def test_the_defaults_of_a_command_are_one_published_row(page: str) -> None:
     command, beyond = PUBLISHED_ROW[page]
-    found = load_settings(command, PAGES / f"{page}.toml")
+    found: Any = load_settings(command, PAGES / f"{page}.toml")
     assert {each.key: each.second for each in differences(command(), found)} == beyond
 
 
@@ -191,7 +191,7 @@ ELSEWHERE = {
 @pytest.mark.parametrize("page", ELSEWHERE)
 def test_where_the_defaults_are_not_a_published_row_is_known(page: str) -> None:
     command = PretrainSettings if page.startswith("pretrain") else FinetuneSettings
-    found = load_settings(command, PAGES / f"{page}.toml")
+    found: Any = load_settings(command, PAGES / f"{page}.toml")
     memory = {"model.activation_checkpointing"}  # changes no number
     assert {each.key for each in differences(command(), found)} - memory == ELSEWHERE[page]
 

@@ -57,3 +57,28 @@ def test_the_settings_of_a_run(runs: SmallRuns, tmp_path: Path) -> None:
     assert isinstance(run_settings(runs.finetuned), FinetuneSettings)
     with pytest.raises(UserError, match="holds no run"):
         run_settings(tmp_path)
+
+
+def test_checkpoints_of_a_run_have_names(runs: SmallRuns) -> None:
+    run, step = str(runs.finetuned), str(runs.finetuned / "checkpoints" / "step-2")
+    expected = read_weights(step)
+    for name in (f"{run}@best", f"{run}@last", f"{run}@step-2"):
+        found = read_weights(name)
+        assert found.source == name
+        assert all(torch.equal(found.state[key], expected.state[key]) for key in expected.state)
+        assert "weights after step 2" in found.notes[0]
+    plain = read_weights(f"{run}@best", use_ema=False)
+    assert any(not torch.equal(plain.state[key], expected.state[key]) for key in expected.state)
+
+
+def test_a_checkpoint_that_is_not_there_lists_those_that_are(runs: SmallRuns, tmp_path: Path) -> None:
+    run = runs.finetuned
+    with pytest.raises(UserError, match=r"got @step-9; it has .*@step-2, .*@last, .*@best"):
+        read_weights(f"{run}@step-9")
+    with pytest.raises(UserError, match="there are no weights at"):
+        read_weights(f"{tmp_path}@best")
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    assert read_weights(f"{tmp_path}/run@last").kind == "classifier"
+    with pytest.raises(UserError, match=r"got @best; it has .*@last \(@best needs evaluations: --data.val\)"):
+        read_weights(f"{tmp_path}/run@best")

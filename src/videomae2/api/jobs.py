@@ -1,13 +1,18 @@
 """A recipe followed by its report: what the commands and the front door run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import log
 from pathlib import Path
 from typing import Any
 
+from videomae2.api import threads_spin
 from videomae2.api.model import load
 from videomae2.api.views import reconstruction_blocks, some_videos
+from videomae2.config import resolve
 from videomae2.engine import parallel
+from videomae2.engine.device import choose_device
+from videomae2.engine.progress import say
+from videomae2.errors import UserError
 from videomae2.recipes.detect import HARDEST
 from videomae2.recipes.evaluate import Evaluation, run_evaluation
 from videomae2.recipes.tasks import TASKS, task_of
@@ -24,6 +29,11 @@ def train(settings: Any) -> Path:
 
     The same settings go on with an interrupted run. UserError: see `run_task`.
     """
+    if threads_spin and settings.data.workers and choose_device(settings.run.device).type == "cpu":
+        say(
+            "note: torch was imported before videomae2, so its threads wait by spinning, which slows "
+            "training beside loader processes; import videomae2 first, or set OMP_WAIT_POLICY=passive"
+        )
     folder = run_task(settings)
     if parallel.is_main():
         show = SHOWN_OF_KIND.get(TASKS[task_of(settings)].kind)
@@ -32,22 +42,47 @@ def train(settings: Any) -> Path:
     return folder
 
 
-def pretrain(settings: PretrainSettings) -> Path:
-    """Pre-train and write report.html; returns the run's folder. As `train`."""
-    return train(settings)
+Given = str | Path | None
+"""A page of settings, or a run's folder to go on with, or nothing."""
 
 
-def finetune(settings: FinetuneSettings) -> Path:
-    """Fine-tune and write report.html; returns the run's folder. As `train`."""
-    return train(settings)
+def pretrain(settings: PretrainSettings | Given = None, /, *, preset: str = "", **given: Any) -> Path:
+    """Pre-train and write report.html; returns the run's folder. As `train`.
+
+    Settings are keywords, over a preset, over a page: `pretrain(train="clips/", out="runs/x", preset="tiny",
+    length="30ep")`; `model={...}` and the like set several of a section. Or they come as one object.
+    """
+    return train(_asked(PretrainSettings, settings, preset, given))
 
 
-def evaluate(settings: EvaluateSettings) -> Evaluation:
-    """Evaluate; with `settings.out`, write scores, tables and report.html there."""
-    evaluation = run_evaluation(settings)
-    if settings.out and parallel.is_main():
-        write_evaluation_report(evaluation, settings.out)
+def finetune(settings: FinetuneSettings | Given = None, /, *, preset: str = "", **given: Any) -> Path:
+    """Fine-tune and write report.html; returns the run's folder. Settings as in `pretrain`."""
+    return train(_asked(FinetuneSettings, settings, preset, given))
+
+
+def evaluate(settings: EvaluateSettings | Given = None, /, *, preset: str = "", **given: Any) -> Evaluation:
+    """Evaluate; with `out`, write scores, tables and report.html there. Settings as in `pretrain`."""
+    asked = _asked(EvaluateSettings, settings, preset, given)
+    evaluation = run_evaluation(asked)
+    if asked.out and parallel.is_main():
+        write_evaluation_report(evaluation, asked.out)
     return evaluation
+
+
+def _asked(cls: type[Any], settings: Any, preset: str, given: Mapping[str, Any]) -> Any:
+    """The settings of a call: an object as it is, else page, preset and keywords; keywords win."""
+    if settings is None or isinstance(settings, str | Path):
+        return resolve(cls, settings, (), preset, given).settings
+    if type(settings) is not cls or preset or given:
+        raise UserError(
+            f"expected {cls.__name__}, or keywords such as train='clips/', got {type(settings).__name__}"
+            + (
+                " and keywords; change the object with dataclasses.replace"
+                if preset or given
+                else "; give one"
+            )
+        )
+    return settings
 
 
 Shown = tuple[list[Block], float | None]

@@ -1,24 +1,27 @@
 """A trained network with what its user needs: class names, sampling, and methods that take a video file."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, cast, overload
+from typing import Any, Literal, cast, overload
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from videomae2 import chance
+from videomae2.api.answers import Viewing, means_over_views, raise_failure
 from videomae2.api.detectors import Detector, find_detector
 from videomae2.api.frames import Video, are_many
 from videomae2.api.raw_video import ActionDetector, KeyFrame, Request
 from videomae2.api.views import Reconstruction, hide, to_uint8, trained_sampling, views_of
 from videomae2.bounds import SHOWN, shown
 from videomae2.config import known_settings
-from videomae2.engine.device import choose_device
+from videomae2.data.tables.manifest import Manifest
+from videomae2.engine.device import choose_device, freed_memory_kept
 from videomae2.errors import UserError
 from videomae2.geometry import TokenGrid
 from videomae2.heads.classify import Classifier, PooledEncoder, build_classifier
@@ -30,12 +33,15 @@ from videomae2.models.build import build_autoencoder
 from videomae2.models.cpu import for_inference
 from videomae2.models.encoder import Encoder
 from videomae2.recipes.weights import Trained, read_trained
+from videomae2.records import Failure
 from videomae2.settings import FinetuneSettings, MaskSettings, ModelSettings
 from videomae2.targets import cubes, denormalize, masked_mse, paste, reconstruction_targets
 
-VIEWS_AT_ONCE = 5
-"""Views of one forward: as fast as all at once, in a third of the memory."""
+VIEWS_AT_ONCE = {"cpu": 5, "cuda": 30}
+"""Views of one forward, by device: as fast as all at once, in a third of the memory."""
 PRECISIONS = ("fp32", "bf16")
+OnError = Literal["raise", "record"]
+"""What becomes of a video that cannot be read: an error, or a `Failure` in the place of its answer."""
 
 
 @dataclass(frozen=True)
@@ -102,27 +108,82 @@ class Model:
         return str(self.checkpoint.metadata.get("target", {}).get("normalize", "channel"))
 
     @overload
-    def predict(self, video: Video, top: int = 5, clips: int = 5, crops: int = 3) -> list[Prediction]: ...
+    def predict(
+        self,
+        video: Video,
+        top: int = 5,
+        clips: int = 5,
+        crops: int = 3,
+        *,
+        workers: int | None = None,
+        on_error: OnError = "raise",
+    ) -> list[Prediction]: ...
 
     @overload
-    def predict(self, video: Sequence[Any], top: int = 5, clips: int = 5, crops: int = 3) -> list[Any]: ...
+    def predict(
+        self,
+        video: Sequence[Any],
+        top: int = 5,
+        clips: int = 5,
+        crops: int = 3,
+        *,
+        workers: int | None = None,
+        on_error: OnError = "raise",
+    ) -> list[Any]: ...
 
     def predict(
-        self, video: Video | Sequence[Any], top: int = 5, clips: int = 5, crops: int = 3
+        self,
+        video: Video | Sequence[Any],
+        top: int = 5,
+        clips: int = 5,
+        crops: int = 3,
+        *,
+        workers: int | None = None,
+        on_error: OnError = "raise",
     ) -> list[Prediction] | list[Any]:
         """The `top` best classes of a video, best first; the mean softmax over clips x crops views.
 
-        Of a list of videos, such a list for each. UserError: a network without a head, a file that cannot be
-        read.
+        Of a list of videos, such a list for each; files of a long list are decoded by `workers` processes
+        (None chooses). UserError: a network without a head, a video that cannot be read; with `on_error`
+        "record" such a video has a `Failure` in its place.
         """
+        _must_be_choice(on_error)
+        many = are_many(video)
+        videos: Any = video if many else [video]
+        found = list(self.predict_each(videos, top, clips, crops, workers=workers, on_error=on_error))
+        return found if many else found[0]
+
+    def predict_each(
+        self,
+        videos: Sequence[Any] | Manifest,
+        top: int = 5,
+        clips: int = 5,
+        crops: int = 3,
+        *,
+        workers: int | None = None,
+        on_error: OnError = "record",
+    ) -> Iterator[Any]:
+        """As `predict` of a list or a manifest, one answer after the other as they come, in order."""
         if top < 1:
             raise UserError(f"expected at least 1 class to name, got top={top}; try top=5")
         classifier = self._classifier()
-        scores = self._each(lambda part: classifier(part).float().softmax(1), video, clips, crops)
-        found = []
-        for row, best in zip(scores, ranking(scores)[:, :top].tolist(), strict=True):
-            found.append([Prediction(label, self.class_names[label], float(row[label])) for label in best])
-        return found if are_many(video) else found[0]
+        viewing = Viewing(self.settings, self.data, clips, crops, workers)
+
+        def softmax(views: Tensor) -> Tensor:
+            scores: Tensor = classifier(views).float().softmax(1)
+            return scores
+
+        for scores in self._each(softmax, videos, viewing, on_error):
+            if isinstance(scores, Failure):
+                yield scores
+                continue
+            if not scores.isfinite().all():
+                raise UserError(
+                    f"expected finite scores, got NaN or infinity: the weights {self.checkpoint.source} are "
+                    "broken; try an earlier checkpoint"
+                )
+            best = ranking(scores[None])[0, :top].tolist()
+            yield [Prediction(label, self.class_names[label], float(scores[label])) for label in best]
 
     def detect(
         self,
@@ -158,15 +219,35 @@ class Model:
         )
 
     def features(
-        self, video: Video | Sequence[Any], clips: int = 1, crops: int = 1, tokens: bool = False
-    ) -> Tensor:
+        self,
+        video: Video | Sequence[Any],
+        clips: int = 1,
+        crops: int = 1,
+        tokens: bool = False,
+        *,
+        workers: int | None = None,
+        on_error: OnError = "raise",
+    ) -> Any:
         """One vector [D] of a video: what a head would read, the mean over clips x crops views.
 
         `tokens` gives the encoder's tokens [N, D] instead, in (t, h, w) raster order, for one view. Of a list
-        of M videos, which go through the network several at a time: [M, D], or [M, N, D].
+        of M videos: [M, D], or [M, N, D]; `workers` and `on_error` as in `predict`, and with "record" a list
+        of M tensors or `Failure`s.
         """
-        vectors = self._each(self.encoder if tokens else self._pooled, video, clips, crops, one_view=tokens)
-        return vectors if are_many(video) else vectors[0]
+        _must_be_choice(on_error)
+        if tokens and (clips, crops) != (1, 1):
+            raise UserError(
+                f"expected one view for its tokens, got {clips}x{crops} views; try clips=1 and crops=1, "
+                "or tokens=False for the mean over the views"
+            )
+        many = are_many(video)
+        videos: Any = video if many else [video]
+        network = self.encoder if tokens else self._pooled
+        viewing = Viewing(self.settings, self.data, clips, crops, workers)
+        found = list(self._each(network, videos, viewing, on_error))
+        if not many:
+            return found[0]
+        return torch.stack(found) if on_error == "raise" else found
 
     @torch.inference_mode()
     def reconstruct(self, video: Video, seed: int = 0, mask_ratio: float | None = None) -> Reconstruction:
@@ -193,34 +274,29 @@ class Model:
         means = None if normalize == "none" else pasted(torch.zeros_like(prediction))
         return Reconstruction(original, seen, pasted(prediction), float(error), means)
 
-    @torch.inference_mode()
     def _each(
-        self, network: Callable[[Tensor], Tensor], video: Any, clips: int, crops: int, one_view: bool = False
-    ) -> Tensor:
-        """The mean over a video's views of what a network makes of them, a row for each video."""
-        videos = video if are_many(video) else [video]
-        if not videos:
+        self,
+        network: Callable[[Tensor], Tensor],
+        videos: Sequence[Any] | Manifest,
+        viewing: Viewing,
+        on_error: OnError,
+    ) -> Iterator[Any]:
+        """The mean over a video's views of what a network makes of them, or a failure; one for each video."""
+        if not len(videos):
             raise UserError("expected at least one video, got an empty list; give paths or frames")
-        means: list[Tensor] = []
-        waiting: list[Tensor] = []
-        for number, each in enumerate(videos):
-            waiting.append(views_of(each, self.settings, self.data, clips, crops))
-            if one_view and len(waiting[-1]) != 1:
-                raise UserError(
-                    f"expected one view for its tokens, got {clips}x{crops} views; try clips=1 and crops=1, "
-                    "or tokens=False for the mean over the views"
-                )
-            # Short ones fill a forward together; decoded views do not pile up.
-            if sum(map(len, waiting)) >= VIEWS_AT_ONCE or number == len(videos) - 1:
-                answers = self._forward(network, torch.cat(waiting)).split([len(views) for views in waiting])
-                means += [part.mean(0) for part in answers]
-                waiting = []
-        return torch.stack(means)
+        at_once = VIEWS_AT_ONCE[self.device.type]
 
-    def _forward(self, network: Callable[[Tensor], Tensor], views: Tensor) -> Tensor:
-        """What a network makes of some views, a few at a time: fp32, on the CPU."""
-        parts = torch.split(views, VIEWS_AT_ONCE)
-        return torch.cat([network(part.to(self.device)).float().cpu() for part in parts])
+        @torch.inference_mode()
+        def forward(views: Tensor) -> Tensor:
+            parts = torch.split(views, at_once)
+            return torch.cat([network(part.to(self.device)).float().cpu() for part in parts])
+
+        # One video is soon done; a program that asks for one after the other would pay each time.
+        with freed_memory_kept() if len(videos) > 1 else contextlib.nullcontext():
+            for found in means_over_views(forward, videos, viewing, at_once):
+                if isinstance(found, Failure) and on_error == "raise":
+                    raise_failure(found)
+                yield found
 
     def _pooled(self, frames: Tensor) -> Float[Tensor, "B D"]:
         """What a head reads, or would read: the mean over tokens where no head says otherwise."""
@@ -304,6 +380,11 @@ def create_model(
         return build_autoencoder(settings, generator)
     classes = known["num_classes"].take(num_classes)
     return build_classifier(settings, classes, generator=generator)
+
+
+def _must_be_choice(on_error: str) -> None:
+    if on_error not in ("raise", "record"):
+        raise UserError(f"expected on_error raise or record, got {shown(on_error)}; try on_error='record'")
 
 
 def _changed(settings: ModelSettings, changes: Mapping[str, Any]) -> ModelSettings:

@@ -104,6 +104,15 @@ MAX_VIEWS = 1024
 """Clips, and crops, of one video: far more than any protocol has."""
 
 
+def must_be_views(clips: int, crops: int) -> None:
+    """UserError for numbers of clips and crops that no video has."""
+    for name, value in (("clips", clips), ("crops", crops)):
+        if type(value) is not int or not 1 <= value <= MAX_VIEWS:
+            raise UserError(
+                f"expected {name} from 1 to {MAX_VIEWS}, got {shown(value)}; the paper has 5 and 3"
+            )
+
+
 def views_of(
     video: Video, model: ModelSettings, data: DataSettings, clips: int = 1, crops: int = 1
 ) -> UInt8[Tensor, "V T C H W"]:
@@ -112,11 +121,7 @@ def views_of(
     Frames at hand are one clip, only cropped. UserError for a file that cannot be read, and for frames at
     hand of another number than the network's.
     """
-    for name, value in (("clips", clips), ("crops", crops)):
-        if type(value) is not int or not 1 <= value <= MAX_VIEWS:
-            raise UserError(
-                f"expected {name} from 1 to {MAX_VIEWS}, got {shown(value)}; the paper has 5 and 3"
-            )
+    must_be_views(clips, crops)
     at_hand = as_frames(video)
     if at_hand is not None:
         if len(at_hand) != model.num_frames:
@@ -203,6 +208,12 @@ class Reconstruction:
     def strip(self, count: int = SHOWN_FRAMES, at_least: int = 0) -> UInt8[Tensor, "C H2 W2"]:
         """A row of `count` frames for each of `clips`."""
         return stack(list(self.strips(count, at_least).values()))
+
+    def save(self, path: str | Path, fps: float = 8.0, title: str = "") -> Path:
+        """Write it labelled and enlarged: a film (.mp4, .gif) at `fps` frames a second, or rows (.png)."""
+        from videomae2.api.pictures import save_reconstruction
+
+        return save_reconstruction(self, path, fps, title)
 
     def strips(self, count: int = SHOWN_FRAMES, at_least: int = 0) -> dict[str, UInt8[Tensor, "C H W2"]]:
         """The rows of `strip` one by one, by name."""

@@ -16,7 +16,7 @@ from videomae2.api.model import load
 from videomae2.api.raw_video import Actor, KeyFrame, Request
 from videomae2.data.video.decode import VideoFile
 from videomae2.engine.device import keep_freed_memory
-from videomae2.engine.log import row_progress, say
+from videomae2.engine.progress import progress, say
 from videomae2.errors import UserError
 from videomae2.files import replacing
 from videomae2.report.box_pictures import Drawn, draw_boxes
@@ -99,7 +99,8 @@ def _one(moments: Iterator[KeyFrame], file: Path, places: Sequence[Path], about:
         seconds = video.num_frames / (video.fps or 25.0)
     with ExitStack() as stack:
         writers = [_writer(path, file, head, stack) for path in places if path not in drawn]
-        advance = stack.enter_context(row_progress(file.name, max(1, round(seconds / about["every"]))))
+        total = max(1, round(seconds / about["every"]))
+        advance = stack.enter_context(progress(file.name, total)).advance
         print(file)
         for moment in moments:
             print(_line(moment))

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from cyclopts import UNSET, App, ArgumentCollection, CycloptsError, MissingArgumentError, UnknownOptionError
 
@@ -94,6 +95,7 @@ def build_app() -> App:
     app.command(tools.cost)
     app.command(tools.sprites)
     app.command(tools.quickstart)
+    app.register_install_completion_command(help="Let the shell complete commands and options.")
     return app
 
 
@@ -104,7 +106,7 @@ def _run(tokens: list[str]) -> int:
     if tokens and tokens[0] in runs.commands() and not asks:
         runs.run(tokens[0], tokens[1:])
         return 0
-    result = build_app()(tokens)
+    result = build_app()(tools.in_our_names(tokens))
     return result if isinstance(result, int) else 0
 
 
@@ -157,7 +159,7 @@ def _judge(_app: App, _commands: tuple[str, ...], arguments: ArgumentCollection)
     """
     for argument in arguments:
         kind, default = argument.field_info.annotation, argument.field_info.default
-        if _takes_paths(kind):  # any text is a path
+        if _takes_text(kind):  # and any text is a path
             continue
         known = Setting(
             argument.name, kind, dataclasses.MISSING if default is argument.field_info.empty else default
@@ -167,8 +169,9 @@ def _judge(_app: App, _commands: tuple[str, ...], arguments: ArgumentCollection)
                 known.take(from_words(kind, [token.value]), LINE)
 
 
-def _takes_paths(kind: typing.Any) -> bool:
-    return kind is Path or any(map(_takes_paths, typing.get_args(kind)))
+def _takes_text(kind: Any) -> bool:
+    """Whether an annotated type, or a part of it, is text or a path."""
+    return kind in (Path, str) or any(_takes_text(part) for part in typing.get_args(kind))
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,136 +1,294 @@
-"""What `predict` prints and what `reconstruct` writes.
+"""What `predict` reads, prints and writes: files, folders, globs, lists, URLs, a camera; a row a video.
 
-A table, or one JSON object a line; original | what the encoder saw | reconstruction, as video and PNG strip.
+A table or one JSON object a line on stdout, or a file; progress and what could not be read on stderr.
 """
 
+import csv
+import glob
+import io
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
-from fractions import Fraction
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
-from jaxtyping import UInt8
-from torch import Tensor
+import pyarrow as pa
 
-from videomae2.api.model import Prediction, load
-from videomae2.data.video.decode import probe
+from videomae2.api.model import Model, Prediction, load
+from videomae2.data.file_names import is_video, kind_of, path_column, printable, shown_path
+from videomae2.data.tables.lists import find_videos
+from videomae2.data.tables.manifest import Manifest, Row, read_manifest
+from videomae2.data.video.live import is_live, live_clips
 from videomae2.engine.device import keep_freed_memory, precision_note
-from videomae2.engine.progress import say
+from videomae2.engine.progress import progress, say
 from videomae2.errors import UserError
-from videomae2.files import replacing, write_atomically
-from videomae2.report.charts import picture_png
+from videomae2.files import replacing
+from videomae2.records import Failure
 
-SHOWN_HEIGHT = 160
-"""Clips are enlarged to at least this many pixels of height."""
-LEAST_SECONDS = 4
-"""The video repeats the clip until it lasts this long; a clip of 16 frames is over in a blink."""
+LISTS = (".csv", ".tsv", ".txt", ".csv.gz", ".parquet", ".arrow", ".feather")
+"""Endings of lists of videos; what has another ending is taken for a video."""
+ENDINGS = (".csv", ".jsonl", ".parquet")
+"""What predictions are written as."""
+MADE_BY = {"made_by": "videomae2 predict"}
+"""Metadata of a Parquet file of ours."""
+FAILURES_TOLD = 5
+"""Unreadable videos that are printed where the results go to a file, at most."""
 
 
-def print_predictions(
-    files: Sequence[Path],
+@dataclass(frozen=True)
+class Answered:
+    """One video, or a part of one, with its classes, best first, or the reason why there are none."""
+
+    file: str
+    found: Sequence[Prediction] = ()
+    error: str = ""
+    start: int = 0
+    end: int = -1
+    seconds: float | None = None
+
+    @property
+    def title(self) -> str:
+        """The file, with the part of it that was seen."""
+        if self.seconds is not None:
+            return f"{self.file}, {self.seconds:.1f} s"
+        part = f", frames {self.start} to {'the end' if self.end < 0 else self.end - 1}"
+        return self.file + (part if (self.start, self.end) != (0, -1) else "")
+
+    def as_json(self) -> str:
+        """One JSON object: the file (and its part), and its classes, best first, or the error."""
+        about: dict[str, Any] = {"file": self.file}
+        if (self.start, self.end) != (0, -1):
+            about |= {"start": self.start, "end": self.end}
+        if self.seconds is not None:
+            about |= {"seconds": round(self.seconds, 3)}
+        found = {"predictions": [asdict(each) for each in self.found]}
+        return json.dumps(about | ({"error": self.error} if self.error else found), ensure_ascii=False)
+
+    def as_table(self) -> str:
+        """The file, and a line for each class with a bar as long as its score."""
+        if self.error:
+            return f"{self.title}\n  could not be read: {self.error}"
+        width = max(len(each.name) for each in self.found)
+        lines = [
+            f"  {each.name:<{width}}  {100 * each.score:5.1f} %  {'█' * round(30 * each.score)}".rstrip()
+            for each in self.found
+        ]
+        return "\n".join([self.title, *lines])
+
+
+def predict_videos(
+    sources: Sequence[str],
     weights: str,
     *,
     as_json: bool = False,
+    out: Path | None = None,
     top: int = 5,
     clips: int = 5,
     crops: int = 3,
+    workers: int | None = None,
     device: str = "auto",
     precision: str = "fp32",
 ) -> None:
-    """Print the best classes of each file. A file that cannot be read is named where its answer would be.
+    """Name the best classes of each video, on stdout or in `out`.
 
-    UserError, after all files were tried, if any could not be read.
+    A video that cannot be read is a row that says why; UserError, after all were tried, if there is any.
     """
+    live = _live_source(sources)
+    if out is not None:
+        must_be_ours(out)
+    manifest = None if live else listed(sources)
     model = load(weights, device=device, precision=precision)
     if model.device.type == "cpu":
         keep_freed_memory()
         if note := precision_note(model.device, precision, "--precision"):
             say(note)
-    failed = []
-    for file in files:
-        try:
-            found = model.predict(file, top, clips, crops)
-        except UserError as error:
-            if len(files) == 1:
-                raise
-            failed.append(file)
-            reason = str(error).removeprefix(f"{file}: ")
-            print(
-                json.dumps({"file": str(file), "error": reason})
-                if as_json
-                else f"{file}\n  could not be read: {reason}"
-            )
-            continue
-        print(as_line(file, found) if as_json else as_table(file, found))
-    if failed:
-        raise UserError(f"{len(failed)} of {len(files)} files could not be read; the first is {failed[0]}")
+    if manifest is None:
+        answers, count = _live_answers(model, live, top, crops), 0
+    else:
+        found = model.predict_each(manifest, top, clips, crops, workers=workers, on_error="record")
+        answers, count = _answers(found, manifest), len(manifest)
+    told = _told(answers, count, as_json, out)
+    if out is not None:
+        write_predictions(told, out, min(top, len(model.class_names)))
+        print(out)
+    _sum_up(told, out)
 
 
-def as_line(file: Path, found: Sequence[Prediction]) -> str:
-    """One JSON object: the file and its classes, best first."""
-    return json.dumps(
-        {"file": str(file), "predictions": [asdict(each) for each in found]}, ensure_ascii=False
-    )
+def listed(sources: Sequence[str]) -> Manifest:
+    """The videos that the words of a line name, in their order: one manifest.
 
-
-def as_table(file: Path, found: Sequence[Prediction]) -> str:
-    """The file, and a line for each class with a bar as long as its score."""
-    width = max(len(each.name) for each in found)
-    lines = [
-        f"  {each.name:<{width}}  {100 * each.score:5.1f} %  {'█' * round(30 * each.score)}".rstrip()
-        for each in found
-    ]
-    return "\n".join([str(file), *lines])
-
-
-def reconstruct_file(
-    file: Path,
-    weights: str,
-    out: Path,
-    *,
-    seed: int = 0,
-    mask_ratio: float | None = None,
-    device: str = "auto",
-) -> list[Path]:
-    """Write the three pictures side by side to `out` (.mp4) and as a strip beside it (.png).
-
-    Both paths come back.
-    The video runs at the speed the network saw. Predictions of normalised targets are shown with the mean and
-    contrast of the true cubes. UserError: another suffix, weights without a decoder, a file that cannot be
-    read.
+    A word is a video, a folder (with all below it), a glob, a list of videos, or a URL. UserError where one
+    names nothing.
     """
-    if out.suffix.lower() != ".mp4":
+    rows = [row for source in sources for row in _rows(source)]
+    columns: dict[str, Any] = {
+        name: [getattr(row, name) for row in rows] for name in ("start", "end", "stride", "pattern")
+    }
+    paths = path_column([row.path for row in rows])
+    return Manifest(pa.table({"path": paths} | columns), where="the videos to predict")
+
+
+def _rows(source: str) -> list[Row]:
+    if "://" in source:
+        return [Row(source)]
+    kind = kind_of(source)
+    if kind == "folder":
+        found = find_videos(Path(source))
+        for note in found.notes():
+            say(f"{shown_path(source)}: {note}")
+        return [Row(str(Path(source) / name)) for name in found.videos]
+    if not kind and glob.has_magic(source):
+        matched = sorted(glob.glob(source, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute one
+        named = [path for path in matched if is_video(path) or kind_of(path) == "folder"]
+        if not named:
+            raise UserError(
+                f"no video matches {shown_path(source)}"
+                + (f", only {len(matched)} other files" if matched else "")
+                + "; mend the pattern, or give files or a folder"
+            )
+        return [row for path in named for row in _rows(path)]
+    if source.lower().endswith(LISTS):
+        manifest = read_manifest(source)
+        return [manifest.row(number) for number in range(len(manifest))]
+    return [Row(source)]
+
+
+def _live_source(sources: Sequence[str]) -> str:
+    """The camera or stream among the sources, if any; it must be alone, since it does not end."""
+    live = [source for source in sources if is_live(source) and not kind_of(source)]
+    if live and len(sources) > 1:
         raise UserError(
-            f"{out} came as the video to write, but it is written as MP4; try {out.with_suffix('.mp4')}"
+            f"expected a camera or a stream alone, got {live[0]} beside {len(sources) - 1} more; "
+            "give it alone"
         )
-    model = load(weights, device=device)
-    found = model.reconstruct(file, seed, mask_ratio)
-    write_mp4(
-        found.side_by_side(SHOWN_HEIGHT), shown_rate(file, model.data.stride, model.data.target_fps), out
-    )
-    strip = out.with_suffix(".png")
-    write_atomically(strip, picture_png(found.strip(8, at_least=96)))
-    return [out, strip]
+    return live[0] if live else ""
 
 
-def shown_rate(file: Path, stride: int, target_fps: float) -> float:
-    """Frames a second at which a sampled clip moves as in the file, kept within 2 to 30."""
-    fps = (target_fps or probe(file).fps or 25.0) / max(1, stride)
-    return min(30.0, max(2.0, fps))
+def _answers(found: Iterator[Any], manifest: Manifest) -> Iterator[Answered]:
+    for number, each in enumerate(found):
+        row = manifest.row(number)
+        about: dict[str, Any] = {"file": printable(row.path), "start": row.start, "end": row.end}
+        if isinstance(each, Failure):
+            yield Answered(error=each.reason, **about)
+        else:
+            yield Answered(found=each, **about)
 
 
-def write_mp4(frames: UInt8[Tensor, "T C H W"], fps: float, path: Path) -> None:
-    """Write frames as H.264, whole or not at all; odd sides gain a light pixel, short clips repeat."""
-    import av
+def _live_answers(model: Model, source: str, top: int, crops: int) -> Iterator[Answered]:
+    """An answer for each clip of a camera or a stream, until it ends or Ctrl-C is pressed."""
+    say(f"watching {shown_path(source)}; Ctrl-C ends it")
+    data, frames = model.data, model.settings.num_frames
+    try:
+        for seconds, clip in live_clips(source, frames, data.stride, data.target_fps):
+            yield Answered(source, model.predict(clip, top, 1, crops), seconds=seconds)
+    except KeyboardInterrupt:
+        return
 
-    height, width = frames.shape[-2:]
-    frames = torch.nn.functional.pad(frames, (0, width % 2, 0, height % 2), value=255)
-    rate = Fraction(fps).limit_denominator(1000)
-    repeats = max(1, round(LEAST_SECONDS * float(rate) / len(frames)))
-    with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "16", "preset": "medium"})
-        stream.width, stream.height, stream.pix_fmt = frames.shape[3], frames.shape[2], "yuv420p"
-        for picture in frames.permute(0, 2, 3, 1).repeat(repeats, 1, 1, 1).contiguous().numpy():
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
+
+def _told(answers: Iterator[Answered], count: int, as_json: bool, out: Path | None) -> list[Answered]:
+    """All answers; each printed as it comes, unless they go to a file."""
+    told, stdout = [], sys.stdout  # the bar puts something of its own in the place of sys.stdout
+    # Where the answers themselves appear on the terminal, they are the progress.
+    shows_bar = count > 1 and (out is not None or not stdout.isatty())
+    with progress("predict", count) if shows_bar else nullcontext() as bar:
+        for each in answers:
+            told.append(each)
+            if bar is not None:
+                bar.advance()
+            if out is None:
+                if each.error and count == 1:
+                    raise UserError(f"{each.file}: {each.error}")
+                print(each.as_json() if as_json else each.as_table(), file=stdout, flush=count == 0)
+    return told
+
+
+def _sum_up(told: Sequence[Answered], out: Path | None) -> None:
+    failed = [each for each in told if each.error]
+    if out is not None:
+        say(f"{len(told)} rows, {len(told) - len(failed)} predicted, {len(failed)} could not be read")
+        for each in failed[:FAILURES_TOLD]:
+            say(f"  {each.title}: {each.error}")
+    if failed:
+        rows = f"; column error of {out} says why" if out else ""
+        raise UserError(
+            f"{len(failed)} of {len(told)} files could not be read; the first is {failed[0].file}{rows}"
+        )
+
+
+# ---- as a file
+
+
+def must_be_ours(out: Path) -> None:
+    """UserError for an ending that is none of `ENDINGS`, and where there is something else."""
+    if out.suffix.lower() not in ENDINGS:
+        raise UserError(
+            f"expected predictions to be written as {', '.join(ENDINGS)}, got {shown_path(str(out))}; "
+            f"try {shown_path(str(out.with_suffix('.csv')))}"
+        )
+    kind = kind_of(out)
+    if kind and not (kind == "file" and _is_ours(out)):
+        raise UserError(
+            f"{shown_path(str(out))} is there and holds no predictions; give another --out, or remove it"
+        )
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        if path.suffix.lower() == ".parquet":
+            import pyarrow.parquet
+
+            made = pyarrow.parquet.read_schema(path).metadata or {}
+            return all(made.get(key.encode()) == value.encode() for key, value in MADE_BY.items())
+        with path.open(encoding="utf-8") as file:
+            first = file.readline(10_000)
+        if path.suffix.lower() == ".csv":
+            return first.startswith("file,") and "error,name_1,score_1,label_1" in first
+        line = json.loads(first)
+        return isinstance(line, dict) and "file" in line and bool({"predictions", "error"} & set(line))
+    except (OSError, ValueError, pa.ArrowException):
+        return False
+
+
+def write_predictions(told: Sequence[Answered], out: Path, classes: int) -> None:
+    """Write a row for each answer with its `classes` best, whole or not at all."""
+    with replacing(out) as temporary:
+        if out.suffix.lower() == ".jsonl":
+            temporary.write_text("".join(f"{each.as_json()}\n" for each in told), encoding="utf-8")
+            return
+        table = pa.Table.from_pylist(_columns(told, classes), _schema(told, classes))
+        if out.suffix.lower() == ".parquet":
+            import pyarrow.parquet
+
+            pyarrow.parquet.write_table(table.replace_schema_metadata(MADE_BY), temporary)
+        else:
+            text = io.StringIO()
+            writer = csv.DictWriter(text, table.column_names, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(table.to_pylist())
+            temporary.write_text(text.getvalue(), encoding="utf-8")
+
+
+def _schema(told: Sequence[Answered], classes: int) -> pa.Schema:
+    columns = {"file": pa.string()}
+    if any((each.start, each.end) != (0, -1) for each in told):
+        columns |= {"start": pa.int64(), "end": pa.int64()}
+    if any(each.seconds is not None for each in told):
+        columns |= {"seconds": pa.float64()}
+    columns |= {"error": pa.string()}
+    for place in range(1, classes + 1):
+        columns |= {f"name_{place}": pa.string(), f"score_{place}": pa.float64()}
+        columns |= {f"label_{place}": pa.int64()}
+    return pa.schema(list(columns.items()))
+
+
+def _columns(told: Sequence[Answered], classes: int) -> list[dict[str, Any]]:
+    rows = []
+    for each in told:
+        row: dict[str, Any] = {"file": each.file, "start": each.start, "end": each.end}
+        row |= {"seconds": each.seconds, "error": each.error or None}
+        for place, best in enumerate(each.found[:classes], 1):
+            row |= {f"{name}_{place}": value for name, value in asdict(best).items()}
+        rows.append(row)
+    return rows

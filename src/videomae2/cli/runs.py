@@ -11,13 +11,16 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from cyclopts import App, Parameter
 
-from videomae2.bounds import ALIASES, Between
+from videomae2.bounds import ALIASES, Between, shown
 from videomae2.config import flatten, known_settings, preset_names, resolve, take_preset, to_toml
 from videomae2.errors import UserError
 from videomae2.options import parameter
 from videomae2.recipes.tasks import TASKS
 from videomae2.settings import DataSettings, EvaluateSettings
 
+WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+LISTS = (".csv", ".tsv", ".txt", ".parquet", ".arrow", ".feather", ".mp4", ".avi", ".mkv", ".mov", ".webm")
+"""What people name first, and is no page: endings of weights; of lists, and of videos."""
 PRINT_CONFIG = ("--print-config", "--print_config")
 HOW_TO_SET = (
     "Settings are the defaults below, changed by the preset, changed by the page, changed by options such as "
@@ -49,6 +52,8 @@ def run(command: str, tokens: Sequence[str]) -> None:
     kind = commands()[command].settings
     preset, options = take_preset(kind, [token for token in tokens if token not in PRINT_CONFIG])
     page = options.pop(0) if options and not options[0].startswith("-") else None
+    if page is not None:
+        must_be_page(command, page)
     settings, sources = resolve(kind, page, options, preset)
     if not set(PRINT_CONFIG).isdisjoint(tokens):
         _print(settings, sources)
@@ -60,6 +65,50 @@ def run(command: str, tokens: Sequence[str]) -> None:
     folder = values.get("run.out") or values.get("out")
     if folder:
         print(f"report: {Path(folder) / 'report.html'}", file=sys.stderr)
+
+
+def must_be_page(command: str, page: str) -> None:
+    """UserError, with the option that was likely meant, where the first word is weights, a run or videos."""
+    name = shown(page)[1:-1]
+    advice = f"use videomae2 {command} {'--weights' if command == 'evaluate' else '--init'} {name}"
+    try:
+        what = _what_is(command, Path(page))
+    except OSError:  # a name that no file can have
+        return
+    if what == "weights":
+        raise UserError(f"expected a page of settings, got the weights {name}; {advice}")
+    if what == "videos":
+        given = "--data.val" if command == "evaluate" else "--data.train"
+        raise UserError(
+            f"expected a page of settings, or a run's folder, got {name}, which holds no config.toml; for "
+            f"the videos in it, use videomae2 {command} {given} {name}"
+        )
+    if what == "nothing":
+        raise UserError(
+            f"the settings page {name} does not exist; give a .toml file or a run's folder, or for the "
+            f"weights of that name {advice}"
+        )
+    if what:
+        raise UserError(
+            f"expected a page of settings, or a run of {command} to replay, got {name}, a run of {what}; for "
+            f"its weights, {advice}"
+        )
+
+
+def _what_is(command: str, path: Path) -> str:
+    """What a first word is that is no page: weights, videos, nothing, or the command of a run; else empty."""
+    if path.suffix == ".toml":
+        return ""
+    if path.name.endswith(WEIGHTS) or "@" in path.name or (path / "state.json").is_file():
+        return "weights"
+    if (path / "config.toml").is_file():
+        with (path / "config.toml").open(encoding="utf-8", errors="replace") as file:
+            of = file.readline().strip().rpartition(" run of ")[2]
+        kinds = {row.settings.__name__: name for name, row in commands().items()}
+        return kinds.get(of, "") if of != commands()[command].settings.__name__ else ""
+    if path.is_dir() or path.name.lower().endswith(LISTS):
+        return "videos"
+    return "" if path.exists() else "nothing"
 
 
 def help_app(command: str) -> App:

@@ -3,6 +3,8 @@
 Torch waits until one runs that needs it; `cost` is arithmetic and never does.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,28 +15,53 @@ from videomae2.cost.estimate import Question
 from videomae2.errors import UserError
 from videomae2.settings import Seed, Views
 
+SAME_NAMES = {
+    "batch-size": "batch", "num-frames": "frames", "num-classes": "classes", "repeated-views": "views",
+    "activation-checkpointing": "checkpointing", "test-clips": "clips", "test-crops": "crops",
+    "model.name": "model", "num-videos": "videos",
+}  # fmt: skip
+"""Names that a setting has in pages and in other commands -> those of the commands here."""
+
+
+def in_our_names(tokens: Sequence[str]) -> list[str]:
+    """The tokens of a line with hyphens for underscores in options, and one name for one thing."""
+    named = []
+    for token in tokens:
+        name, equals, value = token.partition("=")
+        if name.startswith("--"):
+            plain = name[2:].replace("_", "-")
+            name = f"--{SAME_NAMES.get(plain, plain)}"
+        named.append(f"{name}{equals}{value}")
+    return named
+
+
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "bf16"]
 
 
 def predict(
-    *files: Path,
+    *videos: str,
     weights: str,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
     json: Annotated[bool, Parameter(negative="")] = False,
     top: Annotated[int, Between(1, 10**6)] = 5,
     clips: Views = 5,
     crops: Views = 3,
+    workers: Annotated[int | None, Between(0, 1024)] = None,
     device: Device = "auto",
     precision: Precision = "fp32",
 ) -> None:
-    """Name what happens in video files.
+    """Name what happens in videos.
 
     Parameters
     ----------
-    files
-        Video files.
+    videos
+        Video files, folders of them, globs, lists (.csv, .parquet, .txt), URLs; or a camera by its number, 0.
     weights
-        A run's folder, a .safetensors, a released .pth, or a hub name.
+        A run's folder (RUN@best for its best checkpoint), a .safetensors, a released .pth, or a hub name.
+    out
+        A .csv, .jsonl or .parquet to write instead of printing: a row for each video, also for those that
+        cannot be read.
     json
         Print one JSON object a line instead of a table.
     top
@@ -43,19 +70,30 @@ def predict(
         Clips spread over the video.
     crops
         Crops of each clip: 1 is the middle, 3 covers the long side.
+    workers
+        Processes that decode; by default by the number of videos and of cores.
     device
         auto, cpu or cuda.
     precision
         fp32, or bf16: about three times as fast on a processor with bf16 arithmetic.
     """
-    if not files:
+    if not videos:
         raise UserError(
             "predict needs at least one video file: videomae2 predict clip.mp4 --weights RUN_OR_FILE"
         )
-    from videomae2.cli.predictions import print_predictions
+    from videomae2.cli.predictions import predict_videos
 
-    print_predictions(
-        files, weights, as_json=json, top=top, clips=clips, crops=crops, device=device, precision=precision
+    predict_videos(
+        videos,
+        weights,
+        as_json=json,
+        out=out,
+        top=top,
+        clips=clips,
+        crops=crops,
+        workers=workers,
+        device=device,
+        precision=precision,
     )
 
 
@@ -132,7 +170,7 @@ def _seconds(text: str) -> float:
 
 
 def reconstruct(
-    file: Path,
+    file: str,
     /,
     *,
     weights: str,
@@ -141,44 +179,67 @@ def reconstruct(
     mask_ratio: Annotated[float | None, Between(0, 1, below=True)] = None,
     device: Device = "auto",
 ) -> None:
-    """Show original | what the encoder saw | reconstruction, side by side, as a video and a PNG strip.
+    """Show the original, what the encoder saw, and the reconstruction, labelled and enlarged.
 
     Parameters
     ----------
     file
-        A video file.
+        A video file, or a URL.
     weights
         A pre-training run's folder, or a checkpoint with a decoder.
     out
-        The video to write; the PNG strip goes beside it.
+        What to write: .mp4 or .gif, a film of the clips beside each other; .png, rows of frames.
     seed
-        Chooses the mask and the clip.
+        Chooses the mask.
     mask_ratio
         Share of tokens hidden from the encoder; by default the checkpoint's own.
     device
         auto, cpu or cuda.
     """
-    from videomae2.cli.predictions import reconstruct_file
+    from videomae2.api.model import load
+    from videomae2.api.pictures import must_be_ours, save_reconstruction, shown_rate
 
-    for written in reconstruct_file(file, weights, out, seed=seed, mask_ratio=mask_ratio, device=device):
-        print(written)
+    must_be_ours(out)  # before a minute of work
+    model = load(weights, device=device)
+    found = model.reconstruct(file, seed, mask_ratio)
+    fps = shown_rate(file, model.data.stride, model.data.target_fps)
+    print(save_reconstruction(found, out, fps, title=file.rpartition("/")[2]))
 
 
 def cost(
     *,
     question: Annotated[Question, Parameter(name="*")] | None = None,
+    data: str = "",
+    measure: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Say what a network and a run cost: operations, parameters, memory of a process, steps, device-hours.
 
     Parameters
     ----------
+    data
+        A manifest, a list or a folder whose videos are counted, instead of --videos.
+    measure
+        Also train or classify here for some seconds, and say how long this machine would take.
     json
         Print one JSON object instead of a table.
     """
     from videomae2.cost.estimate import answer, table
 
-    found = answer(question or Question())
+    question = question or Question()
+    if data:
+        if question.videos is not None:
+            raise UserError(f"expected --data or --videos, got both; leave out --videos {question.videos}")
+        from videomae2.data.tables.manifest import read_manifest
+
+        question = replace(question, videos=len(read_manifest(data)))
+    rate = None
+    if measure:
+        answer(question)  # refuses what no network can be, before torch is loaded
+        from videomae2.api.rate import measure as measure_here
+
+        rate = measure_here(question)
+    found = answer(question, rate)
     if json:
         import json as writer
 

@@ -86,19 +86,28 @@ class Question:
     """Share of the peak that is reached, recomputation counted as work."""
 
 
-def answer(question: Question) -> dict[str, Any]:
-    """Everything as one JSON object: counts are numbers, memory is in bytes.
+@dataclass(frozen=True)
+class Rate:
+    """What a machine was measured to do: clips a second of one process, on a device, so many a forward."""
+
+    clips_per_second: float
+    device: str
+    clips: int
+
+
+def answer(question: Question, rate: Rate | None = None) -> dict[str, Any]:
+    """Everything as one JSON object: counts are numbers, memory is in bytes. `rate` adds `measured`.
 
     UserError for options that no network or run can have.
     """
     require_positive("classes", question.classes)
     pretraining, training = question.task == "pretrain", question.task != "inference"
     architecture = architecture_of(
-        _model(question), decoder=pretraining, num_classes=0 if pretraining else question.classes
+        model_of(question), decoder=pretraining, num_classes=0 if pretraining else question.classes
     )
     grid = architecture.grid
-    counts = count_tokens(grid, _mask(question)) if pretraining else TokenCounts(grid.num_tokens, 0, 0)
-    workload = _workload(question)
+    counts = count_tokens(grid, mask_of(question)) if pretraining else TokenCounts(grid.num_tokens, 0, 0)
+    workload = workload_of(question)
     execution = _execution(question, workload)
     parts = _parts(architecture, counts)
     forward = sum(part["macs_per_clip_ours"] for part in parts.values())
@@ -107,6 +116,10 @@ def answer(question: Question) -> dict[str, Any]:
     clips = workload.training_clips() if training else workload.inference_clips()
     tflops = A100_TFLOPS[question.precision] if question.tflops is None else question.tflops
     hours = device_hours(per_clip * clips, tflops, question.utilisation)
+    measured = {}
+    if rate is not None:
+        took = clips / rate.clips_per_second / 3600
+        measured = {"measured": {**asdict(rate), "hours": took / workload.processes}}
     return {
         "model": question.model,
         "task": question.task,
@@ -138,6 +151,7 @@ def answer(question: Question) -> dict[str, Any]:
         "steps": workload.training_steps() if training else workload.inference_steps(),
         "gpu_hours": hours,
         "wall_hours": hours / workload.processes,
+        **measured,
     }
 
 
@@ -186,10 +200,24 @@ def table(found: dict[str, Any]) -> str:
         f"{execution['tflops']:g} TFLOP/s: {found['gpu_hours']:,.1f} device-hours, "
         f"{found['wall_hours']:,.1f} hours",
     ]
+    if "measured" in found:
+        rate = found["measured"]
+        lines.append(
+            f"measured here: {rate['clips_per_second']:.3g} clips a second on {rate['device']}, "
+            f"{rate['clips']} a forward, without decoding: {duration(rate['hours'])} for this run"
+        )
     return "\n".join(lines)
 
 
-def _model(question: Question) -> ModelSettings:
+def duration(hours: float) -> str:
+    """Hours as people say them: minutes below one and a half, days above two."""
+    if hours < 1.5:
+        return f"{60 * hours:.3g} minutes"
+    return f"{hours:,.1f} hours" if hours < 48 else f"{hours / 24:,.0f} days"
+
+
+def model_of(question: Question) -> ModelSettings:
+    """The settings of the network in question."""
     return ModelSettings(
         name=question.model,
         num_frames=question.frames,
@@ -200,7 +228,8 @@ def _model(question: Question) -> ModelSettings:
     )
 
 
-def _mask(question: Question) -> MaskSettings:
+def mask_of(question: Question) -> MaskSettings:
+    """The masks of pre-training in question."""
     return MaskSettings(
         encoder_ratio=question.encoder_ratio,
         decoder=question.decoder_mask,
@@ -209,7 +238,8 @@ def _mask(question: Question) -> MaskSettings:
     )
 
 
-def _workload(question: Question) -> Workload:
+def workload_of(question: Question) -> Workload:
+    """How many videos, epochs, views and processes: those in question, the usual ones elsewhere."""
     given = {name: getattr(question, name) for name in ("videos", "epochs", "views", "batch")}
     given = {name: value for name, value in given.items() if value is not None}
     return replace(USUAL[question.task], **given, processes=question.processes)

@@ -11,6 +11,7 @@ import torch
 from videomae2.errors import UserError
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h of glibc
+_DEFAULTS = ((_M_MMAP_MAX, 65536), (_M_TRIM_THRESHOLD, 128 << 10), (_M_TOP_PAD, 128 << 10))  # mallopt(3)
 _GROW_BY = 64 << 20
 """Bytes by which the heap grows at a time: large enough that a training step needs few system calls."""
 
@@ -107,3 +108,21 @@ def keep_freed_memory() -> bool:
     options = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, _GROW_BY))
     done = [mallopt(option, value) == 1 for option, value in options]
     return all(done)
+
+
+@contextlib.contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Inside, `keep_freed_memory`; afterwards glibc's defaults again, and what is free goes back at once.
+
+    For a user's own program, whose memory is not ours to keep.
+    """
+    if not keep_freed_memory():
+        yield
+        return
+    try:
+        yield
+    finally:
+        glibc = ctypes.CDLL(None)
+        for option, value in _DEFAULTS:
+            glibc.mallopt(option, value)
+        glibc.malloc_trim(0)

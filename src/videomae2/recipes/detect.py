@@ -25,7 +25,7 @@ from videomae2.data.key_frames import (
 from videomae2.data.tables.manifest import Manifest
 from videomae2.engine import parallel
 from videomae2.engine.device import choose_device
-from videomae2.engine.log import say
+from videomae2.engine.progress import say
 from videomae2.errors import UserError
 from videomae2.files import write_atomically
 from videomae2.heads.spatial import SpatialDetector, action_loss, build_detector, class_weights

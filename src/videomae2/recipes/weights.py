@@ -1,7 +1,7 @@
 """Weights of runs: what is saved for their user, how they are found by name, how a network starts from them.
 
-A name is a run's folder (finished or not), one of its checkpoints, a weights file of any layout, or a hub
-name.
+A name is a run's folder (finished or not), one of its checkpoints (RUN@best, RUN@last, RUN@step-N), a weights
+file of any layout, or a hub name.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -147,6 +147,9 @@ _READ: ContextVar[dict[tuple[str, bool], Checkpoint] | None] = ContextVar("weigh
 
 
 def _read(name: str, use_ema: bool) -> Checkpoint:
+    kept = checkpoint_named(name)
+    if kept is not None:
+        return replace(_read(str(kept), use_ema), source=name)
     if not there(name):  # a hub name, or one that no file can have
         return read_checkpoint(name)
     path = Path(name)
@@ -160,6 +163,32 @@ def _read(name: str, use_ema: bool) -> Checkpoint:
     if file.is_file():
         return replace(read_checkpoint(file), source=name)
     return _of_training(checkpoints.find(path), use_ema)
+
+
+def checkpoint_named(name: str) -> Path | None:
+    """The checkpoint that RUN@best, RUN@last or RUN@step-N names; None for a name that is no such.
+
+    UserError, with what there is, for a run that has no such checkpoint.
+    """
+    run, _, which = name.rpartition("@")
+    if not run or there(name) or not there(Path(run) / "config.toml"):
+        return None
+    kept = checkpoints.checkpoints(Path(run) / "checkpoints")
+    named = {path.name: path for path in kept}
+    if kept:
+        # As the engine chose it: by the metric of the run's evaluations.
+        best = checkpoints.read_state(kept[-1]).get("best")
+        chosen = named.get(f"step-{best['step']}") if best else None
+        named |= {"last": kept[-1]} | ({"best": chosen} if chosen else {})
+    elif (Path(run) / WEIGHTS).is_file():  # its checkpoints were removed
+        named["last"] = Path(run)
+    if which not in named:
+        has = ", ".join(f"{run}@{each}" for each in named) or "no checkpoint"
+        raise UserError(
+            f"expected a checkpoint of {run}, got @{which}; it has {has}"
+            + ("" if "best" in named else " (@best needs evaluations: --data.val)")
+        )
+    return named[which]
 
 
 def _of_training(path: Path, use_ema: bool) -> Checkpoint:

@@ -34,7 +34,6 @@ GREY_PHOTOGRAPHS = (
     "skimage/data/moon.png",
 )
 _LONGEST_SIDE = 480
-_PACKAGES = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
 
 
 @lru_cache(maxsize=1)
@@ -75,18 +74,22 @@ def cutout(chance: np.random.Generator, side: int) -> Float[np.ndarray, "4 side 
     )
 
 
+PACKAGES = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
+"""What is imported -> what is installed, where the names differ."""
+
+
 def _read(name: str) -> np.ndarray:
     package, _, inside = name.partition("/")
     try:
         module = __import__(package)
         from PIL import Image
     except ImportError as error:
-        raise _missing(_PACKAGES.get(package, package)) from error
+        raise _missing(PACKAGES.get(package, package)) from error
     path = Path(module.__file__ or "").parent / inside
     if not path.is_file():
         raise UserError(
             f"the installed {package} lacks {inside}, which sprites draw from; reinstall it: pip install "
-            f"--force-reinstall {_PACKAGES.get(package, package)}"
+            f"--force-reinstall {PACKAGES.get(package, package)}"
         )
     with Image.open(path) as opened:
         picture = opened.convert("RGB")
@@ -95,9 +98,7 @@ def _read(name: str) -> np.ndarray:
 
 
 def _missing(package: str) -> UserError:
-    return UserError(
-        f"sprites need {package}, which comes with videomae2 but is not installed; try: pip install {package}"
-    )
+    return UserError(f"sprites need {package}, which is not installed; install it: pip install {package}")
 
 
 def _crop(chance: np.random.Generator, side: int, shortest: float) -> np.ndarray:

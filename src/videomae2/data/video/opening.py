@@ -21,6 +21,9 @@ from videomae2.errors import UserError
 
 VideoSource = str | Path | BinaryIO
 
+REMOTE_SECONDS = (10.0, 30.0)
+"""How long FFmpeg waits for a server's first answer, and for its next."""
+
 MOST_ASPECT = 200
 """A picture that is longer than so many times its width fills the memory once it is scaled for a network."""
 MOST_PIXELS = 1 << 27
@@ -87,9 +90,9 @@ def open_container(source: VideoSource, name: str) -> tuple[Any, Any]:
             return av.open(source, metadata_errors="replace"), None
         path = str(source)
         if "://" in path:
-            import fsspec
-
-            file = fsspec.open(path, "rb").open()
+            file = _remote(path)
+            if file is None:
+                return av.open(path, metadata_errors="replace", timeout=REMOTE_SECONDS), None
         else:
             _must_be_a_file(path, name)
             if path == printable(path):
@@ -102,6 +105,17 @@ def open_container(source: VideoSource, name: str) -> tuple[Any, Any]:
         if file is not None:
             file.close()
         raise DecodeError(name, f"not a video that FFmpeg can read: {plain(error)}") from None
+
+
+def _remote(url: str) -> Any:
+    """The file at a URL; None where FFmpeg has to read it, for want of a package of fsspec's (aiohttp)."""
+    import fsspec
+
+    try:
+        fsspec.get_filesystem_class(url.partition("://")[0])
+    except ImportError:
+        return None
+    return fsspec.open(url, "rb").open()
 
 
 def _as_file(path: str) -> str:
