@@ -12,6 +12,7 @@ commands, their minutes, the accuracy, and what chance and a linear model reach 
 import argparse
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -77,8 +78,12 @@ def _timed(command: str, folder: Path) -> dict[str, Any]:
     print(f"$ {command}", flush=True)
     state = folder.parent / f"{folder.name}.environment"
     script = f"[ ! -f {state} ] || . {state}\n{command}\ncode=$?\ndeclare -px > {state}\nexit $code"
+    # Not this checkout by way of PYTHONPATH, where the clone is to be installed.
+    clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     start = time.monotonic()
-    done = subprocess.run(["bash", "-c", script], cwd=folder, check=False, text=True, capture_output=True)
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=folder, check=False, text=True, capture_output=True, env=clean
+    )
     minutes = (time.monotonic() - start) / 60
     print(f"{done.stdout[-1500:]}{done.stderr[-1500:]}[{minutes:.1f} min]", flush=True)
     if done.returncode:

@@ -9,6 +9,7 @@ from newcomer import commands
 
 from videomae2.cli.runs import commands as taking_settings
 from videomae2.config import load_settings
+from videomae2.quickstart import plan
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -53,6 +54,19 @@ def test_commands_with_settings_are_read_as_they_stand(
     assert len(lines) >= 5
     for command, words in lines:
         load_settings(taking_settings()[command].settings, None, words.split())
+
+
+def test_what_is_said_of_the_quickstart_is_what_it_has() -> None:
+    told = re.search(r"with ([\d,]+) steps of pre-training; it has ([\d,]+) now", README)
+    recorded = json.loads((RESULTS / "quickstart_seeds.json").read_text())["settings"]["pretrain"][
+        "optim.length"
+    ]
+    # Told exactly as long as the recorded numbers are of other settings than those that run now.
+    assert bool(told) == (recorded != plan.PRETRAINING_STEPS)
+    if told:
+        steps = [int(each.replace(",", "")) for each in told.groups()]
+        assert steps == [recorded, plan.PRETRAINING_STEPS]
+    assert f"an ideal observer of unordered frames {100 * plan.UNORDERED:.0f} %" in README
 
 
 def test_the_picture_is_there_and_small() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from videomae2.api import jobs
 from videomae2.api.jobs import evaluate, finetune, pretrain
+from videomae2.api.model import load
 from videomae2.config import load_settings
 from videomae2.errors import UserError
 from videomae2.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
@@ -43,7 +44,7 @@ def test_where_targets_are_raw_pixels_nothing_is_borrowed_and_nothing_costs_one(
 ) -> None:
     (tmp_path / "config.toml").write_bytes((runs.pretrained / "config.toml").read_bytes())
     (tmp_path / "metrics.jsonl").write_bytes((runs.pretrained / "metrics.jsonl").read_bytes())
-    model = jobs.load(runs.pretrained, device="cpu")
+    model = load(runs.pretrained, device="cpu")
     model.checkpoint.metadata["target"]["normalize"] = "none"
     monkeypatch.setattr(jobs, "run_task", lambda _: tmp_path)
     monkeypatch.setattr(jobs, "load", lambda *_, **__: model)
