@@ -70,9 +70,10 @@ MUTATIONS = [
     Mutation("api/views.py", ".nan_to_num(0.5)", "", "tests/api/test_pictures.py"),
     Mutation("api/views.py", "GAP = 255", "GAP = 0", "tests/api/test_pictures.py"),
     # ---- metrics
-    Mutation("metrics/accuracy.py", "if r not in self.failures and bool", "if bool", "tests/metrics/test_accuracy.py"),
+    Mutation("metrics/accuracy.py", "good[list(self.failures)] = False", "pass", "tests/metrics/test_accuracy.py"),
     Mutation("metrics/accuracy.py", "logits.detach().double()", "logits.detach()", "tests/metrics/test_accuracy.py"),
-    Mutation("metrics/accuracy.py", "if views <= seen:", "if False:", "tests/metrics/test_accuracy.py"),
+    Mutation("metrics/accuracy.py", "self.sums[again] = 0.0", "pass", "tests/metrics/test_accuracy.py"),
+    Mutation("metrics/accuracy.py", "(numbers < label)", "(numbers <= label)", "tests/metrics/test_accuracy.py"),
     # ---- records
     Mutation("records.py", '        check_tensor("a clip", self.frames, "uint8", "T C H W")\n', "", "tests/test_records.py"),
     Mutation("records.py", "        if not isinstance(self.target, Target) or len(self.target) != 1:", "        if False:", "tests/test_records.py"),
@@ -89,6 +90,13 @@ MUTATIONS = [
     Mutation("settings.py", "label_smoothing: BelowOne = 0.1", "label_smoothing: BelowOne = 0.0", "tests/parity/test_defaults.py"),
     Mutation("settings.py", 'length: Duration = "90ep"', 'length: Duration = "100ep"', "tests/parity/test_defaults.py"),
     Mutation("settings.py", 'warmup: Duration = "30ep"', 'warmup: Duration = "40ep"', "tests/parity/test_defaults.py"),
+    # ---- several processes
+    Mutation("engine/supply.py", "EVIDENCE = 20.0", "EVIDENCE = 2.0", "tests/engine/test_supply.py"),
+    Mutation("engine/supply.py", "EVIDENCE = 20.0", "EVIDENCE = 80.0", "tests/engine/test_supply.py"),
+    Mutation("engine/supply.py", "if epoch != self.epoch:", "if False:", "tests/engine/test_supply.py"),
+    Mutation("engine/launch.py", 'if word not in answered:', 'if not answered:', "tests/engine/test_launch.py"),
+    Mutation("data/augment/mixing.py", "chance.key(key, pair)", "chance.key(key, 0)", "tests/data/augment/test_mixing.py"),
+    Mutation("recipes/finetune.py", "place % 2 == 1 and rank > 0", "False", "tests/recipes/test_finetune.py"),
     # ---- schedule and optimizer
     Mutation("engine/schedule.py", "LR_BATCH = 256", "LR_BATCH = 128", "tests/parity/test_golden_schedules.py tests/test_experiments.py"),
     Mutation("engine/schedule.py", "max(1, plan.warmup_steps - 1)", "max(1, plan.warmup_steps)", "tests/parity/test_golden_schedules.py"),

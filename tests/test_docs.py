@@ -37,7 +37,7 @@ def test_commands_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_dotted_options_exist(page: Path) -> None:
-    for option in re.findall(r"--([a-z]+\.[a-z_-]+)", page.read_text()):
+    for option in re.findall(r"--([a-z]+\.[a-z0-9_-]+)", page.read_text()):
         name = option.replace("-", "_")
         assert name in KEYS or name.replace(".no_", ".") in KEYS, option
 

@@ -17,7 +17,7 @@ from videomae2.engine.schedule import make_plan
 from videomae2.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
 
 COMMANDS = [PretrainSettings, FinetuneSettings, EvaluateSettings]
-SECTIONS = ("model", "data", "mask", "target", "optim", "run")
+SECTIONS = ("model", "data", "mask", "target", "head", "optim", "run")
 
 PRETRAIN: dict[str, object] = {
     "model.name": "vit_b16", "model.num_frames": 16, "model.size": 224, "model.tubelet": 2,
@@ -29,8 +29,9 @@ PRETRAIN: dict[str, object] = {
     "data.train": "", "data.val": "", "data.root": "", "data.list_format": "auto",
     "data.frame_pattern": "img_{:05}.jpg", "data.sampling": "dense", "data.stride": 4,
     "data.target_fps": 0.0, "data.frame_order": "as_filmed", "data.repeated_views": 4,
-    "data.crop": "multi_scale", "data.crop_scale": (0.08, 1.0), "data.flip": False, "data.rand_augment": "",
-    "data.erasing": 0.0, "data.test_clips": 5, "data.test_crops": 3, "data.workers": 2,
+    "data.crop": "multi_scale", "data.crop_scale": (0.08, 1.0), "data.color_jitter": (0.0, 0.0, 0.0),
+    "data.flip": False, "data.rand_augment": "", "data.erasing": 0.0,
+    "data.test_clips": 5, "data.test_crops": 3, "data.workers": 2,
     "data.max_broken": 0.05, "mask.encoder": "tube", "mask.encoder_ratio": 0.9,
     "mask.decoder": "running_cell", "mask.decoder_ratio": 0.5, "mask.membership": "released",
     "mask.scored": "unseen", "target.normalize": "channel", "optim.base_lr": 0.001,
@@ -38,7 +39,8 @@ PRETRAIN: dict[str, object] = {
     "optim.betas": (0.9, 0.95), "optim.eps": 1e-08, "optim.layer_decay": 1.0, "optim.clip_grad": 0.0,
     "optim.batch_size": 32, "optim.accumulate": 1, "optim.length": "200ep", "optim.warmup": "20ep",
     "optim.ema_decay": 0.0, "run.out": "", "run.seed": 0, "run.device": "auto", "run.precision": "bf16",
-    "run.decoder_fp32": False, "run.compile": False, "run.checkpoint_every": "1ep",
+    "run.decoder_fp32": False, "run.shard": "none", "run.compile": False,
+    "run.checkpoint_every": "1ep",
     "run.evaluate_every": "100%", "run.log_every": 10, "run.keep_last": 2, "run.max_nonfinite": 3,
     "run.tensorboard": True, "init": "",
 }  # fmt: skip
@@ -54,9 +56,9 @@ EVALUATE: dict[str, object] = {
     "weights": "", "data.train": "", "data.val": "", "data.root": "", "data.list_format": "auto",
     "data.frame_pattern": "img_{:05}.jpg", "data.sampling": "dense", "data.stride": 4,
     "data.target_fps": 0.0, "data.frame_order": "as_filmed", "data.repeated_views": 1,
-    "data.crop": "random_resized", "data.crop_scale": (0.08, 1.0), "data.flip": True,
-    "data.rand_augment": "rand-m7-n4-mstd0.5-inc1", "data.erasing": 0.25, "data.test_clips": 5,
-    "data.test_crops": 3, "data.workers": 2, "data.max_broken": 0.05, "batch_size": 1,
+    "data.crop": "random_resized", "data.crop_scale": (0.08, 1.0), "data.color_jitter": (0.0, 0.0, 0.0),
+    "data.flip": True, "data.rand_augment": "rand-m7-n4-mstd0.5-inc1", "data.erasing": 0.25,
+    "data.test_clips": 5, "data.test_crops": 3, "data.workers": 2, "data.max_broken": 0.05, "batch_size": 1,
     "views_per_forward": 15, "use_ema": True, "as_trained": True, "match": "names", "device": "auto",
     "precision": "bf16",
     "out": "",
@@ -84,7 +86,7 @@ def test_pretraining_defaults_are_those_of_the_released_vit_b() -> None:
     assert plan.effective_batch == 1024
     assert plan.peak_lr == pytest.approx(4e-3)
     assert plan.final_lr == pytest.approx(4e-5)
-    assert (plan.batches_per_epoch, plan.steps) == (1316, 200 * 1316)
+    assert (plan.steps_per_epoch, plan.steps) == (1316, 200 * 1316)
 
 
 @pytest.mark.parametrize("cls", COMMANDS)

@@ -42,20 +42,27 @@ class Between:
 
 @dataclass(frozen=True)
 class Lasting:
-    """Durations: 12000 optimizer steps, "30ep" epochs or "5%" of the run, none of them above `most`."""
+    """Durations: 12000 optimizer steps, "30ep" epochs or "5%" of the run, none of them above `most`.
+
+    With `minutes` also "20min".
+    """
 
     most: int = 10**9
+    minutes: bool = False
 
     def allows(self, value: Any) -> bool:
         """Whether `value` is a duration, written as a number of steps or as text with its unit."""
         if isinstance(value, int):
             return 0 <= value <= self.most
-        match = re.fullmatch(r"\s*([0-9]+)(\.[0-9]+)?\s*(ep|%|)\s*", value)
+        units = "ep|%|min|" if self.minutes else "ep|%|"
+        match = re.fullmatch(rf"\s*([0-9]+)(\.[0-9]+)?\s*({units})\s*", value)
         if match is None or (match[2] and not match[3]):  # there is no half of a step
             return False
         return len(match[1]) <= len(str(self.most)) and int(match[1]) <= self.most
 
     def __str__(self) -> str:
+        if self.minutes:
+            return 'a duration such as 12000 (optimizer steps), "30ep" (epochs), "5%" (of the run) or "20min"'
         return 'a duration such as 12000 (optimizer steps), "30ep" (epochs) or "5%" (of the run)'
 
 

@@ -11,6 +11,7 @@ import functools
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,6 +72,13 @@ def append(path: Path, content: str | bytes) -> None:
             with contextlib.suppress(OSError):  # the first error is the one to tell
                 file.truncate(before)  # a part of a line would be read as damage
             raise
+
+
+def regular(path: Path) -> Path:
+    """The path again; OSError where it is a folder, a pipe or a device, which could be read without end."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "is no file", str(path))
+    return path
 
 
 def encoded(content: str | bytes) -> bytes:

@@ -57,9 +57,11 @@ class Batch(Record, Generic[T_co]):
     """What the loader hands a recipe.
 
     frames uint8 [B, T, C, H, W] (or float in [0, 1], which mixup makes); row, view int64 [B]; `target` is
-    that of all B clips, of the kind the task chose. `epoch` is the epoch the batch was drawn for. `failures`
-    are rows that could not be read: replaced in training, absent from `frames` in evaluation, and always
-    counted. `placements` are those of the clips, or empty where nobody knows them.
+    that of all B clips, of the kind the task chose. `epoch` is the epoch the batch was drawn for, `place` the
+    number of its first video in the order of that epoch. `failures` are rows that could not be read: replaced
+    in training, absent from `frames` in evaluation, and always counted; `replaced` is the number of videos
+    in whose place another one was read. `placements` are those of the clips, or empty where nobody knows
+    them.
     """
 
     frames: UInt8[Tensor, "B T C H W"] | Float[Tensor, "B T C H W"]
@@ -69,6 +71,8 @@ class Batch(Record, Generic[T_co]):
     epoch: int = 0
     failures: tuple[Failure, ...] = ()
     placements: tuple[Placement, ...] = ()
+    place: int = 0
+    replaced: int = 0
 
     def __post_init__(self) -> None:
         check_tensor("a batch", self.frames, "uint8 or float", "B T C H W")

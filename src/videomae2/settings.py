@@ -151,7 +151,9 @@ class DataSettings:
     workers: Annotated[int, Between(0, 1024)] = 2
     """Loader processes of each training process; 0 decodes in the training process."""
     max_broken: Share = 0.05
-    """Training stops when more than this share of the rows asked for could not be read."""
+    """Training stops when more than this share of an epoch's videos, over all processes, could not be
+    read.
+    """
 
 
 @dataclass(frozen=True)
@@ -236,10 +238,15 @@ class RunSettings:
     """bf16: forward and backward under bf16 autocast, weights and optimizer in fp32."""
     decoder_fp32: bool = False
     """Run the decoder in fp32 under bf16 autocast, as the paper's appendix states."""
+    shard: Literal["none", "grad", "full"] = "none"
+    """What several processes share of the network (torchrun): none: each holds all of it (DDP); full: each
+    holds a part of every parameter, and gathers a block at a time (FSDP2); grad: as full, but a block stays
+    gathered from its forward to its backward.
+    """
     compile: bool = False
     """Compile the network with torch.compile: pays on a GPU."""
-    checkpoint_every: Duration = "1ep"
-    """How often the run can be resumed from; it is saved at the end in any case."""
+    checkpoint_every: Annotated[int | str, Lasting(minutes=True)] = "1ep"
+    """How often the run can be resumed from, also in minutes ("20min"); it is always saved at the end."""
     evaluate_every: Duration = "100%"
     """How often the videos of `data.val` are evaluated; 100%: at the end."""
     log_every: Often = 10
@@ -328,7 +335,7 @@ class FinetuneSettings:
     cutmix: Factor = 1.0
     """Beta parameter of cutmix; 0: off."""
     mix_probability: Share = 1.0
-    """Share of the batches that are mixed."""
+    """Share of the pairs of videos that are mixed."""
     mix_switch: Share = 0.5
     """Probability of cutmix over mixup where both are on."""
     init: str = ""

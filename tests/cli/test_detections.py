@@ -17,7 +17,7 @@ from videomae2.api.raw_video import Request
 from videomae2.cli.detections import _gliding
 from videomae2.cli.main import main
 from videomae2.data.key_frames import KeyFrameViews, read_key_frames
-from videomae2.data.tables.annotations import read_annotations
+from videomae2.data.tables.box_files import read_annotations
 from videomae2.data.video.decode import probe
 from videomae2.errors import UserError
 from videomae2.heads.spatial import build_detector

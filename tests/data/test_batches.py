@@ -15,7 +15,6 @@ import torch
 from videomae2 import chance
 from videomae2.data.batches import (
     TrainingOrder,
-    batches_per_epoch,
     epoch_order,
     evaluation_batches,
     training_batches,
@@ -35,7 +34,6 @@ class Numbers:
     num_rows: int = 10
     broken: tuple[int, ...] = ()
     views: int = 2
-    max_broken: float = 0.05
     num_frames: int = 2
     size: int = 4
 
@@ -103,7 +101,11 @@ def test_an_epoch_is_a_permutation_that_changes_with_seed_and_epoch() -> None:
 
 
 def test_batches_cover_each_epoch_without_its_last_partial_batch() -> None:
-    assert batches_per_epoch(10, 3) == 3 and batches_per_epoch(10, 3, 2) == 1 and batches_per_epoch(2, 8) == 1
+    assert TrainingOrder(10, 3, 0).batches_per_epoch == 3 and TrainingOrder(2, 8, 0).batches_per_epoch == 1
+    assert TrainingOrder(10, 3, 0, world_size=2).batches_per_epoch == 1
+    assert TrainingOrder(10, 2, 0, accumulate=2).batches_per_epoch == 4, "two steps of two batches"
+    with pytest.raises(UserError, match="expected at least 1 row, batch size"):
+        TrainingOrder(10, 0, 0)
     batches = take(training_batches(Training(), batch_size=3, seed=0), 7)
     assert [batch.epoch for batch in batches] == [0, 0, 0, 1, 1, 1, 2]
     for epoch in range(2):
@@ -119,7 +121,7 @@ def test_batches_cover_each_epoch_without_its_last_partial_batch() -> None:
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_the_same_batches_for_any_number_of_workers(workers: int) -> None:
-    dataset = Training(num_rows=23, broken=(4,), max_broken=0.5)
+    dataset = Training(num_rows=23, broken=(4,))
     alone = take(training_batches(dataset, batch_size=4, seed=9), 8)
     together = take(training_batches(dataset, batch_size=4, seed=9, workers=workers), 8)
     assert all(same(a, b) for a, b in zip(alone, together, strict=True))
@@ -134,16 +136,39 @@ def test_starting_at_a_batch_is_the_same_as_getting_there(start: int) -> None:
     assert all(same(a, b) for a, b in zip(whole[start:], resumed, strict=True))
 
 
-def test_processes_share_the_global_batch_whatever_their_number() -> None:
-    def rows(world_size: int) -> list[set[tuple[int, int]]]:
-        orders = [TrainingOrder(26, 12 // world_size, 5, 3, rank, world_size) for rank in range(world_size)]
-        per_rank = [list(itertools.islice(iter(order), 6)) for order in orders]
-        assert all(len(batch) == 12 // world_size for batches in per_rank for batch in batches)
+@pytest.mark.parametrize("num_rows", [26, 7])
+def test_a_step_has_the_same_videos_however_processes_and_forwards_share_it(num_rows: int) -> None:
+    def steps(world_size: int, accumulate: int = 1) -> list[list[tuple[int, int]]]:
+        batch = 12 // world_size // accumulate
+        orders = [
+            TrainingOrder(num_rows, batch, 5, 3 * accumulate, rank, world_size, accumulate)
+            for rank in range(world_size)
+        ]
+        per_rank = [list(itertools.islice(iter(order), 6 * accumulate)) for order in orders]
+        assert all(len(places) == batch for batches in per_rank for places in batches)
+        # In the order of forwards, and in each of ranks.
         merged = [list(itertools.chain(*parts)) for parts in zip(*per_rank, strict=True)]
-        assert all(len(set(batch)) == 12 for batch in merged), "no row twice"
-        return [set(batch) for batch in merged]
+        return [
+            list(itertools.chain(*merged[step * accumulate : (step + 1) * accumulate])) for step in range(6)
+        ]
 
-    assert rows(1) == rows(2) == rows(3) == rows(4)
+    alone = steps(1)
+    assert all(len(set(step)) == 12 for step in alone), "no clip twice"
+    assert all(steps(*shares) == alone for shares in ((2, 1), (3, 1), (4, 1), (1, 2), (2, 2), (2, 3)))
+
+
+def test_a_batch_knows_the_place_of_its_first_video_in_the_epoch() -> None:
+    for rank in range(2):
+        batches = take(
+            training_batches(
+                Training(num_rows=14), batch_size=2, seed=0, rank=rank, world_size=2, start_batch=1
+            ),
+            4,
+        )
+        assert [(batch.epoch, batch.place) for batch in batches] == [
+            (0, 4 + 2 * rank), (0, 8 + 2 * rank), (1, 2 * rank), (1, 4 + 2 * rank),
+        ]  # fmt: skip
+        assert batches[0].row[::2].tolist() == epoch_order(14, 0, 0)[4 + 2 * rank :][:2].tolist()
 
 
 def test_fewer_videos_than_a_batch_fill_it_from_later_epochs(caplog: pytest.LogCaptureFixture) -> None:
@@ -181,32 +206,37 @@ def test_all_broken_stops_at_the_first_batch_and_names_the_first_failures() -> N
         batches = training_batches(dataset, batch_size=2, seed=0, workers=workers)
         with pytest.raises(
             UserError,
-            match=r"12 of 12 videos.*\(100%\).*max_broken is 5%.*row \d, \d.mp4: moov atom not found",
+            match=r"12 of 12 videos tried.*\(100%\), and nothing was left.*row \d, \d.mp4: moov atom not",
         ):
             next(batches)
 
 
-def test_too_many_broken_stops_and_a_few_do_not() -> None:
+def test_what_was_replaced_is_counted_once_an_epoch() -> None:
     few = Training(num_rows=40, broken=(3,))
     seen = take(training_batches(few, batch_size=4, seed=0), 30)
     assert sum(len(batch.failures) for batch in seen) == 3, "one in each of the three epochs"
+    assert sum(batch.replaced for batch in seen) == 3
     assert all(len(batch) == 8 for batch in seen)
-    many = Training(num_rows=40, broken=tuple(range(0, 40, 4)))
-    with pytest.raises(UserError, match=r"could not be read \(\d+%\).*data.max_broken"):
-        take(training_batches(many, batch_size=4, seed=0), 30)
-    chance_only = Training(num_rows=10_000, broken=tuple(epoch_order(10_000, 0, 0)[[1, 5]].tolist()))
-    assert len(take(training_batches(chance_only, batch_size=24, seed=0), 3)) == 3, (
-        "2 of 26 so far says little about 10,000"
-    )
-    many.max_broken = 0.4
-    assert len(take(training_batches(many, batch_size=4, seed=0), 30)) == 30
 
 
 def test_one_failure_is_named_once_in_a_batch() -> None:
-    dataset = Training(num_rows=4, broken=(1, 2), max_broken=1.0)
+    dataset = Training(num_rows=4, broken=(1, 2))
     batch = take(training_batches(dataset, batch_size=4, seed=0), 1)[0]
+    assert batch.replaced == 2, "two videos, though one of them was tried twice"
     assert sorted(failure.row for failure in batch.failures) == [1, 2]
     assert batch.row[::2].sort().values.tolist() == [0, 3, 3, 3]
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 7])
+def test_an_evaluation_has_the_same_batches_for_any_number_of_processes(world_size: int) -> None:
+    def of(rank: int, world_size: int) -> list[list[int]]:
+        shares = evaluation_batches(
+            Evaluation(num_rows=11, views=1), batch_size=2, rank=rank, world_size=world_size
+        )
+        return [batch.row.tolist() for batch in shares]
+
+    shared = [batch for rank in range(world_size) for batch in of(rank, world_size)]
+    assert sorted(shared) == of(0, 1) == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10]]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

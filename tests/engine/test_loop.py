@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -256,7 +257,7 @@ def test_a_second_interrupt_ends_at_once_but_repeated_sigterm_does_not(tmp_path:
 def test_a_changed_manifest_is_refused_on_resume(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         toy_run(tmp_path, task=StopAt(3))
-    with pytest.raises(UserError, match=r"another schedule .*expected batches_per_epoch 3, got 5.*manifest"):
+    with pytest.raises(UserError, match=r"another schedule .*expected steps_per_epoch 1, got 2.*manifest"):
         toy_run(tmp_path, num_rows=20)
 
 
@@ -323,3 +324,19 @@ def test_tensorboard_events(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     toy_run(tmp_path, run=replace(RUN, tensorboard=True))
     assert list((tmp_path / "events").glob("events.out.tfevents.*"))
+
+
+def test_a_checkpoint_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step takes a minute here; a checkpoint is due every four, counted from the last one."""
+    steps: list[float] = []
+
+    class Slow(Toy):
+        def step(self, network: nn.Module, batch: Batch[Any], step: int) -> StepOutput:
+            steps.append(60.0 / OPTIM.accumulate)
+            return super().step(network, batch, step)
+
+    monkeypatch.setattr("videomae2.engine.supply.time", SimpleNamespace(monotonic=lambda: sum(steps)))
+    run = replace(RUN, checkpoint_every="4min", evaluate_every=0, keep_last=9)
+    toy_run(tmp_path, run=run, task=Slow(), best=None)
+    saved = [checkpoint.step_of(path) for path in checkpoint.checkpoints(tmp_path / "checkpoints")]
+    assert saved == [5, 10, 14]

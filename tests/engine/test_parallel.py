@@ -10,7 +10,7 @@ def test_alone_every_question_has_an_answer() -> None:
     assert (parallel.rank(), parallel.world_size(), parallel.is_main()) == (0, 1, True)
     flag = torch.tensor(1.0)
     assert parallel.any_true(flag) == 1 and parallel.mean(torch.tensor([2.0])) == 2
-    assert parallel.any_process(True, flag.device) and not parallel.any_process(False, flag.device)
+    assert parallel.summed([1, 2]) == parallel.greatest([1, 2]) == [1, 2]
     parallel.barrier()
 
 
@@ -23,7 +23,11 @@ def test_names_lose_what_wrappers_put_into_them() -> None:
 
 def test_one_process_wraps_nothing_and_shares_nothing() -> None:
     network = nn.Linear(2, 2)
-    assert parallel.replicate(network) is network and parallel.shard(network) is network
+    assert all(
+        parallel.distribute(network, shard, "bf16", torch.device("cpu")) is network
+        for shard in ("none", "grad", "full")
+    )
+    assert parallel.building_device("full") == "cpu"
     assert parallel.all_objects("mine") == ["mine"]
     assert list(parallel.in_step([1, 2], network, 0)) == [(1, True), (2, True)]
     with parallel.exchanging(network, False):

@@ -128,3 +128,25 @@ def test_a_damaged_end_is_one_line(tmp_path: Path, content: str) -> None:
     (tmp_path / "finished.json").write_text(content)
     with pytest.raises(UserError, match=r"finished.json is damaged .*; remove it, and run the same command"):
         assert folder.finished
+
+
+def test_without_locks_the_last_to_come_writes_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.lockf", no_locks)
+    first = RunFolder.create_or_resume(tmp_path, SETTINGS)
+    first.must_be_ours()
+    second = RunFolder.create_or_resume(tmp_path, SETTINGS)
+    second.must_be_ours()
+    with pytest.raises(UserError, match=r"another process has taken over the run in .*has no locks"):
+        first.must_be_ours()
+
+
+def test_a_step_may_be_shared_otherwise_if_it_has_as_many_videos(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, optim=OptimSettings(batch_size=8))
+    RunFolder.create_or_resume(tmp_path, settings, "one step: 32 videos, 128 clips, forwards: 1")
+    shared = replace(SETTINGS, optim=OptimSettings(batch_size=4, accumulate=4))
+    with pytest.raises(UserError, match=r"expected optim.batch_size 8, got 4; expected optim.accumulate 1"):
+        RunFolder.create_or_resume(tmp_path, shared, "one step: 16 videos, 64 clips, forwards: 4")
+    RunFolder.create_or_resume(tmp_path, shared, "one step: 32 videos, 128 clips, forwards: 4")

@@ -62,10 +62,21 @@ def test_the_papers_peak_learning_rate_counts_repeated_views() -> None:
 
 
 def test_accumulation_shortens_a_run_and_keeps_its_epochs() -> None:
-    whole, halved = plan(accumulate=1), plan(accumulate=3)
-    assert whole.steps == 200 and halved.steps == 66
-    assert whole.epoch(200) == 10 and halved.epoch(66) == pytest.approx(9.9)
-    assert halved.peak_lr == pytest.approx(3 * whole.peak_lr)
+    """An epoch of 640 videos has 20 steps of 32, or 6 of 96: what is left is less than a step (released)."""
+    whole, third = plan(accumulate=1), plan(accumulate=3)
+    assert whole.steps == 200 and third.steps == 60
+    assert whole.epoch(200) == third.epoch(60) == 10
+    assert third.videos_per_epoch == 576
+    assert third.peak_lr == pytest.approx(3 * whole.peak_lr)
+
+
+def test_a_plan_is_that_of_its_steps_whoever_takes_them() -> None:
+    alone = plan(batch_size=48)
+    for shared in (plan(batch_size=24, world_size=2), plan(batch_size=8, world_size=3, accumulate=2)):
+        assert shared.fixed() == alone.fixed()
+        shared.must_equal(alone.fixed(), "here")
+    with pytest.raises(UserError, match=r"expected videos_per_step 48, got 96.*optim.batch_size x"):
+        plan(batch_size=48, world_size=2).must_equal(alone.fixed(), "here")
 
 
 def test_no_step_is_outside_the_schedule() -> None:
@@ -87,6 +98,13 @@ def test_what_is_due_when() -> None:
 
 def test_the_description_says_what_was_derived() -> None:
     text = plan(batch_size=32, views=4, lr_counts_views=True).describe()
-    assert "optimizer steps: 200 (10 epochs of 20 batches)" in text
+    assert "optimizer steps: 200 (10 epochs of 20 steps)" in text
     assert "32 videos, 128 clips" in text
     assert "batch of the learning-rate rule: 128 (peak = base * 128 / 256)" in text
+
+
+def test_checkpoints_may_follow_the_clock() -> None:
+    resolved = plan(run=RunSettings(checkpoint_every="20min"))
+    assert (resolved.checkpoint_every, resolved.checkpoint_minutes) == (0, 20.0)
+    assert "checkpoint: every 20 minutes and at the end" in resolved.describe()
+    assert plan().fixed() == resolved.fixed()

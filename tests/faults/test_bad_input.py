@@ -304,7 +304,7 @@ def test_a_folder_that_holds_another_run_is_left_alone(
     assert cli.main([str(token) for token in pretrain(videos, out)]) == 0
     capsys.readouterr()
     error = fails(*pretrain(videos, out, "--optim.base_lr", "1"))
-    assert "holds another run: expected optim.base_lr 0.00015, got 1.0" in error
+    assert "holds another run: expected optim.base_lr 0.001, got 1.0" in error
     assert "a run of pretrain" in fails(*finetune(videos, out))
 
 

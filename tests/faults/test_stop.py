@@ -115,7 +115,7 @@ def test_the_second_one_quits_even_where_python_does_not_hear_it(
     wait_until(lambda: "again quits without saving" in told.read_text())
     time.sleep(0.25)  # the same signal may be told twice, by a process that was just forked
     interrupt(process)
-    process.join(30)
+    process.join(100)
     assert process.exitcode == 130 and "quitting without saving" in told.read_text()
     # That of the best evaluation so far, and none of the step in which it came.
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-4"]
@@ -127,7 +127,7 @@ def test_an_evaluation_is_left_out_and_repeated(tmp_path: Path, told: Path) -> N
     process = child(tmp_path / "run", task, told)
     wait_until(task.marker.exists)
     interrupt(process)
-    process.join(30)
+    process.join(100)
     assert process.exitcode == 130 and task.marker.read_text() == "begun"
     assert "stopping now; the evaluation is repeated on resume; again quits" in told.read_text()
     _, result = toy_run(tmp_path / "run", **RUNS)

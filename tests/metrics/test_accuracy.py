@@ -88,7 +88,7 @@ def test_merging_processes_equals_one_process() -> None:
         part = ViewScores(labels, 6)
         mine = (row % 3 == rank) | (row == 0)  # row 0 pads every rank, as distributed samplers do
         part.update(logits[mine], row[mine], view[mine])
-        parts.append(ViewScores.from_state_dict(part.state_dict()))
+        parts.append(part)
     merged = parts[0]
     for part in parts[1:]:
         merged.merge(part)
@@ -144,3 +144,16 @@ def test_a_label_outside_the_classes_is_refused(label: int) -> None:
 def test_another_number_of_scores_is_refused() -> None:
     with pytest.raises(UserError, match="expected 3 scores for each clip, got 4"):
         ViewScores(_ints(0), 3).update(torch.zeros(1, 4), _ints(0), _ints(0))
+
+
+def test_a_large_evaluation_is_judged_as_a_small_one() -> None:
+    """More rows than are compared at once, against a ranking of all classes."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 30, (9000,), generator=generator)
+    scores = ViewScores(labels, 30)
+    logits = torch.randn(9000, 30, generator=generator).round(decimals=1)  # with ties
+    scores.update(logits, torch.arange(9000), torch.zeros(9000, dtype=torch.int64))
+    hits = (ranking(scores.sums)[:, :5] == labels[:, None]).any(1)
+    top5 = scores.accuracy().top5
+    assert top5 is not None and round(top5 * 9000) == int(hits.sum())
+    assert torch.equal(scores.predicted()[1], ranking(scores.sums)[:, 0])

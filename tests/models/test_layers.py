@@ -4,9 +4,20 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from videomae2.models.layers import Attention, Block, DropPath, LayerNorm, Mlp, run_blocks, take
+from videomae2 import chance
+from videomae2.models.layers import (
+    Attention,
+    Block,
+    DropPath,
+    LayerNorm,
+    Mlp,
+    drop_by_sample,
+    run_blocks,
+    take,
+)
 
 
 def block(**extra: Any) -> Any:
@@ -110,3 +121,29 @@ def test_a_checkpointed_mlp_saves_its_input_alone_and_only_in_training() -> None
     mlp, x = Mlp(4, 16, recompute=True), torch.randn(1, 5, 4)
     assert saved_values(mlp, x) <= x.numel() + 1  # and an empty tensor, to which torch hangs the checkpoint
     assert saved_values(mlp.eval(), x) >= 2 * 5 * 16
+
+
+def test_a_sample_loses_the_same_branches_in_any_batch() -> None:
+    blocks = nn.ModuleList(Block(12, 3, 24, drop_path=0.5) for _ in range(3))
+    x, keys = torch.randn(6, 5, 12, generator=chance.torch_generator(0)), torch.arange(6) * 977
+
+    def dropped(part: slice) -> torch.Tensor:
+        drop_by_sample(blocks, keys[part])
+        return run_blocks(blocks, x[part], recompute=False)
+
+    whole = dropped(slice(0, 6))
+    torch.testing.assert_close(torch.cat([dropped(slice(0, 2)), dropped(slice(2, 6))]), whole)
+    assert torch.equal(dropped(slice(0, 6)), whole), "and whatever torch's generator says"
+    drop_by_sample(blocks, keys + 1)
+    assert not torch.equal(run_blocks(blocks, x, recompute=False), whole)
+    first = blocks[0].drop_path.drawn
+    assert first is not None and first.shape == (2, 6)
+    assert not torch.equal(first[0], first[1]), "attention and MLP are dropped apart"
+
+
+def test_what_is_drawn_by_sample_drops_as_often_as_it_should() -> None:
+    drop = DropPath(0.25)
+    drop_by_sample(drop, torch.arange(4000))
+    for branch in (0, 1):
+        kept = (drop(torch.ones(4000, 1, 1), branch) > 0).float().mean()
+        assert abs(float(kept) - 0.75) < 0.02

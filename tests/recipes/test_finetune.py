@@ -14,7 +14,7 @@ from videomae2.engine.log import read_lines
 from videomae2.errors import UserError
 from videomae2.heads.classify import build_classifier
 from videomae2.labels import Classes
-from videomae2.recipes.finetune import Finetuning
+from videomae2.recipes.finetune import Finetuning, neighbours_wanted
 from videomae2.recipes.train import run_task
 from videomae2.recipes.weights import load_classifier
 from videomae2.records import Batch
@@ -47,18 +47,26 @@ def test_without_mixing_frames_stay_bytes_and_labels_are_smoothed(tmp_path: Path
     torch.testing.assert_close(finetuning.step(finetuning.network, clips, 0).loss, expected)
 
 
-def test_mixing_follows_from_the_step_seed_and_from_nothing_else(tmp_path: Path) -> None:
+def test_mixing_follows_from_the_place_in_the_epoch_and_from_nothing_else(tmp_path: Path) -> None:
     finetuning, clips = task(tmp_path), batch()
 
-    def mixed(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def mixed(seed: int, **place: int) -> tuple[torch.Tensor, torch.Tensor]:
         with seeded(seed, CPU):
-            return finetuning.mix(clips)
+            return finetuning.mix(replace(clips, **place))
 
-    first, again, other = mixed(1), mixed(1), mixed(2)
+    first, again = mixed(1), mixed(2)
     assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
-    assert not torch.equal(first[0], other[0])
+    assert not torch.equal(first[0], mixed(1, place=2)[0])
+    assert not torch.equal(first[0], mixed(1, epoch=1)[0])
     assert first[0].is_floating_point() and 0 <= float(first[0].min()) <= float(first[0].max()) <= 1
     torch.testing.assert_close(first[1].sum(1), torch.ones(4))
+
+
+def test_partners_that_another_rank_has_are_wanted_by_both() -> None:
+    """Three ranks of three videos: 2 and 3 are a pair of two ranks; 4 and 5 of one; 8 has no partner."""
+    wanted = [neighbours_wanted(3 * rank, 3, rank, 3) for rank in range(3)]
+    assert wanted == [(False, True), (True, False), (False, False)]
+    assert neighbours_wanted(3, 3, 0, 1) == (False, False), "alone there is nobody to ask"
 
 
 def test_a_run_saves_named_classes_and_evaluates_the_average(runs: SmallRuns) -> None:

@@ -26,6 +26,7 @@ from videomae2.settings import (
 )
 from videomae2.weights import read_checkpoint
 
+from ..engine.toys import sum_again
 from ..small_runs import MODEL, SmallRuns, as_before_its_end, finetune_settings, pretrain_settings
 
 # ---- the network of the weights
@@ -90,6 +91,7 @@ def stopped_after_one_step(run: Path, folder: Path) -> Path:
     state = json.loads((path / "state.json").read_text())
     state["step"] = 1
     (path / "state.json").write_text(json.dumps(state))
+    sum_again(path)
     path.rename(path.with_name("step-1"))
     return copy
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from videomae2.bounds import shown
 from videomae2.box_overlap import nms
 from videomae2.data.augment.crops import resize
-from videomae2.data.tables.annotations import Annotations, Note, read_annotations
+from videomae2.data.tables.box_files import Annotations, Note, read_annotations
 from videomae2.errors import UserError
 from videomae2.labels import Boxes
 

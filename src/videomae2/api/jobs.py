@@ -35,10 +35,8 @@ def train(settings: Any) -> Path:
             "training beside loader processes; import videomae2 first, or set OMP_WAIT_POLICY=passive"
         )
     folder = run_task(settings)
-    if parallel.is_main():
-        show = SHOWN_OF_KIND.get(TASKS[task_of(settings)].kind)
-        blocks, blank = show(folder, settings) if show else ([], None)
-        write_run_report(folder, blocks, blank)
+    show = SHOWN_OF_KIND.get(TASKS[task_of(settings)].kind, lambda *_: ([], None))
+    parallel.on_main(lambda: write_run_report(folder, *show(folder, settings)))
     return folder
 
 
@@ -64,8 +62,8 @@ def evaluate(settings: EvaluateSettings | Given = None, /, *, preset: str = "", 
     """Evaluate; with `out`, write scores, tables and report.html there. Settings as in `pretrain`."""
     asked = _asked(EvaluateSettings, settings, preset, given)
     evaluation = run_evaluation(asked)
-    if asked.out and parallel.is_main():
-        write_evaluation_report(evaluation, asked.out)
+    if asked.out:
+        parallel.on_main(lambda: write_evaluation_report(evaluation, asked.out))
     return evaluation
 
 

@@ -99,8 +99,7 @@ def _one(moments: Iterator[KeyFrame], file: Path, places: Sequence[Path], about:
         seconds = video.num_frames / (video.fps or 25.0)
     with ExitStack() as stack:
         writers = [_writer(path, file, head, stack) for path in places if path not in drawn]
-        total = max(1, round(seconds / about["every"]))
-        advance = stack.enter_context(progress(file.name, total)).advance
+        shown = stack.enter_context(progress(file.name, max(1, round(seconds / about["every"]))))
         print(file)
         for moment in moments:
             print(_line(moment))
@@ -108,7 +107,7 @@ def _one(moments: Iterator[KeyFrame], file: Path, places: Sequence[Path], about:
                 write(moment)
             if drawn:
                 kept.append(moment)
-            advance(1)
+            shown.advance()
     for path in drawn:
         draw_video(file, kept, path)
     for path in places:

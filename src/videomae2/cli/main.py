@@ -21,6 +21,7 @@ from cyclopts import UNSET, App, ArgumentCollection, CycloptsError, MissingArgum
 
 from videomae2.bounds import SHOWN, from_words, meant_key, shortened
 from videomae2.cli import runs, tools
+from videomae2.engine.launch import abandon, rank_of_environment
 from videomae2.errors import Stopped, UserError
 from videomae2.files import no_room, refusal
 from videomae2.options import LINE, Setting
@@ -44,17 +45,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = _run(tokens)
         sys.stdout.flush()  # at exit it would be too late to say that it could not be written
         return code
-    except (UserError, CycloptsError) as error:
-        return _fail(_one_line(error), 2, debug)
+    except (UserError, CycloptsError) as error:  # the same on all processes of a group
+        return 2 if _another_tells() else _fail(_one_line(error), 2, debug)
     except Stopped as stopped:  # a run that was asked to stop saved itself first, and says so
-        print(_one_line(stopped), file=sys.stderr)
+        if not _another_tells():
+            print(_one_line(stopped), file=sys.stderr)
         return stopped.exit_code
     except KeyboardInterrupt:
+        abandon()
         return _fail("interrupted", 130, debug)
     except BrokenPipeError:  # whoever read our output, such as `head`, has had enough
         _print_no_more()
         return 0
     except Exception as error:  # the last line of defence: the reason in one line, the traceback on request
+        abandon()
         refused = refusal(error)
         if refused is not None and no_room(refused):  # files are named where they are written
             _print_no_more()
@@ -110,6 +114,14 @@ def _run(tokens: list[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
+def _another_tells() -> bool:
+    """Whether this is one of several processes that were started together, and not the one that speaks."""
+    try:
+        return rank_of_environment() > 0
+    except UserError:  # of an environment that says nothing sensible
+        return False
+
+
 def _print_no_more() -> None:
     """Throw away what is still to be written to the standard output, which Python would try again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -131,7 +143,8 @@ def _print_anything() -> None:
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     """A warning as one sentence: neither the line of our source that gave it nor its kind helps a user."""
-    print(f"warning: {shortened(str(message))}", file=sys.stderr)
+    if not _another_tells():
+        print(f"warning: {shortened(str(message))}", file=sys.stderr)
 
 
 _NO_MEMORY = re.compile(

@@ -13,6 +13,7 @@ from cyclopts import App, Parameter
 
 from videomae2.bounds import ALIASES, Between, shown
 from videomae2.config import flatten, known_settings, preset_names, resolve, take_preset, to_toml
+from videomae2.engine.launch import rank_of_environment
 from videomae2.errors import UserError
 from videomae2.options import parameter
 from videomae2.recipes.tasks import TASKS
@@ -56,11 +57,15 @@ def run(command: str, tokens: Sequence[str]) -> None:
         must_be_page(command, page)
     settings, sources = resolve(kind, page, options, preset)
     if not set(PRINT_CONFIG).isdisjoint(tokens):
-        _print(settings, sources)
+        if not rank_of_environment():
+            _print(settings, sources)
         return
     from videomae2.api import jobs
 
-    print(getattr(jobs, commands()[command].job)(settings))
+    done = getattr(jobs, commands()[command].job)(settings)
+    if rank_of_environment():  # of several processes one speaks
+        return
+    print(done)
     values = flatten(settings)
     folder = values.get("run.out") or values.get("out")
     if folder:

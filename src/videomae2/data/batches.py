@@ -3,8 +3,8 @@
 The batch's number and the seed decide what is in it; the number of workers and of processes decides nothing.
 """
 
+import itertools
 import logging
-import math
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
@@ -21,15 +21,10 @@ from videomae2.records import Batch, Clip, Failure
 
 _log = logging.getLogger(__name__)
 
-ASKED_BEFORE_JUDGING = 20
-"""Rows read before the share of broken ones can stop a run; nothing but broken rows stops it at once."""
-
 
 @runtime_checkable
 class TrainingDataset(Protocol):
     """What `training_batches` reads: `TrainingClips`, or anything shaped like it."""
-
-    max_broken: float
 
     def __len__(self) -> int: ...
 
@@ -53,22 +48,14 @@ def epoch_order(num_rows: int, seed: int, epoch: int) -> np.ndarray:
     return chance.numpy_generator(chance.key(seed, "order of rows", epoch)).permutation(num_rows)
 
 
-def batches_per_epoch(num_rows: int, batch_size: int, world_size: int = 1) -> int:
-    """Batches of one epoch of each process, at least 1: the last, partial global batch is dropped."""
-    if num_rows < 1 or batch_size < 1 or world_size < 1:
-        raise UserError(
-            f"expected at least 1 row, batch size and process, got {num_rows}, {batch_size}, {world_size}"
-        )
-    return max(1, num_rows // (batch_size * world_size))
-
-
 @dataclass(frozen=True)
 class TrainingOrder:
     """Which (epoch, row) each batch holds, endlessly, from batch `start` on: a function of these numbers.
 
-    A global batch is a run of the epoch's order; process `rank` takes every `world_size`-th row of it, so
-    that all processes together read the same rows however many they are (for the same global batch). Where a
-    global batch is larger than the data, the order repeats itself until the batch is full.
+    An optimizer step takes a run of the epoch's order: `accumulate` global batches, one behind the other, and
+    of each of them process `rank` takes its own run. So the videos of a step are the same however many
+    processes and forwards share them. An epoch has a whole number of steps; the rest of its order is dropped.
+    Where a step is larger than the data, the order repeats itself until the step is full.
     """
 
     num_rows: int
@@ -77,26 +64,49 @@ class TrainingOrder:
     start: int = 0
     rank: int = 0
     world_size: int = 1
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        counts = (self.num_rows, self.batch_size, self.world_size, self.accumulate)
+        if min(counts) < 1:
+            raise UserError(
+                "expected at least 1 row, batch size, process and forward of a step, got "
+                + ", ".join(map(str, counts))
+            )
+
+    @property
+    def videos_per_step(self) -> int:
+        """Videos of one optimizer step, over all processes."""
+        return self.batch_size * self.world_size * self.accumulate
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches of one epoch of each process."""
+        return max(1, self.num_rows // self.videos_per_step) * self.accumulate
+
+    def place(self, number: int) -> tuple[int, int]:
+        """The epoch of a batch, and the number of its first video in the order of that epoch."""
+        epoch, batch = divmod(number, self.batches_per_epoch)
+        return epoch, (batch * self.world_size + self.rank) * self.batch_size
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        per_epoch = batches_per_epoch(self.num_rows, self.batch_size, self.world_size)
-        epoch, place = divmod(self.start, per_epoch)
-        whole = self.batch_size * self.world_size
-        # Data smaller than a global batch counts several orders as one epoch, each with its own epoch number,
-        # so that the same video twice in a batch is another window and another crop.
-        copies = -(-whole // self.num_rows)
-        while True:
-            rows = np.concatenate(
-                [epoch_order(self.num_rows, self.seed, epoch * copies + copy) for copy in range(copies)]
-            )
-            for first in range(place * whole, per_epoch * whole, whole):
-                spots = range(first + self.rank, first + whole, self.world_size)
-                yield [(epoch * copies + spot // self.num_rows, int(rows[spot])) for spot in spots]
-            epoch, place = epoch + 1, 0
+        # Data smaller than a step counts several orders as one epoch, each with its own epoch number, so that
+        # the same video twice in a step is another window and another crop.
+        copies = -(-self.videos_per_step // self.num_rows)
+        made, rows = -1, np.empty(0, dtype=np.int64)
+        for number in itertools.count(self.start):
+            epoch, first = self.place(number)
+            if epoch != made:
+                epochs = range(epoch * copies, (epoch + 1) * copies)
+                orders = [epoch_order(self.num_rows, self.seed, each) for each in epochs]
+                made, rows = epoch, np.concatenate(orders)
+            spots = range(first, first + self.batch_size)
+            yield [(epoch * copies + spot // self.num_rows, int(rows[spot])) for spot in spots]
 
-    def repeats(self) -> np.ndarray:
-        """How often the row of each place came before in its global batch; 0 unless data are smaller."""
-        return np.arange(self.rank, self.batch_size * self.world_size, self.world_size) // self.num_rows
+    def repeats(self, number: int) -> np.ndarray:
+        """How often the row of each place of a batch came before in its step; 0 unless data are smaller."""
+        _, first = self.place(number)
+        return np.arange(first, first + self.batch_size) // self.num_rows
 
 
 def training_batches(
@@ -108,30 +118,30 @@ def training_batches(
     workers: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    accumulate: int = 1,
     pin: bool = False,
 ) -> Generator[Batch[Target], None, None]:
     """Training batches without end, from batch `start_batch` of this process on.
 
-    `batch_size` counts videos of one process; a batch has views x batch_size clips, the views of a video side
-    by side (as released); those of a row's repeats in a batch are numbered on, so that each draws its own
-    mask. Broken rows come replaced and named in `failures`; UserError when more than the
-    dataset's `max_broken` of the rows asked for are broken, or a whole batch is. Closing the iterator ends
-    its workers.
+    `batch_size` counts videos of one process, `accumulate` the batches of one optimizer step; a batch has
+    views x batch_size clips, the views of a video side by side (as released); those of a row's repeats in a
+    step are numbered on, so that each draws its own mask. Broken rows come replaced, counted in `replaced`
+    and named in `failures`; UserError where none of the rows tried for a place could be read. Closing the
+    iterator ends its workers.
     """
-    order = TrainingOrder(len(dataset), batch_size, seed, start_batch, rank, world_size)
-    if len(dataset) < batch_size * world_size:
+    order = TrainingOrder(len(dataset), batch_size, seed, start_batch, rank, world_size, accumulate)
+    if len(dataset) < order.videos_per_step and rank == 0:
         _log.warning(
             "%d videos are fewer than a batch of %d: videos repeat within a batch",
             len(dataset),
-            batch_size * world_size,
+            order.videos_per_step,
         )
-    broken = _BrokenShare(dataset.max_broken, len(dataset))
-    per_epoch = batches_per_epoch(len(dataset), batch_size, world_size)
     for number, parcel in enumerate(collated(dataset, order, _collate_training, workers, pin), start_batch):
-        broken.count(parcel)
-        assert parcel.batch is not None
-        view = _numbered_on(parcel.batch.view, order.repeats())
-        yield replace(parcel.batch, epoch=number // per_epoch, view=view)
+        if parcel.batch is None:
+            raise _stuck(parcel)
+        epoch, place = order.place(number)
+        view = _numbered_on(parcel.batch.view, order.repeats(number))
+        yield replace(parcel.batch, epoch=epoch, place=place, view=view)
 
 
 def evaluation_batches(
@@ -143,14 +153,18 @@ def evaluation_batches(
     world_size: int = 1,
     pin: bool = False,
 ) -> Generator[Batch[Target], None, None]:
-    """Every row once, in order: process `rank` reads each `world_size`-th row; none is padded or read twice.
+    """Every row once, in order: process `rank` reads each `world_size`-th batch; nothing is padded.
 
     `batch_size` counts videos; all views of a video stay together, clip-major. A row that could not be read
     is in `failures` and nowhere else; a batch in which none could has no clips and
     is Unlabelled.
     """
-    rows = range(rank, len(dataset), world_size)
-    batches = [list(rows[first : first + batch_size]) for first in range(0, len(rows), batch_size)]
+    # Batches and not rows go round the processes, so that a batch is the same whoever reads it: a matmul over
+    # another batch would differ in its last bits, and so would the files of an evaluation.
+    batches = [
+        list(range(first, min(first + batch_size, len(dataset))))
+        for first in range(rank * batch_size, len(dataset), batch_size * world_size)
+    ]
     collate = _EvaluationCollate((dataset.num_frames, 3, dataset.size, dataset.size))
     for parcel in collated(dataset, batches, collate, workers, pin):
         assert parcel.batch is not None
@@ -170,45 +184,6 @@ class _Parcel:
         return self if self.batch is None else _Parcel(self.batch.pin_memory(), self.asked, self.failures)
 
 
-class _BrokenShare:
-    """Counts rows read and rows broken since the run started or resumed, and stops it above a share.
-
-    Until every row could have been asked for once, the share is an estimate: it must then lie above `most` by
-    three of its standard deviations, so that two broken files early in a large set do not end a run that may
-    go on.
-    """
-
-    def __init__(self, most: float, num_rows: int) -> None:
-        self.most = most
-        self.num_rows = num_rows
-        self.asked = 0
-        self.broken = 0
-        self.first: dict[int, Failure] = {}
-
-    def count(self, parcel: _Parcel) -> None:
-        """Add a batch; UserError that names share, threshold and the first failures when it is too much."""
-        self.asked += parcel.asked
-        self.broken += len(parcel.failures)
-        for failure in parcel.failures:
-            if len(self.first) < 3:
-                self.first.setdefault(failure.row, failure)
-        if self._too_many() or parcel.batch is None:
-            named = "; ".join(f"row {f.row}, {f.path}: {f.reason}" for f in self.first.values())
-            raise UserError(
-                f"{self.broken} of {self.asked} videos asked for could not be read "
-                f"({self.broken / self.asked:.0%}), and max_broken is {self.most:.0%}; first failures: "
-                f"{named}; mend or remove them (videomae2 data check names all), or raise data.max_broken"
-            )
-
-    def _too_many(self) -> bool:
-        if self.broken == self.asked:
-            return True
-        expected, spread = self.most * self.asked, 0.0
-        if self.asked < self.num_rows:
-            spread = math.sqrt(max(expected * (1 - self.most), 0.0))  # of a binomial count
-        return self.asked >= ASKED_BEFORE_JUDGING and self.broken > expected + 3 * spread
-
-
 def _numbered_on(view: Int64[torch.Tensor, "B"], repeats: np.ndarray) -> Int64[torch.Tensor, "B"]:
     """The numbers of views, going on where a batch repeats a row: no two clips of a row have the same."""
     if not repeats.any():
@@ -220,7 +195,7 @@ def _numbered_on(view: Int64[torch.Tensor, "B"], repeats: np.ndarray) -> Int64[t
 def _collate_training(items: list[list[Clip] | list[Failure]]) -> _Parcel:
     clips: list[Clip] = []
     failures: list[Failure] = []
-    asked, stuck = 0, False
+    asked, replaced, stuck = 0, 0, False
     for item in items:
         read = [clip for clip in item if isinstance(clip, Clip)]
         broken = [thing for thing in item if isinstance(thing, Failure)]
@@ -229,10 +204,22 @@ def _collate_training(items: list[list[Clip] | list[Failure]]) -> _Parcel:
         failures += broken
         # Every row that was tried counts: the broken ones and the one that took their place.
         asked += len(broken) + bool(read)
+        replaced += bool(broken)
         stuck |= not read
-    # A row that broke twice in a batch is named once in its record; the share above counts it twice.
+    # A row that broke twice in a batch is named once in its record.
     unique = tuple({failure.row: failure for failure in failures}.values())
-    return _Parcel(None if stuck else _batch(clips, unique), asked, tuple(failures))
+    batch = None if stuck else replace(_batch(clips, unique), replaced=replaced)
+    return _Parcel(batch, asked, tuple(failures))
+
+
+def _stuck(parcel: _Parcel) -> UserError:
+    broken = len(parcel.failures)
+    named = "; ".join(f"row {f.row}, {f.path}: {f.reason}" for f in parcel.failures[:3])
+    return UserError(
+        f"{broken} of {parcel.asked} videos tried for one batch could not be read "
+        f"({broken / parcel.asked:.0%}), and nothing was left to take the place of one; first failures: "
+        f"{named}; mend or remove them (videomae2 data check names all)"
+    )
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,6 @@ class TrainingClips:
         self.sampler = sampler
         self.read_target = read_target
         self.seed = seed
-        self.max_broken = data.max_broken
         self.transform = TrainingTransform(data, size)
 
     def __len__(self) -> int:

@@ -22,7 +22,7 @@ from videomae2.data.augment.crops import joined, resize_short_side
 from videomae2.data.file_names import is_video, path_column, shown_path
 from videomae2.data.rows import read_pictures
 from videomae2.data.sampling import KeyFrames
-from videomae2.data.tables.annotations import (
+from videomae2.data.tables.box_files import (
     Annotations,
     Note,
     read_actions,

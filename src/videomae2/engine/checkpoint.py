@@ -23,11 +23,12 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
+from videomae2.bounds import shortened
 from videomae2.engine import parallel
 from videomae2.engine.damage import SafeReader, damage_named, save_error
 from videomae2.engine.progress import say
 from videomae2.errors import UserError
-from videomae2.files import write_atomically
+from videomae2.files import regular, write_atomically
 
 STATE = "state.json"
 SUMS = "SHA256SUMS"
@@ -54,22 +55,14 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, A
     """
     final, temporary = folder / f"{_PREFIX}{step}", folder / f"{_TEMPORARY}{step}"
     try:
-        if parallel.is_main():
-            sweep(folder)
-            temporary.mkdir(parents=True)
-        parallel.barrier()  # no rank writes before the folder is there
+        parallel.on_main(lambda: _begin(temporary))  # no rank writes before the folder is there
         with _without_single_process_warning():
             save(tensors, storage_writer=FileSystemWriter(temporary), no_dist=not parallel.in_group())
-        if parallel.is_main():
-            write_atomically(temporary / STATE, json.dumps({"step": step, **state}, indent=2) + "\n")
+        text = json.dumps({"step": step, **state}, indent=2) + "\n"
+        parallel.on_main(lambda: write_atomically(temporary / STATE, text))
         sums = _shared_sums(temporary)
-        if parallel.is_main():
-            # The sums come last, since they list every other file. The rename comes after them, so that a
-            # process killed at any instruction leaves either no step-N or a complete one, without a journal
-            # or a repair.
-            write_atomically(temporary / SUMS, "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))
-            _publish(temporary, final)
-        parallel.barrier()  # no rank goes on, or ends, before the checkpoint is visible
+        # No rank goes on, or ends, before the checkpoint is visible.
+        parallel.on_main(lambda: _finish(temporary, final, sums))
     except (OSError, RuntimeError, UserError, CheckpointException) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise save_error(error, final, checkpoints(folder)) from error
@@ -79,12 +72,24 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, A
     return final
 
 
+def _begin(temporary: Path) -> None:
+    sweep(temporary.parent)
+    temporary.mkdir(parents=True)
+
+
+def _finish(temporary: Path, final: Path, sums: Mapping[str, str]) -> None:
+    # The sums come last, since they list every other file. The rename comes after them, so that a process
+    # killed at any instruction leaves either no step-N or a complete one, without a journal or a repair.
+    write_atomically(temporary / SUMS, "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))
+    _publish(temporary, final)
+
+
 def read_state(path: Path) -> dict[str, Any]:
     """The contents of state.json; UserError where it cannot be read."""
     try:
-        state: dict[str, Any] = json.loads((path / STATE).read_text(encoding="utf-8"))
+        state: dict[str, Any] = json.loads(regular(path / STATE).read_text(encoding="utf-8"))
         state["step"] = int(state["step"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(f"checkpoint {path} is damaged: its {STATE} cannot be read ({error})") from error
     return state
 
@@ -93,16 +98,17 @@ def verify(path: Path) -> None:
     """UserError unless a checkpoint holds every byte that was written."""
     # All of it is read, which takes as long as loading it: nothing else finds a flipped bit in a weight.
     try:
-        lines = (path / SUMS).read_text(encoding="ascii").splitlines()
+        lines = regular(path / SUMS).read_text(encoding="ascii").splitlines()
         sums = {name: kept for kept, _, name in (line.partition("  ") for line in lines)}
-        wrong = [name for name, kept in sums.items() if _sum_of(path / name) != kept]
+        # By its bare name: the sums are a stranger's text, and "../x" or "/dev/zero" none of their files.
+        wrong = [name for name, kept in sums.items() if _sum_of(path / Path(name).name) != kept]
     except (OSError, ValueError) as error:
         raise UserError(f"checkpoint {path} is damaged: {error}") from error
     wrong += [name for name in (STATE, ".metadata") if name not in sums]
     if wrong:
         raise UserError(
             f"checkpoint {path} is damaged: expected the files that were written, got other contents of "
-            f"{', '.join(wrong[:3])}"
+            f"{shortened(', '.join(wrong[:3]))}"
         )
 
 
@@ -229,13 +235,14 @@ def _shared_sums(folder: Path) -> dict[str, str]:
     if parallel.is_main():
         own += [name for name in names if not name.startswith("__")]
     sums: dict[str, str] = {}
-    for part in parallel.all_objects({name: _sum_of(folder / name) for name in own}):
+    own_sums = parallel.together(lambda: {name: _sum_of(folder / name) for name in own})
+    for part in parallel.all_objects(own_sums):
         sums |= part
     return sums
 
 
 def _sum_of(path: Path) -> str:
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

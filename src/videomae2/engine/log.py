@@ -173,6 +173,7 @@ class RunLog:
 
     def _append(self, path: Path, records: list[dict[str, Any]]) -> None:
         if records:
+            self.folder.must_be_ours()
             # NaN is no JSON: other readers would refuse the line. A mean that is not finite is null.
             append(path, "".join(json.dumps(record, allow_nan=False) + "\n" for record in records))
 

@@ -4,7 +4,7 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -31,9 +31,9 @@ from videomae2.engine.run import (
 from videomae2.engine.schedule import learning_rate
 from videomae2.engine.state import build_average
 from videomae2.engine.step import Stepper, StepSums
+from videomae2.engine.supply import Supply
 from videomae2.engine.task import Job, Task
 from videomae2.errors import Stopped, UserError
-from videomae2.records import Batch
 
 
 def train(task: Task, job: Job) -> Result:
@@ -77,29 +77,36 @@ def train(task: Task, job: Job) -> Result:
             log.note(trainer.step, line)
         trainer.go(log, stop)
         weights = state.export(trainer.network, trainer.average)
-        if not quiet:
-            job.finish(weights)
+        # The others wait: whoever reads the weights next, on whatever rank, finds them whole.
+        parallel.on_main(lambda: job.finish(weights))
     newest = job.folder.checkpoints / f"step-{trainer.step}"
     result = Result(job.folder.path, trainer.step, newest, trainer.metrics, trainer.best, resumed)
-    if not quiet:
-        write_result(job.folder, result, trainer.how())
+    parallel.on_main(lambda: write_result(job.folder, result, trainer.how()))
     return result
 
 
 def prepare(task: Task, job: Job, device: torch.device) -> nn.Module:
     """The task's network on the device, wrapped: CPU kernels, then compile, then DDP or FSDP2.
 
-    Activation checkpointing comes before compile; the network's own settings switch it on.
+    Activation checkpointing comes before compile; the network's own settings switch it on. In a group a
+    network is always wrapped: ranks that train alone, each on its part of the data, cannot be.
     """
     # The order matters. The kernels replace modules, which works only on ordinary ones; compile must trace
     # what they left; DDP and FSDP2 put hooks on the outermost module, which a graph could not contain.
-    network = task.network.to(device)
+    network = task.network
+    # On the meta device, where a rank gets its shards from another one, there is nothing to move yet.
+    if not any(parameter.is_meta for parameter in network.parameters()):
+        network = network.to(device)
     if device.type == "cpu":
         keep_freed_memory()
         network = job.kernels(network)
     if job.run.compile:
-        network.compile()  # in place, where `torch.compile` would add a prefix to every parameter name
-    return (job.wrap or parallel.replicate)(network)
+        # In place, where `torch.compile` would add a prefix to every parameter name. Block by block where
+        # FSDP2 gathers them one by one: a graph of the whole network would break at every block.
+        sharded = parallel.in_group() and job.run.shard != "none"
+        for part in parallel.blocks_of(network) if sharded else [network]:
+            part.compile()
+    return parallel.distribute(network, job.run.shard, job.run.precision, device)
 
 
 class _Trainer:
@@ -118,10 +125,10 @@ class _Trainer:
         self.metrics: dict[str, float] = {}
         self.best: Best | None = None
         self.began = time.monotonic()
+        self.late = False  # whether a checkpoint is due by the clock
         self.first = 0  # the step at which this start began
         self.damage: list[str] = []  # a sentence for each checkpoint that was skipped as damaged
-        if parallel.is_main():
-            job.folder.write_config(job.plan.describe())
+        parallel.on_main(lambda: job.folder.write_config(job.plan.describe()))
 
     def how(self) -> dict[str, Any]:
         """How it went, for its report: seconds of all its starts, device and versions of the last."""
@@ -137,36 +144,40 @@ class _Trainer:
         # Evaluation comes before saving, so that a checkpoint holds its own metrics and the best one is known
         # when old checkpoints are removed. Both come before the step: a run that was killed in an evaluation
         # at its last step evaluates and saves when it is resumed, although no step is left.
-        stream: Iterator[Batch[Any]] | None = None
+        job, first = self.job, self.step * self.plan.accumulate
+        supply = Supply(lambda: job.batches(first), self.plan, job.max_broken, stop, log.failures)
         self.clock = time.perf_counter()
         try:
             while True:
                 # ── evaluate ──
+                pausing = False
                 if self._evaluation_due() and self.evaluated_at != self.step:
                     with log.paused():
-                        self._evaluate(log, stop)
+                        self._evaluate(log, stop, supply)
+                    pausing = True
                 # ── save ──
                 if self._save_due() and self.saved_at != self.step:
                     with log.paused():
                         self._save()
+                    supply.saved()
+                    pausing = True
                 if self.step == self.plan.steps:
                     return
-                if self._stopping(stop):  # a signal came in the evaluation or while saving
-                    self._leave(log, stop)
+                if pausing:  # a signal may have come meanwhile
+                    supply.agree_on_stop()
+                if supply.stopping:
+                    self._leave(log, supply)
                 # ── step ──
-                # Opened with the first step, so that a run with nothing left to train starts no workers.
-                stream = stream or self.job.batches(self.step * self.plan.accumulate)
-                self._step(stream)
+                self._step(supply)
+                self.late = supply.saving
                 # ── log ──
                 if self._log_due():
-                    self._log(log)
+                    self._log(log, supply)
                 log.advance(self.step)
-                if self._stopping(stop):
-                    self._leave(log, stop)
+                if supply.stopping:
+                    self._leave(log, supply)
         finally:
-            # Closing ends the loader's worker processes now rather than when the garbage collector runs.
-            if stream is not None and hasattr(stream, "close"):
-                stream.close()
+            supply.close()
 
     def resume(self) -> int | None:
         """Load the newest undamaged checkpoint and return its step; None for a fresh start."""
@@ -203,7 +214,7 @@ class _Trainer:
         validated = "" if job.evaluates else "; nothing is validated, as there is no --data.val"
         return f"{job.name} on {where}: {count / 1e6:.3g} million parameters, {job.origin}{validated}"
 
-    def _evaluate(self, log: RunLog, stop: StopRequest) -> None:
+    def _evaluate(self, log: RunLog, stop: StopRequest, supply: Supply) -> None:
         # Left out where the run is to stop, since it is repeated on resume. Not by several ranks, which would
         # have to agree on it after each batch. Only while a network is evaluated, never while its weights
         # and their average change places.
@@ -219,10 +230,10 @@ class _Trainer:
                 with self.average.swapped_in(self.network), leaving():
                     values |= {f"ema_{name}": value for name, value in self._metrics_of_network().items()}
         except Abandoned:
-            self._leave(log, stop)
+            self._leave(log, supply)
         self.metrics, self.evaluated_at = values, self.step
         self._note_best()
-        log.evaluation(self.step, self.plan.epoch(self.step), values)
+        parallel.on_main(lambda: log.evaluation(self.step, self.plan.epoch(self.step), values))
         self.clock = time.perf_counter()  # clips per second are of training alone
 
     def _metrics_of_network(self) -> dict[str, float]:
@@ -258,14 +269,14 @@ class _Trainer:
         }
         tensors = state.gather(self.network, self.optimizer, self.average)
         checkpoint.save_checkpoint(self.job.folder.checkpoints, tensors, kept, self.step)
-        self.saved_at = self.step
+        self.saved_at, self.late = self.step, False
         # Only now that this one is complete.
         best = self.best.step if self.best else None
         checkpoint.keep(self.job.folder.checkpoints, self.job.run.keep_last, best, self.step)
         self.clock = time.perf_counter()
 
-    def _step(self, stream: Iterator[Batch[Any]]) -> None:
-        self.stepper.take(self.step, learning_rate(self.plan, self.step), stream)
+    def _step(self, supply: Supply) -> None:
+        self.stepper.take(self.step, learning_rate(self.plan, self.step), supply)
         if self.average is not None:
             self.average.update()
         self.step += 1
@@ -274,43 +285,36 @@ class _Trainer:
         if self.device.type == "cpu" or self.step - self.first <= TIMED_STEPS:
             self.stepper.check(self.step)
 
-    def _log(self, log: RunLog) -> None:
+    def _log(self, log: RunLog, supply: Supply) -> None:
         # The means are read before the counts, and in this order on every rank: both wait for the device.
         window, self.stepper.window = self.stepper.window, StepSums()
         means = window.means()
         self.stepper.check(self.step)
         seconds, self.clock = time.perf_counter() - self.clock, time.perf_counter()
-        log.failures(window.failures)
-        log.train(
-            {
-                "step": self.step,
-                "epoch": self.plan.epoch(self.step),
-                "loss": means.pop("loss", None),
-                "lr": learning_rate(self.plan, self.step - 1),
-                **means,
-                "clips_per_second": window.clips * parallel.world_size() / max(seconds, 1e-9),
-                "seconds_left": log.pace and log.pace * (self.plan.steps - self.step),
-                "skipped": int(self.stepper.state()["skipped"]),
-            }
-        )
+        supply.report()
+        line = {
+            "step": self.step,
+            "epoch": self.plan.epoch(self.step),
+            "loss": means.pop("loss", None),
+            "lr": learning_rate(self.plan, self.step - 1),
+            **means,
+            "clips_per_second": window.clips * parallel.world_size() / max(seconds, 1e-9),
+            "seconds_left": log.pace and log.pace * (self.plan.steps - self.step),
+            "skipped": int(self.stepper.state()["skipped"]),
+        }
+        # Not on rank 0 alone: that its disk is full, all must learn.
+        parallel.on_main(lambda: log.train(line))
 
-    def _leave(self, log: RunLog, stop: StopRequest) -> NoReturn:
+    def _leave(self, log: RunLog, supply: Supply) -> NoReturn:
         if self.stepper.window.steps:
-            self._log(log)
+            self._log(log, supply)
         if self.saved_at != self.step:
             self._save()
         raise Stopped(
             f"stopped after step {self.step} of {self.plan.steps}, saved in {self.job.folder}; "
             "run the same command to resume",
-            stop.number,
+            supply.stopping,
         )
-
-    def _stopping(self, stop: StopRequest) -> bool:
-        if parallel.in_group() and not self._log_due():
-            # Ranks must stop after the same step, and to agree on it is a collective that the host waits for.
-            # Logging waits anyway; between two log lines a step would have to wait for it alone.
-            return False
-        return parallel.any_process(bool(stop.number), self.device)
 
     def _evaluation_due(self) -> bool:
         every = self.plan.evaluate_every
@@ -319,7 +323,7 @@ class _Trainer:
     def _save_due(self) -> bool:
         # Also at a new best evaluation: the best checkpoint must hold the weights that were evaluated.
         new_best = self.best is not None and self.best.step == self.step
-        return new_best or self.plan.is_due(self.plan.checkpoint_every, self.step)
+        return new_best or self.late or self.plan.is_due(self.plan.checkpoint_every, self.step)
 
     def _log_due(self) -> bool:
         # Also before an evaluation or a checkpoint: the sums are not in a checkpoint, so a resume would lose

@@ -7,11 +7,13 @@ import contextlib
 import json
 import math
 import os
+import re
 import signal
 import socket
 import sys
 import threading
 import time
+import uuid
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -27,9 +29,13 @@ CHANGES_NOTHING = frozenset(
     {
         "data.workers", "data.max_broken", "run.out", "run.device", "run.compile", "run.checkpoint_every",
         "run.evaluate_every", "run.log_every", "run.keep_last", "run.max_nonfinite", "run.tensorboard",
+        "run.shard",
     }
 )  # fmt: skip
 """Settings that may differ when a run is resumed: they affect how it runs, not what it computes."""
+
+SHARES_OF_A_STEP = frozenset({"optim.batch_size", "optim.accumulate"})
+"""And these where the videos of one step stay as many: over more processes, or in fewer forwards."""
 
 _KIND = "# videomae2 run of "
 
@@ -50,16 +56,18 @@ class RunFolder:
         self.events = path / "events"
         self.checkpoints = path / "checkpoints"
         self._finished = path / "finished.json"
+        self._owner, self._token = path / ".owner", ""
 
     def __str__(self) -> str:
         return str(self.path)
 
     @classmethod
-    def create_or_resume(cls, out: str | Path, settings: Any) -> "RunFolder":
+    def create_or_resume(cls, out: str | Path, settings: Any, derived: str = "") -> "RunFolder":
         """The folder of a new run, or of the run with the same settings, to be resumed; locked.
 
-        `settings` is the recipe's settings object. UserError where no folder is given, it holds something
-        else or a run with other settings (the differing keys are named), or another process trains in it.
+        `settings` is the recipe's settings object, `derived` the description of its plan. UserError where no
+        folder is given, it holds something else or a run with other settings (the differing keys are named),
+        or another process trains in it.
         """
         if not str(out):
             raise UserError("no folder for the run was given; name one with --out, such as --out runs/first")
@@ -68,7 +76,7 @@ class RunFolder:
             raise UserError(f"expected a folder for the run, got the file {folder}; give another --out")
         # Nothing is written before these checks: a mistyped --out must not change somebody's folder.
         if folder.config.is_file():
-            _refuse_another_run(folder, settings)
+            _refuse_another_run(folder, settings, derived)
         elif folder.path.is_dir() and any(not _ours(entry.name) for entry in folder.path.iterdir()):
             raise UserError(
                 f"{folder} is not empty and holds no run (no config.toml); give another --out or empty it"
@@ -77,7 +85,7 @@ class RunFolder:
         with writing(folder.path):
             folder._take_lock()
         sweep(folder.path)
-        folder.write_config()
+        folder.write_config(derived)
         make_folder(folder.checkpoints)
         return folder
 
@@ -100,14 +108,24 @@ class RunFolder:
             return None
         try:
             summary: dict[str, Any] = json.loads(self._finished.read_text(encoding="utf-8"))
-            kept = {
-                "step": int(summary["step"]),
-                "metrics": dict(summary["metrics"]),
-                "best": summary["best"],
+            best = summary["best"]
+            if best is not None:
+                best = asdict(Best(str(best["metric"]), float(best["value"]), int(best["step"])))
+            numbers = {
+                name: None if value is None else float(value) for name, value in summary["metrics"].items()
             }
+            kept = {"step": int(summary["step"]), "metrics": numbers, "best": best}
             # Runs that ended before it was kept do not say how they went.
-            return kept | ({"how": dict(summary["how"])} if "how" in summary else {})
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return kept | ({"how": _how(summary["how"])} if "how" in summary else {})
+        except (
+            OSError,
+            ValueError,
+            ArithmeticError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ) as error:
             raise UserError(
                 f"{self._finished} is damaged ({type(error).__name__}); remove it, and run the same command "
                 "again to end the run from its last checkpoint"
@@ -133,16 +151,32 @@ class RunFolder:
             raise UserError(
                 f"another process is training in {self}; wait for it, stop it, or give another --out"
             ) from None
-        except OSError:
-            pass  # a file system without locks, such as some network mounts: the run is not guarded
+        except OSError:  # a file system without locks, such as some network mounts
+            # Whoever comes last takes the run over, and who had it notices before its next line.
+            self._token = uuid.uuid4().hex
+            write_atomically(self._owner, self._token)
+
+    def must_be_ours(self) -> None:
+        """UserError where another process has taken this run over, on a file system without locks."""
+        if self._token and self._owner.read_text(encoding="ascii") != self._token:
+            raise UserError(
+                f"another process has taken over the run in {self}, whose file system has no locks; let only "
+                "one of them go on, or give another --out"
+            )
 
 
 def _ours(name: str) -> bool:
     """Whether a file was left by a process that was killed before it had written config.toml."""
-    return name == ".lock" or (name.startswith(".config.toml.") and name.endswith(".tmp"))
+    return name in (".lock", ".owner") or (name.startswith(".config.toml.") and name.endswith(".tmp"))
 
 
-def _refuse_another_run(folder: RunFolder, settings: Any) -> None:
+def _videos_of_a_step(text: str) -> str | None:
+    """The number of videos of one step in a plan's description, where there is one."""
+    found = re.search(r"^(?:# )?one step: (\d+) videos", text, re.MULTILINE)
+    return found[1] if found else None
+
+
+def _refuse_another_run(folder: RunFolder, settings: Any, derived: str) -> None:
     # The class first: the settings of another command do not even parse, and its name says more than that.
     text = folder.config.read_text(encoding="utf-8", errors="replace")
     kind = next((line.removeprefix(_KIND) for line in text.splitlines() if line.startswith(_KIND)), "")
@@ -152,7 +186,10 @@ def _refuse_another_run(folder: RunFolder, settings: Any) -> None:
     # Absolute on both sides: the working directory is not part of a run.
     there = config.with_absolute_paths(config.from_toml(type(settings), text, str(folder.config)))
     settings = config.with_absolute_paths(settings)
-    changed = [each for each in config.differences(there, settings) if each.key not in CHANGES_NOTHING]
+    videos = _videos_of_a_step(text)
+    same_step = videos is not None and videos == _videos_of_a_step(derived)
+    free = CHANGES_NOTHING | (SHARES_OF_A_STEP if same_step else frozenset())
+    changed = [each for each in config.differences(there, settings) if each.key not in free]
     if changed:
         # Three keys: the line must stay readable, and more of them mean another run altogether.
         named = "; ".join(f"expected {each.key} {each.first!r}, got {each.second!r}" for each in changed[:3])
@@ -205,6 +242,13 @@ class Result:
     best: Best | None = None
     resumed_from: int | None = None
     already_finished: bool = False
+
+
+def _how(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """How a run went, of the types that a report reads."""
+    versions = {str(name): str(number) for name, number in kept["versions"].items()}
+    seconds, processes = float(kept["seconds"]), int(kept["processes"])
+    return {"seconds": seconds, "device": str(kept["device"]), "processes": processes, "versions": versions}
 
 
 def write_result(folder: RunFolder, result: Result, how: Mapping[str, Any] | None = None) -> None:

@@ -12,33 +12,40 @@ LR_BATCH = 256
 """The batch size of a base learning rate: peak = base * effective batch / 256 (paper, appendix)."""
 
 _TYPED = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ep|%|)\s*")
+_MINUTES = re.compile(r"\s*(\d+(?:\.\d+)?)\s*min\s*")
 
 
 @dataclass(frozen=True)
 class Plan:
     """A run's schedule, resolved: counts are optimizer steps unless they say batches, clips or videos.
 
-    `batches_per_epoch` counts the loader's batches of one rank, `accumulate` those of one optimizer step
-    (gradient accumulation); `effective_batch` is the batch size in the learning-rate rule. An `every` of 0
-    means only at the end of the run (for `evaluate_every`: never).
+    `accumulate` counts the loader's batches of one rank in one optimizer step (gradient accumulation);
+    `effective_batch` is the batch size in the learning-rate rule. An `every` of 0 means only at the end of
+    the run (for `evaluate_every`: never); with `checkpoint_minutes` checkpoints follow the clock instead.
     """
 
     steps: int
     warmup_steps: int
     peak_lr: float
     final_lr: float
-    batches_per_epoch: int
+    steps_per_epoch: int
     accumulate: int
     videos_per_step: int
     views: int
     effective_batch: int
     checkpoint_every: int
     evaluate_every: int
+    checkpoint_minutes: float = 0.0
 
     def epoch(self, step: int) -> float:
         """Epochs after `step` optimizer steps, as a fraction."""
-        # Not by videos: the loader drops the last partial batch, so an epoch is slightly less than all rows.
-        return step * self.accumulate / self.batches_per_epoch
+        # Not by videos: the loader drops the last partial step, so an epoch is slightly less than all rows.
+        return step / self.steps_per_epoch
+
+    @property
+    def videos_per_epoch(self) -> int:
+        """Videos that are asked for in one epoch, over all ranks."""
+        return self.steps_per_epoch * self.videos_per_step
 
     def is_due(self, every: int, step: int) -> bool:
         """Whether something done every `every` steps is due after `step` steps; always after the last one."""
@@ -46,9 +53,11 @@ class Plan:
         return step == self.steps or (every > 0 and step > 0 and step % every == 0)
 
     def fixed(self) -> dict[str, int | float]:
-        """The fields that a resumed run must share: all but how often it saves and evaluates."""
-        # These change neither the batches nor the learning rate of any step.
-        return {key: value for key, value in asdict(self).items() if not key.endswith("_every")}
+        """The fields that a resumed run must share: all but how often it saves, evaluates and accumulates."""
+        # These change neither the videos nor the learning rate of any step: a step of so many videos may be
+        # taken by any number of processes, in one forward or in several.
+        free = ("checkpoint_every", "checkpoint_minutes", "evaluate_every", "accumulate")
+        return {key: value for key, value in asdict(self).items() if key not in free}
 
     def must_equal(self, there: dict[str, Any], where: str) -> None:
         """UserError, naming what differs, where a checkpoint has another plan.
@@ -65,8 +74,9 @@ class Plan:
         ]
         if changed:
             raise UserError(
-                f"{where} was made on another schedule ({', '.join(changed)}): the manifest or the number of "
-                "processes has changed; restore them to resume, or give another --out"
+                f"{where} was made on another schedule ({', '.join(changed)}): the manifest has changed, or "
+                "the videos of one step (optim.batch_size x optim.accumulate x processes); restore them to "
+                "resume, or give another --out"
             )
 
     def describe(self) -> str:
@@ -74,7 +84,7 @@ class Plan:
         epochs, clips = self.epoch(self.steps), self.videos_per_step * self.views
         cosine = f"cosine -> {self.final_lr:.6g}"
         lines = {
-            "optimizer steps": f"{self.steps} ({epochs:.4g} epochs of {self.batches_per_epoch} batches)",
+            "optimizer steps": f"{self.steps} ({epochs:.4g} epochs of {self.steps_per_epoch} steps)",
             "one step": f"{self.videos_per_step} videos, {clips} clips, forwards: {self.accumulate}",
             "learning rate": f"0 -> {self.peak_lr:.6g} in {self.warmup_steps} steps, then {cosine}"
             if self.warmup_steps
@@ -83,6 +93,8 @@ class Plan:
             f"(peak = base * {self.effective_batch} / {LR_BATCH})",
             "checkpoint": f"every {self.checkpoint_every} steps and at the end"
             if self.checkpoint_every
+            else f"every {self.checkpoint_minutes:g} minutes and at the end"
+            if self.checkpoint_minutes
             else "at the end",
             "evaluation": f"every {self.evaluate_every} steps and at the end"
             if self.evaluate_every
@@ -91,31 +103,32 @@ class Plan:
         return "\n".join(f"{name}: {value}" for name, value in lines.items())
 
 
-def make_plan(  # noqa: PLR0917
+def make_plan(
     optim: OptimSettings,
     run: RunSettings,
     num_rows: int,
     views: int = 1,
     world_size: int = 1,
-    batches_per_epoch: int | None = None,
 ) -> Plan:
     """Resolve a run's durations for a manifest of `num_rows` videos, each giving `views` clips.
 
-    `batches_per_epoch` is the loader's own count for one rank; without it, the full batches in `num_rows`.
-    UserError for what is no duration, a run of no steps, or a warm-up longer than the run.
+    An epoch is a whole number of optimizer steps (as released), whoever takes them. UserError for what is no
+    duration, a run of no steps, or a warm-up longer than the run.
     """
     _check(optim, num_rows)
-    per_epoch = batches_per_epoch or max(1, num_rows // (optim.batch_size * world_size))
-    steps = resolve(optim.length, per_epoch / optim.accumulate, None, "optim.length")
+    videos = optim.batch_size * optim.accumulate * world_size
+    per_epoch = max(1, num_rows // videos)
+    steps = resolve(optim.length, per_epoch, None, "optim.length")
     if steps < 1:
         raise UserError(
             f"expected optim.length of at least one optimizer step, got {optim.length!r}; try 1000 or '30ep'"
         )
+    minutes = _MINUTES.fullmatch(str(run.checkpoint_every))
     resolved = {
-        name: resolve(value, per_epoch / optim.accumulate, steps, name)
+        name: resolve(value, per_epoch, steps, name)
         for name, value in (
             ("optim.warmup", optim.warmup),
-            ("run.checkpoint_every", run.checkpoint_every),
+            ("run.checkpoint_every", 0 if minutes else run.checkpoint_every),
             ("run.evaluate_every", run.evaluate_every),
         )
     }
@@ -128,20 +141,20 @@ def make_plan(  # noqa: PLR0917
     # The released linear scaling rule multiplies the base rate by the batch over all ranks and accumulated
     # batches. Whether views of one video count as clips of their own differs between the paper's
     # pre-training and the released fine-tuning.
-    videos = optim.batch_size * optim.accumulate * world_size
     effective = videos * views if optim.lr_counts_views else videos
     return Plan(
         steps=steps,
         warmup_steps=warmup,
         peak_lr=optim.base_lr * effective / LR_BATCH,
         final_lr=optim.min_lr * effective / LR_BATCH,
-        batches_per_epoch=per_epoch,
+        steps_per_epoch=per_epoch,
         accumulate=optim.accumulate,
         videos_per_step=videos,
         views=views,
         effective_batch=effective,
         checkpoint_every=resolved["run.checkpoint_every"],
         evaluate_every=resolved["run.evaluate_every"],
+        checkpoint_minutes=float(minutes[1]) if minutes else 0.0,
     )
 
 

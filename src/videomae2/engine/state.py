@@ -120,12 +120,15 @@ def fill(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, avera
 def export(network: nn.Module, average: Average | None) -> dict[str, dict[str, Tensor]]:
     """Whole tensors by bare name: those of "model", and of "ema" where there is an average.
 
-    Collective: every rank calls it, since sharded tensors are all-gathered.
+    Collective: every rank calls it, since sharded tensors are all-gathered, and rank 0 alone keeps them.
     """
     weights: dict[str, dict[str, Tensor]] = {}
     for name, value in _weights(network, average).items():
         part, _, bare = name.partition(".")
-        weights.setdefault(part, {})[bare] = parallel.whole(value)
+        gathered = parallel.whole(value)
+        if parallel.is_main():
+            # A sharded network may be larger than the device: there one tensor at a time is whole.
+            weights.setdefault(part, {})[bare] = gathered if gathered is value else gathered.cpu()
     return weights
 
 

@@ -17,7 +17,7 @@ from videomae2.engine.device import autocast, seeded
 from videomae2.engine.optim import set_learning_rate
 from videomae2.engine.task import Task
 from videomae2.errors import UserError
-from videomae2.records import Batch, Failure
+from videomae2.records import Batch
 from videomae2.settings import OptimSettings, RunSettings
 
 
@@ -36,7 +36,6 @@ class StepSums:
         self.good: Tensor | float = 0.0
         self.steps = 0
         self.clips = 0
-        self.failures: list[Failure] = []
 
     def add(self, values: dict[str, Tensor], good: Tensor) -> None:
         """Add the scalars of a step; `good`, on the device, is 0.0 for a skipped one, else 1.0."""
@@ -136,7 +135,6 @@ class Stepper:
 
     def _forward_backward(self, step: int, micro: int, batch: Batch[Any]) -> dict[str, Tensor]:
         self.window.clips += len(batch)
-        self.window.failures += batch.failures
         share = 1.0 / self.optim.accumulate
         last = micro == self.optim.accumulate - 1
         # A seed for each step, accumulated batch and rank. A resumed run repeats the dropout of its steps

@@ -48,7 +48,7 @@ class Job:
     evaluates: whether the plan's evaluations take place.
     origin: what the network starts from, as a start says it.
     kernels: replaces modules by faster ones for a CPU; called only where the run is on a CPU.
-    wrap: distributes the network over the ranks (`parallel.replicate`, the default, or `parallel.shard`).
+    max_broken: the share of the videos asked for, over all ranks, above which the run stops.
     about: plain JSON saved in every checkpoint: what a reader must know about the network in it.
     identity: plain JSON that says which data the run is trained on; a resume with another is refused by key.
     finish: called on the main process at the end with the state dicts "model" and, with an average, "ema".
@@ -67,7 +67,7 @@ class Job:
     evaluates: bool = False
     origin: str = "initial weights drawn from the seed"
     kernels: Callable[[nn.Module], nn.Module] = lambda network: network
-    wrap: Callable[[nn.Module], nn.Module] | None = None
+    max_broken: float = 1.0
     about: Mapping[str, Any] | None = None
     identity: Mapping[str, Any] = field(default_factory=dict)
     finish: Callable[[dict[str, dict[str, Tensor]]], None] = lambda _: None

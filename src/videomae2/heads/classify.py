@@ -167,12 +167,20 @@ def score_views(
 
 
 def gather_scores(scores: ViewScores) -> ViewScores:
-    """All-gather and merge the scores of all ranks; without a group the scores themselves."""
+    """Merge the scores of all ranks, in place; without a group nothing changes. Collective."""
     if not parallel.in_group():
         return scores
     # Sums over views are merged, not accuracies: the views of one row may have been scored on several ranks,
-    # and their mean softmax must come before the decision.
-    merged, *others = (ViewScores.from_state_dict(each) for each in parallel.all_objects(scores.state_dict()))
-    for other in others:
-        merged.merge(other)
-    return merged
+    # and their mean softmax must come before the decision. They are added as dense tensors: of every row,
+    # one rank has something and the others zeros.
+    scores.widen(parallel.greatest([scores.seen.shape[1]])[0])
+    # A view that a padding sampler gave to several ranks is that of the first of them.
+    last = parallel.world_size()
+    mine = torch.where(scores.seen, last - parallel.rank(), 0)
+    owner = last - parallel.add_up(mine, greatest=True)
+    parallel.together(lambda: scores.drop(owner < parallel.rank()))
+    parallel.add_up(scores.sums)
+    scores.seen = owner < last
+    for failures in parallel.all_objects(list(scores.failures.values())):
+        scores.fail(failures)
+    return scores

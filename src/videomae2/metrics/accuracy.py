@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,6 +9,9 @@ from torch import Tensor
 
 from videomae2.errors import UserError
 from videomae2.records import Failure
+
+ROWS_AT_ONCE = 4096
+"""Rows whose labels are placed at once: what is compared then stays in a cache."""
 
 
 @dataclass(frozen=True)
@@ -71,17 +73,29 @@ def ranking(scores: Float[Tensor, "n K"]) -> Int[Tensor, "n K"]:
     return scores.argsort(dim=1, descending=True, stable=True)
 
 
+def label_places(scores: Float[Tensor, "n K"], labels: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
+    """The place of each label in the `ranking` of its row, from 0; without ranking the other classes."""
+    numbers = torch.arange(scores.shape[1])
+    places = torch.empty(len(labels), dtype=torch.int64)
+    for part in torch.arange(len(labels)).split(ROWS_AT_ONCE):
+        rows, label = scores[part], labels[part, None]
+        own = rows.gather(1, label)
+        places[part] = ((rows > own) | ((rows == own) & (numbers < label))).sum(1)
+    return places
+
+
 def top_hits(scores: Float[Tensor, "n K"], labels: Int[Tensor, "n"], k: int) -> Bool[Tensor, "n"]:
     """Whether each label is among the k best scores."""
-    return (ranking(scores)[:, :k] == labels[:, None]).any(dim=1)
+    return label_places(scores, labels) < k
 
 
 class ViewScores:
     """The mean over views of each row's softmax (released), kept by manifest row.
 
     `labels` [M] are those of all listed rows, so that a row that nobody could read is still in every
-    denominator. Processes that scored different rows, or different views of a row, merge; a view that was
-    scored twice, as padding samplers do, counts once. UserError for no rows, or a label that is no class.
+    denominator. `sums` [M, K] are float64, `seen` [M, V] says which views each is of. Processes that scored
+    different rows, or different views of a row, merge; a view that was scored twice, as padding samplers do,
+    counts once. UserError for no rows, or a label that is no class.
     """
 
     def __init__(self, labels: Int[Tensor, "M"], num_classes: int) -> None:
@@ -95,69 +109,99 @@ class ViewScores:
             )
         self.labels = labels.cpu()
         self.num_classes = num_classes
-        self.sums: dict[int, Tensor] = {}
-        self.views: dict[int, frozenset[int]] = {}
+        # In float64, so that the sum over views does not depend on their order in any digit that is shown.
+        self.sums = torch.zeros(len(labels), num_classes, dtype=torch.float64)
+        self.seen = torch.zeros(len(labels), 1, dtype=torch.bool)
         self.failures: dict[int, Failure] = {}
 
     def update(self, logits: Float[Tensor, "n K"], row: Int[Tensor, "n"], view: Int[Tensor, "n"]) -> None:
         """Add the softmax of `logits`, one line for each (row, view).
 
-        UserError where the number of classes is another one.
+        UserError where the number of classes is another one, or a row is not in the manifest.
         """
         if logits.shape[1] != self.num_classes:
             raise UserError(
                 f"expected {self.num_classes} scores for each clip, got {logits.shape[1]}; "
                 "evaluate the model on a manifest of its own classes"
             )
-        # In float64, so that the sum over views does not depend on their order in any digit that is shown.
+        row, view = row.cpu(), view.cpu()
+        outside = row[(row < 0) | (row >= len(self.labels))]
+        if len(outside):
+            raise UserError(
+                f"expected rows 0..{len(self.labels) - 1} of the manifest, got a score of row "
+                f"{int(outside[0])}"
+            )
+        self.widen(int(view.max()) + 1 if len(view) else 0)
         shares = logits.detach().double().softmax(dim=1).cpu()
-        for share, r, v in zip(shares, row.tolist(), view.tolist(), strict=True):
-            self._add(r, frozenset((v,)), share)
+        # The first of two equal views counts: a sampler that pads gives some rows twice.
+        first: dict[tuple[int, int], int] = {}
+        for number, place in enumerate(zip(row.tolist(), view.tolist(), strict=True)):
+            first.setdefault(place, number)
+        new = torch.tensor(list(first.values()), dtype=torch.int64)
+        new = new[~self.seen[row[new], view[new]]]
+        self.sums.index_add_(0, row[new], shares[new])
+        self.seen[row[new], view[new]] = True
 
     def fail(self, failures: Iterable[Failure]) -> None:
         """Record rows that could not be read; they count as wrong, even if a view of them was scored."""
         for failure in failures:
             self.failures.setdefault(failure.row, failure)
 
+    def widen(self, num_views: int) -> None:
+        """Make room for so many views of each row."""
+        more = num_views - self.seen.shape[1]
+        if more > 0:
+            self.seen = torch.cat([self.seen, self.seen.new_zeros(len(self.seen), more)], dim=1)
+
+    def drop(self, known: Bool[Tensor, "M V"]) -> None:
+        """Forget the rows whose views are all known elsewhere; UserError where only some of them are."""
+        both = self.seen & known
+        # Where only some views are new, their share of the sum is not known.
+        parts = (both.any(1) & (self.seen & ~known).any(1)).nonzero()
+        if len(parts):
+            row = int(parts[0])
+            views = both[row].nonzero()[:, 0].tolist()
+            raise UserError(
+                f"expected each view once, got views {views} of row {row} in two sums that "
+                " cannot be taken apart; give each process whole rows, or views of its own"
+            )
+        again = both.any(1)
+        self.sums[again] = 0.0
+        self.seen[again] = False
+
     def merge(self, other: "ViewScores") -> None:
-        """Add what another process scored. UserError for scores of another manifest."""
+        """Add what another process scored, which loses what both have. UserError for another manifest."""
         if other.num_classes != self.num_classes or not torch.equal(other.labels, self.labels):
             raise UserError(
                 "expected scores of the same manifest, got those of another; evaluate both on the same one"
             )
-        for row, total in other.sums.items():
-            self._add(row, other.views[row], total)
+        num_views = max(each.seen.shape[1] for each in (self, other))
+        self.widen(num_views)
+        other.widen(num_views)
+        other.drop(self.seen)
+        self.sums += other.sums
+        self.seen |= other.seen
         self.fail(other.failures.values())
 
-    def _add(self, row: int, views: frozenset[int], total: Tensor) -> None:
-        if not 0 <= row < len(self.labels):
-            raise UserError(
-                f"expected rows 0..{len(self.labels) - 1} of the manifest, got a score of row {row}"
-            )
-        seen = self.views.get(row, frozenset())
-        if views <= seen:
-            return  # a sampler that pads gives some rows to two processes
-        # Where only some views are new, their share of the sum is not known.
-        if views & seen:
-            raise UserError(
-                f"expected each view once, got views {sorted(views & seen)} of row {row} in two sums that "
-                "cannot be taken apart; give each process whole rows, or views of its own"
-            )
-        self.sums[row] = self.sums[row] + total if seen else total
-        self.views[row] = seen | views
-
-    def scored(self) -> tuple[Int[Tensor, "n"], Float[Tensor, "n K"]]:
-        """Row numbers, ascending, and the mean softmax of each.
+    def rows(self) -> Int[Tensor, "n"]:
+        """Row numbers that have scores, ascending.
 
         Rows that failed are left out, and so are those with a score that is not finite.
         """
         # A NaN would sort before every score and make its class the answer.
-        rows = [
-            r for r in sorted(self.sums) if r not in self.failures and bool(self.sums[r].isfinite().all())
-        ]
-        means = [self.sums[r] / len(self.views[r]) for r in rows]
-        empty = torch.zeros(0, self.num_classes, dtype=torch.float64)
-        return torch.tensor(rows, dtype=torch.int64), torch.stack(means) if means else empty
+        good = self.seen.any(1) & self.sums.sum(1).isfinite()
+        good[list(self.failures)] = False
+        return good.nonzero()[:, 0]
+
+    def scored(self) -> tuple[Int[Tensor, "n"], Float[Tensor, "n K"]]:
+        """The rows that have scores, and the mean softmax of each."""
+        rows = self.rows()
+        return rows, self.sums[rows] / self.seen[rows].sum(1, keepdim=True)
+
+    def predicted(self) -> tuple[Int[Tensor, "n"], Int[Tensor, "n"]]:
+        """The rows that have scores, and the class of the best score of each: the first of equal ones."""
+        rows = self.rows()
+        return rows, self.sums[rows].argmax(1)
 
     def accuracy(self) -> Accuracy:
         """Accuracy over all listed rows."""
@@ -176,12 +220,13 @@ class ViewScores:
 
     def per_class(self) -> list[ClassScore]:
         """One line for each class, in the order of the class numbers."""
-        rows, means = self.scored()
+        rows = self.rows()
         labels = self.labels[rows]
+        places = label_places(self.sums[rows], labels)
         listed = self.labels.bincount(minlength=self.num_classes)
         evaluated = labels.bincount(minlength=self.num_classes)
-        right = labels[top_hits(means, labels, 1)].bincount(minlength=self.num_classes)
-        right5 = labels[top_hits(means, labels, 5)].bincount(minlength=self.num_classes)
+        right = labels[places < 1].bincount(minlength=self.num_classes)
+        right5 = labels[places < 5].bincount(minlength=self.num_classes)
         columns = zip(listed.tolist(), evaluated.tolist(), right.tolist(), right5.tolist(), strict=True)
         few = self.num_classes < 5
         # Failed is listed less evaluated, so that a row of which nobody heard counts too.
@@ -189,28 +234,7 @@ class ViewScores:
 
     def confusion(self) -> Int[Tensor, "K K"]:
         """Counts [true class, best-scored class] of the rows that were scored."""
-        rows, means = self.scored()
+        rows, best = self.predicted()
         # One number for each pair, so that one bincount fills the matrix.
-        pairs = self.labels[rows] * self.num_classes + ranking(means)[:, 0]
+        pairs = self.labels[rows] * self.num_classes + best
         return pairs.bincount(minlength=self.num_classes**2).reshape(self.num_classes, self.num_classes)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Tensors, lists and numbers that another process can load without this class."""
-        failures = [(f.row, f.path, f.reason) for f in self.failures.values()]
-        views = {row: sorted(views) for row, views in self.views.items()}
-        return {
-            "labels": self.labels,
-            "num_classes": self.num_classes,
-            "sums": dict(self.sums),
-            "views": views,
-            "failures": failures,
-        }
-
-    @classmethod
-    def from_state_dict(cls, state: dict[str, Any]) -> "ViewScores":
-        """Scores equal to those that `state_dict` was called on."""
-        scores = cls(state["labels"], state["num_classes"])
-        for row, total in state["sums"].items():
-            scores._add(row, frozenset(state["views"][row]), total)
-        scores.fail(Failure(*f) for f in state["failures"])
-        return scores

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from videomae2 import chance
+
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
 INITIAL_LOG_SCALE = math.log(10.0)
@@ -71,8 +73,8 @@ class Block(nn.Module):
     ) -> Float[Tensor, "B M D"]:
         """All tokens are attended to; with `chosen`, only those attend, pass the MLP and are returned."""
         residual = x if chosen is None else take(x, chosen)
-        x = residual + self.drop_path(scaled(self.attn(self.norm1(x), chosen), self.gamma_1))
-        x = x + self.drop_path(scaled(self.mlp(self.norm2(x)), self.gamma_2))
+        x = residual + self.drop_path(scaled(self.attn(self.norm1(x), chosen), self.gamma_1), 0)
+        x = x + self.drop_path(scaled(self.mlp(self.norm2(x)), self.gamma_2), 1)
         return x
 
 
@@ -159,21 +161,39 @@ class Mlp(nn.Module):
 class DropPath(nn.Module):
     """In training, drops a residual branch for whole samples with probability `rate`, and scales up the rest.
 
-    It draws from torch's generator, as dropout does: who trains seeds that generator from (seed, step) at
-    each step, inside `torch.random.fork_rng`, and a resumed run drops the same branches.
+    It draws from torch's generator, as dropout does, unless `drop_by_sample` has said what is drawn.
     """
+
+    drawn: Tensor | None = None
+    """Numbers in [0, 1) for each branch of a block and each sample, [2, B]."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
 
-    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
-        """The branch, zero for the dropped samples."""
+    def forward(self, x: Float[Tensor, "B N D"], branch: int = 0) -> Float[Tensor, "B N D"]:
+        """The branch, zero for the dropped samples; `branch` is 0 for attention, 1 for the MLP."""
         if self.rate == 0 or not self.training:
             return x
-        kept = torch.rand(x.shape[0], 1, 1, device=x.device) >= self.rate
+        drawn = torch.rand(x.shape[0], device=x.device) if self.drawn is None else self.drawn[branch]
+        kept = drawn[:, None, None] >= self.rate
         return x * (kept / (1 - self.rate)).to(x.dtype)
 
     def extra_repr(self) -> str:
         """What the module's printed name says."""
         return f"rate={self.rate}"
+
+
+def drop_by_sample(network: nn.Module, keys: Int[Tensor, "B"]) -> None:
+    """Draw every drop path of the next forward from the samples' own `keys`, whatever batch they stand in.
+
+    So a sample loses the same branches in a batch of any size, on any process. What was drawn stays until the
+    next call, since activation checkpointing computes a forward again in the backward pass.
+    """
+    paths = [module for module in network.modules() if isinstance(module, DropPath) and module.rate > 0]
+    if not paths:
+        return
+    # One draw for all: a kernel for each of eighty branches would cost more than it computes.
+    drawn = chance.uniform(keys, 2 * len(paths)).to(torch.float32).t().contiguous()
+    for path, own in zip(paths, drawn.split(2), strict=True):
+        path.drawn = own

@@ -13,16 +13,16 @@ from jaxtyping import Int
 from torch import Tensor
 
 from videomae2.config import check
-from videomae2.engine import parallel
+from videomae2.engine import launch, parallel
 from videomae2.engine.device import choose_device, keep_freed_memory, precision_note
 from videomae2.engine.progress import say
 from videomae2.errors import UserError
 from videomae2.files import encoded, replacing
 from videomae2.heads.classify import Classifier, gather_scores, score_views
-from videomae2.metrics.accuracy import Accuracy, ClassScore, ViewScores, ranking
+from videomae2.metrics.accuracy import Accuracy, ClassScore, ViewScores
 from videomae2.models.cpu import for_inference
 from videomae2.recipes.feed import EvaluationFeed, evaluation_feed
-from videomae2.recipes.weights import read_classifier, sampling_as_trained
+from videomae2.recipes.weights import Trained, read_classifier, sampling_as_trained
 from videomae2.records import Failure
 from videomae2.settings import EvaluateSettings
 
@@ -147,15 +147,35 @@ def run_evaluation(settings: EvaluateSettings) -> Evaluation:
     """Evaluate the weights `settings.weights` on the videos of `settings.data.val`.
 
     With `settings.out`, writes summary.json, per_class.csv, confusion.csv and scores.jsonl (one line a
-    manifest row) there. UserError for settings, weights or videos that cannot be evaluated.
+    manifest row) there. Processes that torchrun or srun started share the rows, and each returns the whole
+    result. UserError, on all of them, for settings, weights or videos that cannot be evaluated.
     """
     check(settings)
+    launch.join(settings.device)
     if not settings.weights:
         raise UserError(
             "expected weights to evaluate, got none; name a run, a file or a hub name with --weights"
         )
     if settings.out:
         parallel.on_main(lambda: must_be_free(Path(settings.out), settings))
+    loaded, feed = parallel.together(lambda: _prepared(settings))
+    evaluation = evaluate_classifier(
+        for_inference(loaded.module, settings.precision),
+        feed,
+        class_names=loaded.checkpoint.class_names,
+        weights=settings.weights,
+        match=settings.match,
+        views_per_forward=settings.views_per_forward,
+    )
+    _must_have_scores(evaluation, settings.weights)
+    # Every rank has the same evaluation by now; one of them writes it.
+    if settings.out:
+        parallel.on_main(lambda: write_evaluation(evaluation, feed, Path(settings.out)))
+    return evaluation
+
+
+def _prepared(settings: EvaluateSettings) -> tuple[Trained[Classifier], EvaluationFeed]:
+    """The network, and the views that it is shown."""
     device = choose_device(settings.device)
     # Before the weights are read, since it holds for memory that is allocated afterwards.
     if device.type == "cpu":
@@ -167,20 +187,7 @@ def run_evaluation(settings: EvaluateSettings) -> Evaluation:
     # After the weights: the sampling of the clips follows what they were trained with.
     data = sampling_as_trained(settings, loaded.checkpoint.metadata.get("data", {}))
     views = (data.test_clips, data.test_crops)
-    feed = evaluation_feed(data, loaded.settings, views, settings.batch_size, settings.device)
-    evaluation = evaluate_classifier(
-        for_inference(loaded.module, settings.precision),
-        feed,
-        class_names=loaded.checkpoint.class_names,
-        weights=settings.weights,
-        match=settings.match,
-        views_per_forward=settings.views_per_forward,
-    )
-    _must_have_scores(evaluation, settings.weights)
-    # Every rank has the same evaluation by now; one of them writes it.
-    if settings.out and parallel.is_main():
-        write_evaluation(evaluation, feed, Path(settings.out))
-    return evaluation
+    return loaded, evaluation_feed(data, loaded.settings, views, settings.batch_size, settings.device)
 
 
 def must_be_free(out: Path, settings: EvaluateSettings) -> None:
@@ -249,7 +256,8 @@ def write_evaluation(evaluation: Evaluation, feed: EvaluationFeed, out: Path) ->
 def score_lines(evaluation: Evaluation, feed: EvaluationFeed) -> list[dict[str, Any]]:
     """One object a manifest row: its path and label, and either its scores or the reason it has none."""
     rows, means = evaluation.scores.scored()
-    best = ranking(means)[:, 0]
+    _, best = evaluation.scores.predicted()
+    num_views = evaluation.scores.seen.sum(1).tolist()
     # Rows with a score that is not finite are in neither `rows` nor the failures: they count as wrong.
     found = {row: (int(winner), mean) for row, winner, mean in zip(rows.tolist(), best, means, strict=True)}
     lines = []
@@ -259,7 +267,7 @@ def score_lines(evaluation: Evaluation, feed: EvaluationFeed) -> list[dict[str, 
             winner, mean = found[row]
             line |= {
                 "predicted": winner,
-                "views": len(evaluation.scores.views[row]),
+                "views": num_views[row],
                 # fp32 has about seven digits; more would only make the file larger.
                 "scores": [round(s, 6) for s in mean.tolist()],
             }

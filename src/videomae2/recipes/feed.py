@@ -12,7 +12,7 @@ import torch
 
 from videomae2.architecture import token_grid
 from videomae2.bounds import shown
-from videomae2.data.batches import batches_per_epoch, evaluation_batches, training_batches
+from videomae2.data.batches import evaluation_batches, training_batches
 from videomae2.data.clips import EvaluationClips, TargetReader, TrainingClips, no_target
 from videomae2.data.sampling import SAMPLERS, RandomWindow, Sampler
 from videomae2.data.tables.formats import ROW_COLUMNS
@@ -56,6 +56,7 @@ class TrainingFeed:
             workers=self.data.workers,
             rank=parallel.rank(),
             world_size=parallel.world_size(),
+            accumulate=self.optim.accumulate,
             pin=choose_device(self.run.device).type == "cuda",
         )
 
@@ -69,11 +70,9 @@ class TrainingFeed:
 
     def plan(self) -> Plan:
         """The run's schedule, in optimizer steps."""
-        rows, world = len(self.clips), parallel.world_size()
-        per_epoch = batches_per_epoch(rows, self.optim.batch_size, world)
         # Without held-out videos nothing can be evaluated, whatever the setting says.
         run = self.run if self.data.val else replace(self.run, evaluate_every=0)
-        return make_plan(self.optim, run, rows, self.data.repeated_views, world, per_epoch)
+        return make_plan(self.optim, run, len(self.clips), self.data.repeated_views, parallel.world_size())
 
 
 @dataclass(frozen=True)
@@ -105,8 +104,9 @@ class EvaluationFeed:
             world_size=parallel.world_size(),
             pin=self.pin,
         )
-        own = range(parallel.rank(), len(self.manifest), parallel.world_size())
-        with progress("evaluate", len(own)) as done:
+        size, rows = self.batch_size, len(self.manifest)
+        starts = range(parallel.rank() * size, rows, parallel.world_size() * size)
+        with progress("evaluate", sum(min(size, rows - start) for start in starts)) as done:
             for batch in batches:
                 yield batch  # and when the next one is asked for, it has been through the network
                 done.advance(len(batch.row.unique()) + len(batch.failures))

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from videomae2 import chance
@@ -17,6 +16,7 @@ from videomae2.files import write_atomically
 from videomae2.heads.classify import Classifier, build_classifier, gather_scores, score_views
 from videomae2.labels import Classes
 from videomae2.metrics.accuracy import ViewScores
+from videomae2.models.layers import drop_by_sample
 from videomae2.recipes.feed import EvaluationFeed, Prepared, Recipe, TrainingFeed, held_out_feed
 from videomae2.recipes.weights import About, load_classifier, sampling_of
 from videomae2.records import Batch, Failure, StepOutput
@@ -50,6 +50,7 @@ class Finetuning:
     def step(self, network: nn.Module, batch: Batch[Classes], _step: int) -> StepOutput:
         """Compute the cross-entropy of a batch with soft targets, from label smoothing, mixup and cutmix."""
         frames, targets = self.mix(batch)
+        drop_by_sample(network, chance.keys(self._key("drop path", batch), batch.row, batch.view))
         return StepOutput(soft_cross_entropy(network(frames), targets))
 
     def mix(self, batch: Batch[Classes]) -> tuple[Tensor, Tensor]:
@@ -58,20 +59,30 @@ class Finetuning:
         # Where nothing is mixed the clips need no float copy, four times their size: the tokenizer converts.
         if settings.mixup <= 0 and settings.cutmix <= 0:
             return batch.frames, soft_targets(labels, self.num_classes, settings.label_smoothing)
-        # Drawn from the generator that the engine seeds for each step and accumulated batch, as for dropout.
-        # On the CPU, since `int` of a tensor on a GPU would wait for the device.
-        key = int(torch.randint(2**62, ()))
-        return mixup_cutmix(
-            batch.frames,
+        views = settings.data.repeated_views
+        videos = len(batch) // views
+        # A pair of videos that two ranks share is whole on both of them.
+        before, after = neighbours_wanted(batch.place, videos, parallel.rank(), parallel.world_size())
+        frames = parallel.with_neighbours(batch.frames, before * views, after * views)
+        labels = parallel.with_neighbours(labels, before * views, after * views)
+        mixed, targets = mixup_cutmix(
+            frames,
             labels,
             self.num_classes,
-            key,
+            self._key("mix", batch),
+            views=views,
+            first=batch.place - before,
             mixup=settings.mixup,
             cutmix=settings.cutmix,
             probability=settings.mix_probability,
             switch=settings.mix_switch,
             smoothing=settings.label_smoothing,
         )
+        own = slice(before * views, before * views + len(batch))
+        return mixed[own], targets[own]
+
+    def _key(self, purpose: str, batch: Batch[Classes]) -> int:
+        return chance.key(self.settings.run.seed, purpose, batch.epoch)
 
     def evaluate(self, network: nn.Module) -> dict[str, float]:
         """Accuracy over one centre view of each held-out video; unreadable videos count as wrong.
@@ -82,9 +93,9 @@ class Finetuning:
         scores = ViewScores(self.held_out.labels(self.class_names), self.num_classes)
         scores = gather_scores(score_views(network, self.held_out, scores))
         self._name(scores.failures.values())
-        if self.keep is not None and parallel.is_main():
+        if (keep := self.keep) is not None:
             # Of the averaged weights where there are some: they are evaluated last, and a run leaves them.
-            write_confusions(self.keep / CONFUSIONS, scores, self.class_names)
+            parallel.on_main(lambda: write_confusions(keep / CONFUSIONS, scores, self.class_names))
         accuracy = scores.accuracy()
         values = {"top1": accuracy.top1, "top5": accuracy.top5, "mean_class": accuracy.mean_class}
         values |= {"evaluated": accuracy.evaluated, "failed": accuracy.failed, "listed": accuracy.listed}
@@ -99,6 +110,17 @@ class Finetuning:
                     f"held-out row {failure.row}, {failure.path}, could not be read and counts as wrong: "
                     f"{failure.reason}"
                 )
+
+
+def neighbours_wanted(place: int, videos: int, rank: int, world_size: int) -> tuple[bool, bool]:
+    """Whether the partner of this rank's first video, and of its last, is in the batch of the next rank.
+
+    `place` is the number of the first of its `videos`; videos 2k and 2k + 1 are a pair.
+    """
+    return (
+        place % 2 == 1 and rank > 0,
+        (place + videos) % 2 == 1 and rank < world_size - 1,
+    )
 
 
 CONFUSIONS = "confusion.json"
@@ -123,9 +145,10 @@ def prepare_finetuning(settings: FinetuneSettings, feed: TrainingFeed) -> Prepar
         )
     num_classes, class_names = classes_of(feed, settings.num_classes)
     generator = chance.torch_generator(chance.key(settings.run.seed, "initial weights"))
-    network = build_classifier(settings.model, num_classes, settings.head_init_scale, generator)
+    device = parallel.building_device(settings.run.shard)
+    network = build_classifier(settings.model, num_classes, settings.head_init_scale, generator, device)
     notes: tuple[str, ...] = ()
-    if settings.init:
+    if settings.init and device != "meta":
         report = load_classifier(network, settings.init, num_classes, class_names, settings.label_map)
         notes = (str(report),)
     held_out = held_out_feed(settings.data, settings.model, settings.optim.batch_size, settings.run.device)

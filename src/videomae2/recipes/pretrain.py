@@ -15,6 +15,7 @@ from videomae2.labels import Unlabelled
 from videomae2.masking import count_tokens, draw_split
 from videomae2.models.autoencoder import Autoencoder
 from videomae2.models.build import build_autoencoder
+from videomae2.models.layers import drop_by_sample
 from videomae2.recipes.feed import EvaluationFeed, Prepared, Recipe, TrainingFeed, held_out_feed
 from videomae2.recipes.weights import About, load_pretraining, sampling_of
 from videomae2.records import Batch, StepOutput
@@ -49,6 +50,8 @@ class Pretraining:
     def step(self, network: nn.Module, batch: Batch[Any], _step: int) -> StepOutput:
         """Compute the loss of a batch, with masks drawn for its epoch."""
         # By epoch and not by step: a step of another batch size would draw other masks for the same clip.
+        key = chance.key(self.seed, "drop path", batch.epoch)
+        drop_by_sample(network, chance.keys(key, batch.row, batch.view))
         return StepOutput(self.loss(network, batch, chance.key(self.seed, "mask", batch.epoch)))
 
     def loss(self, network: nn.Module, batch: Batch[Any], mask_key: int) -> Float[Tensor, ""]:
@@ -91,10 +94,11 @@ class Pretraining:
 def prepare_pretraining(settings: PretrainSettings, _feed: TrainingFeed) -> Prepared:
     """Build the pre-training task with initial weights; UserError for settings that cannot work."""
     generator = chance.torch_generator(chance.key(settings.run.seed, "initial weights"))
-    network = build_autoencoder(settings.model, generator, decoder_fp32=settings.run.decoder_fp32)
+    device = parallel.building_device(settings.run.shard)
+    network = build_autoencoder(settings.model, generator, device, settings.run.decoder_fp32)
     held_out = held_out_feed(settings.data, settings.model, settings.optim.batch_size, settings.run.device)
     task = Pretraining(network, settings.mask, settings.target, settings.run.seed, held_out)
-    notes = (str(load_pretraining(network, settings.init)),) if settings.init else ()
+    notes = (str(load_pretraining(network, settings.init)),) if settings.init and device != "meta" else ()
     extra = {
         "data": sampling_of(settings.data),
         "mask": asdict(settings.mask),

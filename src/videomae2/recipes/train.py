@@ -1,47 +1,41 @@
 """The sequence of every training run: feed, plan, task, folder, training loop, final weights."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from videomae2.architecture import decoder_config, encoder_config
 from videomae2.config import check
-from videomae2.engine import parallel
+from videomae2.engine import launch, parallel
 from videomae2.engine.loop import train
 from videomae2.engine.progress import say
 from videomae2.engine.run import RunFolder
+from videomae2.engine.schedule import Plan
 from videomae2.engine.task import Job
 from videomae2.errors import UserError
 from videomae2.models import cpu
-from videomae2.recipes.feed import Recipe, training_feed
+from videomae2.recipes.feed import Prepared, Recipe, TrainingFeed, training_feed
 from videomae2.recipes.tasks import TASKS, task_of
 from videomae2.recipes.weights import read_weights, reading_once
 from videomae2.settings import OF_THE_CLIP, OF_THE_DECODER, OF_THE_NETWORK, ModelSettings
 
 
-def run_task(settings: Any, wrap: Callable[[nn.Module], nn.Module] | None = None) -> Path:
+def run_task(settings: Any) -> Path:
     """Train to the end of the plan, resuming from the newest checkpoint; returns the run's folder.
 
     At the end the folder has `model.safetensors` (the averaged weights where an average was kept), with the
-    metadata that its user needs. UserError, before the folder is touched, for settings, data or initial
-    weights that cannot work. `wrap` distributes the network in another way than DDP.
+    metadata that its user needs. Processes that torchrun or srun started do it jointly, and so do those of a
+    group that the caller began. UserError, on all of them and before the folder is touched, for settings,
+    data or initial weights that cannot work.
     """
     name = task_of(settings)
     row, recipe = TASKS[name], recipe_of(name)
     check(settings)
-    with reading_once():
-        settings = inherited(settings)
-        sections = (settings.data, settings.model, settings.optim, settings.run)
-        # Feed, plan, task, folder: each is checked before the next, and the cheapest mistakes show first.
-        feed = training_feed(*sections, recipe.frames, read_target=recipe.read_target, read=recipe.read)
-        plan = feed.plan()
-        prepared = recipe.prepare(settings, feed)
+    launch.join(settings.run.device)
+    settings, feed, plan, prepared = parallel.together(lambda: _prepared(settings, recipe))
     # Last of all, so that whatever was refused above has left no half-made run behind.
-    folder = _shared_folder(settings)
+    folder = _shared_folder(settings, plan)
     for note in prepared.notes:
         say(note)
     job = Job(
@@ -55,7 +49,7 @@ def run_task(settings: Any, wrap: Callable[[nn.Module], nn.Module] | None = None
         evaluates=bool(settings.data.val),
         origin=f"from {settings.init}" if getattr(settings, "init", "") else Job.origin,
         kernels=cpu.apply,
-        wrap=wrap,
+        max_broken=settings.data.max_broken,
         about=prepared.about.as_json(),
         identity=feed.identity(),
         finish=prepared.about.writer(folder.path),
@@ -74,11 +68,23 @@ def recipe_of(name: str) -> Recipe:
     return recipe
 
 
-def _shared_folder(settings: Any) -> RunFolder:
+def _prepared(settings: Any, recipe: Recipe) -> tuple[Any, TrainingFeed, Plan, Prepared]:
+    """The settings as the initial weights fix them, and what follows from them; nothing is written."""
+    with reading_once():
+        settings = inherited(settings)
+        sections = (settings.data, settings.model, settings.optim, settings.run)
+        # Feed, plan, task: each is checked before the next, and the cheapest mistakes show first.
+        feed = training_feed(*sections, recipe.frames, read_target=recipe.read_target, read=recipe.read)
+        plan = feed.plan()
+        return settings, feed, plan, recipe.prepare(settings, feed)
+
+
+def _shared_folder(settings: Any, plan: Plan) -> RunFolder:
     """The run's folder on every rank; rank 0 creates and locks it, and its UserError is raised on all."""
     # The lock is one process's: where every rank took it, all but one would be refused.
     made: list[RunFolder] = []
-    parallel.on_main(lambda: made.append(RunFolder.create_or_resume(settings.run.out, settings)))
+    out, derived = settings.run.out, plan.describe()
+    parallel.on_main(lambda: made.append(RunFolder.create_or_resume(out, settings, derived)))
     return made[0] if made else RunFolder(Path(settings.run.out), settings)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from videomae2 import chance
-from videomae2.data.augment.mixing import RandomErasing, mixup_cutmix, soft_targets
+from videomae2.data.augment.mixing import RandomErasing, mixup_cutmix, pairs, soft_targets
 from videomae2.errors import UserError
 
 LABELS = torch.tensor([0, 1, 2, 4])
@@ -28,7 +28,7 @@ def test_mixup_mixes_pixels_and_targets_alike() -> None:
     clips = flat_clips(0, 0, 255, 255)
     shares = set()
     for number in range(30):
-        frames, targets = mixup_cutmix(clips, LABELS, 5, number, cutmix=0.0, smoothing=0.0)
+        frames, targets = mixup_cutmix(clips, LABELS, 5, number, views=2, cutmix=0.0, smoothing=0.0)
         assert frames.dtype == torch.float32 and frames.shape == clips.shape
         assert torch.allclose(targets.sum(1), torch.ones(4))
         share = float(targets[0, 0])
@@ -45,7 +45,7 @@ def test_cutmix_pastes_one_box_and_corrects_the_share_to_its_area() -> None:
     clips = flat_clips(0, 0, 255, 255)
     shares = []
     for number in range(60):
-        frames, targets = mixup_cutmix(clips, LABELS, 5, number, mixup=0.0, smoothing=0.0)
+        frames, targets = mixup_cutmix(clips, LABELS, 5, number, views=2, mixup=0.0, smoothing=0.0)
         pasted = frames[0] == 1
         assert ((frames == 0) | (frames == 1)).all()
         assert torch.equal(pasted, pasted[:1, :1].expand_as(pasted)), (
@@ -61,7 +61,8 @@ def test_switch_and_probability() -> None:
     clips = flat_clips(0, 40, 200, 255)
     kinds = {"none": 0, "mixup": 0, "cutmix": 0}
     for number in range(300):
-        frames, _ = mixup_cutmix(clips, LABELS, 5, chance.key(0, "mix", number), probability=0.5, switch=0.5)
+        key = chance.key(0, "mix", number)
+        frames, _ = mixup_cutmix(clips, LABELS, 5, key, views=2, probability=0.5, switch=0.5)
         if torch.equal(frames, clips / 255):
             kinds["none"] += 1
         else:
@@ -69,6 +70,31 @@ def test_switch_and_probability() -> None:
                 "cutmix" if len(frames[0].unique()) == 2 or frames[0].unique().item() in (0, 1) else "mixup"
             ] += 1
     assert 110 < kinds["none"] < 190 and 45 < kinds["mixup"] < 110 and 45 < kinds["cutmix"] < 110
+
+
+@pytest.mark.parametrize(("first", "cut"), [(0, 4), (0, 8), (3, 2), (3, 6)])
+def test_a_pair_of_videos_is_mixed_alike_in_any_batch_that_has_both(first: int, cut: int) -> None:
+    """Five videos of two views, cut between pairs; video 3 is the second of its pair."""
+    generator = torch.Generator().manual_seed(first)
+    clips = torch.randint(0, 256, (10, 2, 3, 8, 8), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(10) % 5
+    whole = mixup_cutmix(clips, labels, 5, 7, views=2, first=first)
+    parts = [
+        mixup_cutmix(clips[part], labels[part], 5, 7, views=2, first=first + part.start // 2)
+        for part in (slice(0, cut), slice(cut, 10))
+    ]
+    for together, *apart in zip(whole, *parts, strict=True):
+        assert torch.equal(together, torch.cat(apart))
+
+
+def test_pairs_have_lambdas_of_their_own_and_a_video_without_partner_mixes_its_views() -> None:
+    clips, labels = flat_clips(0, 10, 20, 255, 0, 200), torch.tensor([0, 0, 1, 1, 2, 2])
+    assert pairs(3, 4) == [(1, 1), (2, 2), (3, 1)]
+    frames, targets = mixup_cutmix(clips, labels, 3, 5, views=2, cutmix=0.0, smoothing=0.0)
+    assert (targets[:4, 2] == 0).all() and torch.equal(targets[4:, 2], torch.ones(2))
+    assert 0 < float(frames[4].max()) < 200 / 255, "black mixed with the other view of the same video"
+    _, others = mixup_cutmix(clips, labels, 3, 5, views=2, first=2, cutmix=0.0, smoothing=0.0)
+    assert float(others[0, 0]) != float(targets[0, 0])
 
 
 def test_same_key_same_mix_and_the_clip_that_came_is_left_alone() -> None:

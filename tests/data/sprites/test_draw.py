@@ -164,7 +164,7 @@ def test_files_are_the_same_for_any_number_of_workers(tmp_path: Path) -> None:
         sorted(path.relative_to(m.parent) for path in m.parent.rglob("*") if path.is_file())
         for m in manifests
     ]
-    assert files[0] == files[1] and len(files[0]) == 9 + 4
+    assert files[0] == files[1] and len(files[0]) == 9 + 5
     for name in files[0]:
         assert (manifests[0].parent / name).read_bytes() == (manifests[1].parent / name).read_bytes()
 

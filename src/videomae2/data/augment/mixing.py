@@ -1,5 +1,6 @@
 """Regularisers that replace pixels: random erasing within a clip, mixup and cutmix across a batch."""
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -84,39 +85,72 @@ def soft_targets(labels: Int[Tensor, "B"], num_classes: int, smoothing: float = 
     return hits.to(torch.float32) * (1 - smoothing) + smoothing / num_classes
 
 
+def pairs(first: int, count: int) -> list[tuple[int, int]]:
+    """The pairs (2k, 2k + 1) among `count` videos from `first` on: each k, and how many of it are there."""
+    numbers = [video // 2 for video in range(first, first + count)]
+    return [(pair, len(list(members))) for pair, members in itertools.groupby(numbers)]
+
+
 def mixup_cutmix(
     frames: Tensor,
     labels: Int[Tensor, "B"],
     num_classes: int,
     key: int,
     *,
+    views: int = 1,
+    first: int = 0,
     mixup: float = 0.8,
     cutmix: float = 1.0,
     probability: float = 1.0,
     switch: float = 0.5,
     smoothing: float = 0.1,
 ) -> tuple[Float[Tensor, "B T C H W"], Float[Tensor, "B K"]]:
-    """Mix every clip with its partner from the other end of the batch; one lambda a batch, as released.
+    """Mix the clips of each pair of videos with one lambda, each clip with its partner from the other end.
 
-    frames: uint8 or float in [0, 1], [B, T, C, H, W]. `mixup` and `cutmix` are Beta parameters, 0 is off;
-    `switch` is the probability of cutmix where both are on. cutmix pastes one box into all frames and
-    corrects lambda to the box's true area. Every random number follows from `key`.
+    frames: uint8 or float in [0, 1], [B, T, C, H, W]: `views` clips of each video side by side, of the videos
+    `first` and following of an epoch. Videos 2k and 2k + 1 of the epoch are a pair, whose numbers follow from
+    `key` and k; one without its partner mixes its own views. `mixup` and `cutmix` are Beta parameters, 0 is
+    off; `switch` is the probability of cutmix where both are on, `probability` that a pair is mixed. cutmix
+    pastes one box into all frames and corrects lambda to the box's true area.
     """
+    # As released on a batch of two videos. The released code mixes the batch of one process, of 6 clips for
+    # ViT-g, so that what a clip is mixed with depends on the number of processes; a pair depends on nothing.
     plain = frames.to(torch.float32) / 255 if frames.dtype == torch.uint8 else frames
     targets = soft_targets(labels, num_classes, smoothing)
-    rng = chance.numpy_generator(key)
-    if (mixup <= 0 and cutmix <= 0) or rng.random() >= probability:
+    if mixup <= 0 and cutmix <= 0:
         return plain, targets
-    use_cutmix = cutmix > 0 and (mixup <= 0 or rng.random() < switch)
-    share = float(rng.beta(cutmix, cutmix) if use_cutmix else rng.beta(mixup, mixup))
-    if use_cutmix:
-        top, bottom, left, right = _cut_box(plain.shape[-2], plain.shape[-1], share, rng)
-        mixed = plain.clone()
-        mixed[..., top:bottom, left:right] = plain.flip(0)[..., top:bottom, left:right]
-        share = 1 - (bottom - top) * (right - left) / (plain.shape[-2] * plain.shape[-1])
-    else:
-        mixed = torch.lerp(plain.flip(0), plain, share)
-    return mixed, targets * share + targets.flip(0) * (1 - share)
+    height, width = plain.shape[-2:]
+    # Of each clip, its partner and its own share: one pass over the batch mixes, whatever was drawn.
+    partner, shares, areas = list(range(len(plain))), [1.0] * len(plain), [1.0] * len(plain)
+    boxes: list[tuple[slice, tuple[int, int, int, int]]] = []
+    start = 0
+    for pair, members in pairs(first, len(plain) // views):
+        clips = slice(start, start + members * views)
+        start = clips.stop
+        rng = chance.numpy_generator(chance.key(key, pair))
+        if rng.random() >= probability:
+            continue
+        use_cutmix = cutmix > 0 and (mixup <= 0 or rng.random() < switch)
+        share = float(rng.beta(cutmix, cutmix) if use_cutmix else rng.beta(mixup, mixup))
+        partner[clips] = reversed(partner[clips])
+        if use_cutmix:
+            box = _cut_box(height, width, share, rng)
+            boxes.append((clips, box))
+            share = 1 - (box[1] - box[0]) * (box[3] - box[2]) / (height * width)
+        else:
+            shares[clips] = [share] * members * views
+        areas[clips] = [share] * members * views
+    others = torch.tensor(partner, device=plain.device)
+    mixed = torch.lerp(plain[others], plain, _of_each_clip(shares, plain))
+    for clips, (top, bottom, left, right) in boxes:
+        box_of_others = plain[others[clips]][..., top:bottom, left:right]
+        mixed[clips][..., top:bottom, left:right] = box_of_others
+    return mixed, torch.lerp(targets[others], targets, _of_each_clip(areas, targets))
+
+
+def _of_each_clip(numbers: list[float], like: Tensor) -> Tensor:
+    """One number a clip, to be broadcast over the rest of it."""
+    return torch.tensor(numbers, dtype=like.dtype, device=like.device).view(-1, *[1] * (like.ndim - 1))
 
 
 def _cut_box(height: int, width: int, share: float, rng: np.random.Generator) -> tuple[int, int, int, int]:

@@ -26,8 +26,8 @@ class CpuBlock(Block):
         if not (is_ordinary(x) and self._is_untouched()):
             return super().forward(x, chosen)
         queried = x if chosen is None else take(x, chosen)
-        x = self._add(queried, self._attention(queried, x), self.gamma_1)
-        return self._add(x, self._mlp(x), self.gamma_2)
+        x = self._add(queried, self._attention(queried, x), 0)
+        return self._add(x, self._mlp(x), 1)
 
     def _is_untouched(self) -> bool:
         """Whether every part is the one that `Block` made; hooks on the whole block do not matter."""
@@ -43,10 +43,10 @@ class CpuBlock(Block):
             )
         )
 
-    def _add(self, x: Tensor, branch: Tensor, gamma: Tensor | None) -> Float[Tensor, "B M D"]:
+    def _add(self, x: Tensor, branch: Tensor, number: int) -> Float[Tensor, "B M D"]:
         # The sum takes the branch's place, a tensor that nobody outside has seen: a tensor of its own would
         # leave a hole between those that are saved for the backward pass.
-        branch = self.drop_path(scaled(branch, gamma))
+        branch = self.drop_path(scaled(branch, (self.gamma_1, self.gamma_2)[number]), number)
         return branch.to(x.dtype).add_(x)
 
     def _attention(

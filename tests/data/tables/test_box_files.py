@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from videomae2.data.tables.annotations import read_actions, read_annotations, read_excluded
+from videomae2.data.tables.box_files import read_actions, read_annotations, read_excluded
 from videomae2.errors import UserError
 
 
