@@ -19,7 +19,7 @@ from videomae2.settings import (
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "videomae2"
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
 SETTINGS = {
     "pretrain": PretrainSettings,
     "finetune": FinetuneSettings,
@@ -114,7 +114,7 @@ def test_code_names_in_the_prose_of_the_architecture_exist() -> None:
         assert re.search(rf"^\s*(?:def |class )?{name}\b(?:[:(= ]|$)", source, re.MULTILINE), name
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_files_that_pages_mention_exist(page: Path) -> None:
     places = (ROOT, ROOT / "experiments", PACKAGE)
     programs = {path.name for folder in (PACKAGE, ROOT / "benchmarks") for path in folder.rglob("*.py")}

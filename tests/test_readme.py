@@ -1,20 +1,19 @@
-"""The README tells of every room, and quotes only numbers that lie in benchmarks/results/."""
+"""The README's commands exist and take the time it says; its numbers lie in benchmarks/results/."""
 
 import json
 import re
 from pathlib import Path
 
+import pytest
+from newcomer import commands
+
+from videomae2.cli.runs import commands as taking_settings
+from videomae2.config import load_settings
+from videomae2.quickstart import plan
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-
-
-def test_the_rooms_are_those_of_the_package() -> None:
-    """README tells of the rooms; docs/architecture.md, which it links to, of every file."""
-    tree = README.split("```text", 1)[1].split("```", 1)[0]
-    package = ROOT / "src" / "videomae2"
-    rooms = {path.name for path in package.iterdir() if (path / "__init__.py").is_file()}
-    assert set(re.findall(r"^  (\w+)/ +\S", tree, re.MULTILINE)) == rooms
-    assert "(docs/architecture.md)" in README
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 def test_the_two_commands_are_what_ci_calls() -> None:
@@ -27,6 +26,54 @@ def test_the_two_commands_are_what_ci_calls() -> None:
     assert "make check" in called
 
 
+def test_the_newcomers_commands_exist() -> None:
+    """What `benchmarks/newcomer.py` runs: an environment, the package, and four commands."""
+    lines = commands(README)
+    assert lines[0].startswith("python3 -m venv .venv") and lines[1] == "pip install ."
+    assert [line.split()[:2] for line in lines[2:]] == [
+        ["videomae2", word] for word in ("data", "pretrain", "finetune", "evaluate")
+    ]
+    assert "--out runs/evaluate" in lines[-1]  # where newcomer.py finds the accuracy
+
+
+def test_minutes_beside_a_newcomers_command_are_those_it_took() -> None:
+    told = re.findall(r"^(\S.*?) +# (\d+) min$", README, re.MULTILINE)
+    assert bool(told) == (RESULTS / "newcomer.json").is_file()
+    for command, minutes in told:
+        result = json.loads((RESULTS / "newcomer.json").read_text())
+        run = {step["command"]: step["minutes"] for step in result["commands"]}
+        assert round(run[command]) == int(minutes) and result["minutes"] <= 15, command
+
+
+def test_commands_with_settings_are_read_as_they_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shell = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL)).replace("\\\n", " ")
+    lines = re.findall(r"^videomae2 (pretrain|finetune|evaluate) ([^#\n]*)", shell, re.MULTILINE)
+    assert len(lines) >= 5
+    for command, words in lines:
+        load_settings(taking_settings()[command].settings, None, words.split())
+
+
+def test_what_is_said_of_the_quickstart_is_what_it_has() -> None:
+    told = re.search(r"with ([\d,]+) steps of pre-training; it has ([\d,]+) now", README)
+    recorded = json.loads((RESULTS / "quickstart_seeds.json").read_text())["settings"]["pretrain"][
+        "optim.length"
+    ]
+    # Told exactly as long as the recorded numbers are of other settings than those that run now.
+    assert bool(told) == (recorded != plan.PRETRAINING_STEPS)
+    if told:
+        steps = [int(each.replace(",", "")) for each in told.groups()]
+        assert steps == [recorded, plan.PRETRAINING_STEPS]
+    assert f"an ideal observer of unordered frames {100 * plan.UNORDERED:.0f} %" in README
+
+
+def test_the_picture_is_there_and_small() -> None:
+    (picture,) = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
+    assert (ROOT / picture).stat().st_size < 1_500_000
+
+
 def test_every_measured_number_is_a_result() -> None:
     """Each row of the table names its file, and every number shown is a value of that file, rounded."""
     table = README.split("## What is measured", 1)[1]
@@ -34,7 +81,7 @@ def test_every_measured_number_is_a_result() -> None:
     assert rows
     for row in rows:
         name = re.search(r"results/(\w+\.json)", row)[1]  # type: ignore[index]
-        values = list(_numbers(json.loads((ROOT / "benchmarks" / "results" / name).read_text())))
+        values = list(_numbers(json.loads((RESULTS / name).read_text())))
         result = row.split("|")[2]
         shown = re.findall(r"(\d+\.(\d+))( %)?", result)
         assert shown, row

@@ -7,6 +7,7 @@ import pytest
 
 from videomae2.api import jobs
 from videomae2.api.jobs import evaluate, finetune, pretrain
+from videomae2.api.model import load
 from videomae2.config import load_settings
 from videomae2.errors import UserError
 from videomae2.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
@@ -30,9 +31,28 @@ def test_a_finished_pretraining_gets_its_report_with_reconstructions(
         "Reconstruction of 0.mp4",
         "<h3>seen by the encoder</h3>",
         "mask.encoder_ratio *",
+        "<h3>true means only</h3>",
+        "1 = knows nothing",
     ):
         assert expected in html
-    assert html.count("data:image/png;base64,") == 3 + 3 * 3  # three charts, three videos in three rows
+    assert html.count("<svg") == 3
+    assert html.count("data:image/png;base64,") == 3 * 4 * 8  # three videos in four rows of eight frames
+
+
+def test_where_targets_are_raw_pixels_nothing_is_borrowed_and_nothing_costs_one(
+    runs: SmallRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.toml").write_bytes((runs.pretrained / "config.toml").read_bytes())
+    (tmp_path / "metrics.jsonl").write_bytes((runs.pretrained / "metrics.jsonl").read_bytes())
+    model = load(runs.pretrained, device="cpu")
+    model.checkpoint.metadata["target"]["normalize"] = "none"
+    monkeypatch.setattr(jobs, "run_task", lambda _: tmp_path)
+    monkeypatch.setattr(jobs, "load", lambda *_, **__: model)
+    settings = pretrain_settings(runs.videos, tmp_path)
+    settings = replace(settings, target=replace(settings.target, normalize="none"))
+    html = (pretrain(settings) / "report.html").read_text(encoding="utf-8")
+    assert "Reconstruction of" in html
+    assert "knows nothing" not in html and "true means" not in html and "taken from" not in html
 
 
 def test_videos_that_are_gone_do_not_cost_the_report(
@@ -50,6 +70,8 @@ def test_finetuning_writes_its_report(runs: SmallRuns, tmp_path: Path) -> None:
     settings = replace(settings, optim=replace(settings.optim, length=1))
     html = (finetune(settings) / "report.html").read_text(encoding="utf-8")
     assert "Fine-tuning: run" in html and "Validation accuracy" in html
+    assert "0.6931 = knows nothing" in html  # the logarithm of two classes
+    assert "Confusion matrix" in html and "of 6 videos are on the diagonal" in html
 
 
 @pytest.mark.usefixtures("unchecked")

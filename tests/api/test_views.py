@@ -107,8 +107,18 @@ def test_blocks_leave_out_videos_that_cannot_be_read(found: Reconstruction) -> N
         "Reconstruction of there.mp4",
         "Loss on the hidden cubes: 0.500.",
     )
-    assert len(strips.rows) == 3 and all(png.startswith(b"\x89PNG") for _, png in strips.rows)
+    assert [name for name, _ in strips.rows] == ["original", "seen by the encoder", "reconstruction"]
+    assert all(len(frames) == 8 for _, frames in strips.rows)
+    assert all(png.startswith(b"\x89PNG") for _, frames in strips.rows for png in frames)
     assert reconstruction_blocks(reconstruct, ["gone.mp4"]) == []
+
+
+def test_what_is_borrowed_from_the_truth_is_a_row_of_its_own(found: Reconstruction) -> None:
+    borrowed = replace(found, means=found.original)
+    assert list(borrowed.clips) == ["original", "seen by the encoder", "true means only", "reconstruction"]
+    note, strips = reconstruction_blocks(lambda _: borrowed, ["there.mp4"])
+    assert isinstance(note, Note) and isinstance(strips, Strips)
+    assert "how much of the picture is borrowed" in note.text and "1.0 = knows nothing" in strips.caption
 
 
 def test_a_few_videos_are_spread_over_the_manifest(runs: SmallRuns, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The quickstart, shrunk to seconds: every stage runs for real, and what it promises is there."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,81 +13,70 @@ from videomae2.quickstart import plan, story
 ARMS = {"pretrained", "scratch", "shuffled", "pretrained, tested shuffled"}
 
 
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few videos and a few steps of the same plan."""
-    for name, value in (
-        ("UNLABELLED", 16),
-        ("LABELLED", 32),
-        ("HELD_OUT", 8),
-        ("PRETRAINING_STEPS", 3),
-        ("FINETUNING_STEPS", 2),
-    ):
-        monkeypatch.setattr(plan, name, value)
-
-
-@pytest.mark.usefixtures("small")
-def test_it_leaves_a_report_a_summary_and_every_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "quickstart"
-    assert cli.main(["quickstart", "--out", str(out)]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == str(out / "report.html")
-    summary = json.loads((out / "summary.json").read_text())
-    assert set(summary["top1"]) == ARMS
-    assert summary["chance"] == 1 / 8
+def test_it_leaves_a_summary_and_every_run(quickstart: Path) -> None:
+    summary = json.loads((quickstart / "summary.json").read_text())
+    assert set(summary["top1"]) == set(summary["interval95"]) == ARMS
+    assert (summary["chance"], summary["unordered_bound"]) == (1 / 8, 1 / 4)
     assert summary["views"] == "3x1"
     assert summary["margin_over_scratch"] == pytest.approx(
         summary["top1"]["pretrained"] - summary["top1"]["scratch"], abs=1e-3
     )
+    for name, share in summary["top1"].items():
+        low, high = summary["interval95"][name]
+        assert 0 <= low <= share <= high <= 1
     assert len(summary["prediction"]["top"]) == 3
-    page = (out / "report.html").read_text()
-    for said in (
-        "fine-tuned after pre-training",
-        "Pre-training loss",
-        "Reconstruction of",
-        "Confusion matrix",
-        "Per class",
-        "The network starts from random weights.",
-        "So shuffled frames are worth 25 % at most",  # four of eight classes share an axis
-    ):
-        assert said in page
-    assert page.count("data:image/png;base64,") >= 7
-    assert read_lines(out / "pretrain" / "metrics.jsonl")[-1]["step"] == 3
-    # again: every run is finished, so nothing is trained or drawn anew
-    drawn = (out / "data" / "unlabelled" / "manifest.csv").stat().st_mtime_ns
-    assert cli.main(["quickstart", "--out", str(out)]) == 0
-    assert (out / "data" / "unlabelled" / "manifest.csv").stat().st_mtime_ns == drawn
-    assert json.loads((out / "summary.json").read_text())["top1"] == summary["top1"]
+    assert summary["predictions"][0] == summary["prediction"] and len(summary["predictions"]) == 6
+    stages = {name: value for name, value in summary["seconds"].items() if name != "total"}
+    assert summary["seconds"]["total"] == pytest.approx(sum(stages.values()), abs=1)
+    assert read_lines(quickstart / "pretrain" / "metrics.jsonl")[-1]["step"] == 3
+
+
+def test_the_report_shows_every_arm_six_predictions_and_leads_to_every_other_report(quickstart: Path) -> None:
+    page = (quickstart / "report.html").read_text("utf-8")
+    for title in ("Accuracy", "Predictions", "Pre-training loss", "Reconstruction of", "Confusion matrix"):
+        assert title in page
+    marks = re.findall(r'<span class="mark (right|wrong)">([✓✗])</span>', page)
+    truths = [each["right"] for each in json.loads((quickstart / "summary.json").read_text())["predictions"]]
+    assert marks == [("right", "✓") if right else ("wrong", "✗") for right in truths] and len(marks) == 6
+    linked = re.findall(r'<a href="([^"]+)">', page)
+    assert len(linked) == 1 + 3 + 4  # pre-training, three trained arms, four evaluations
+    for address in linked:
+        assert (quickstart / address).is_file(), address
+    words = re.findall(r'aria-label="([^"]*)"', page)
+    assert words[0].startswith("pre-trained, then fine-tuned: ") and "interval" in words[0]
+    assert words[0].endswith("chance: 12.5 %; ideal observer of unordered frames: 25.0 %")
+    assert all(re.search(r"\d", each) for each in words if not each.startswith(("right", "wrong")))
+
+
+def test_again_nothing_is_trained_or_drawn_anew_and_no_time_is_lost(
+    quickstart: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn = (quickstart / "data" / "unlabelled" / "manifest.csv").stat().st_mtime_ns
+    before = json.loads((quickstart / "summary.json").read_text())
+    assert cli.main(["quickstart", "--out", str(quickstart)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(quickstart / "report.html")
+    assert (quickstart / "data" / "unlabelled" / "manifest.csv").stat().st_mtime_ns == drawn
+    again = json.loads((quickstart / "summary.json").read_text())
+    assert again["top1"] == before["top1"]
+    assert all(again["seconds"][name] >= seconds for name, seconds in before["seconds"].items())
     # another seed would mix its data with this one's
-    assert cli.main(["quickstart", "--out", str(out), "--seed", "1"]) == 2
+    assert cli.main(["quickstart", "--out", str(quickstart), "--seed", "1"]) == 2
     assert "holds a quickstart with seed 0, not 1; give another --out" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("small")
-def test_the_three_sets_share_no_video_and_hold_every_class(tmp_path: Path) -> None:
+def test_the_three_sets_share_no_video_and_hold_every_class(quickstart: Path) -> None:
     from videomae2.data.tables.manifest import read_manifest
-    from videomae2.quickstart.stages import Quickstart
 
-    sets = {name: read_manifest(path) for name, path in Quickstart(tmp_path, 0).draw_data().items()}
+    sets = {
+        name: read_manifest(quickstart / "data" / name / "manifest.csv")
+        for name in ("unlabelled", "labelled", "held_out")
+    }
     names = [Path(manifest.row(row).path).name for manifest in sets.values() for row in range(len(manifest))]
     assert len(set(names)) == len(names) == 16 + 32 + 8
-    for manifest in (sets["labelled"], sets["held_out"]):
-        assert set(manifest.labels().tolist()) == set(range(8))
-        assert tuple(manifest.class_names) == plan.SPRITES.classes
-
-
-def test_pretraining_starts_from_random_weights_as_the_report_says(tmp_path: Path) -> None:
-    assert plan.pretraining(tmp_path / "m.csv", tmp_path / "a", 0).init == ""
+    for name in ("labelled", "held_out"):
+        assert set(sets[name].labels().tolist()) == set(range(8))
+        assert tuple(sets[name].class_names) == plan.SPRITES.classes
 
 
 def test_every_arm_has_its_words() -> None:
     assert set(story.ARMS) == ARMS
-
-
-def test_the_arms_differ_in_their_start_and_their_frame_order_alone(tmp_path: Path) -> None:
-    from videomae2.config import differences
-
-    one = plan.finetuning(tmp_path / "m.csv", tmp_path / "a", 0, "pretrained")
-    other = plan.finetuning(tmp_path / "m.csv", tmp_path / "b", 0, "untrained", "shuffled")
-    assert {each.key for each in differences(one, other)} == {"init", "run.out", "data.frame_order"}

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from videomae2.report import charts
-from videomae2.report.charts import curve_blocks, measure, percent, series
+from videomae2.report.charts import percent
+from videomae2.report.curves import curve_blocks, measure, series
 from videomae2.report.page import Block, Figure
 
 LINES: list[dict[str, Any]] = [
@@ -25,9 +26,9 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[list[charts.Line]]:
     """The lines of every chart, in the order of drawing."""
     seen: list[list[charts.Line]] = []
 
-    def draw(lines: list[charts.Line], *_: Any) -> bytes:
+    def draw(lines: list[charts.Line], *_: Any) -> str:
         seen.append(lines)
-        return b""
+        return ""
 
     monkeypatch.setattr(charts, "curves", draw)
     return seen
@@ -74,6 +75,20 @@ def test_numbers_of_an_unknown_task_have_charts_of_their_own(drawn: list[list[ch
         "Training order entropy",
     ]
     assert drawn[1] == [charts.Line("accuracy", [1], [0.8])]  # whether it is a share is not known
+
+
+def test_a_loss_is_drawn_against_that_of_knowing_nothing() -> None:
+    def alts(blank: float | None) -> list[str]:
+        return [block.alt for block in curve_blocks(LINES, blank) if isinstance(block, Figure)]
+
+    assert alts(1.0)[0].endswith("; 1 = knows nothing") and alts(2.0794)[0].endswith("2.079 = knows nothing")
+    assert not any("nothing" in alt for alt in [*alts(None), *alts(1.0)[1:]])
+
+
+def test_a_curve_is_told_in_words_and_numbers() -> None:
+    (loss, *_) = curve_blocks([{"step": step, "loss": value} for step, value in ((1, 2.0), (1000, 0.51234))])
+    assert isinstance(loss, Figure)
+    assert loss.alt == "loss: training from 2 at step 1 to 0.5123 at step 1,000, lowest 0.5123, highest 2"
 
 
 def test_only_a_line_that_was_smoothed_is_called_so() -> None:

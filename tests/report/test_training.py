@@ -8,13 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from videomae2.config import to_toml
 from videomae2.engine.run import Metric
 from videomae2.errors import UserError
 from videomae2.recipes.tasks import TASKS, TaskRow
-from videomae2.report.page import Note, Table
-from videomae2.report.training import evaluation_table, failure_blocks, key_numbers, write_run_report
+from videomae2.report.page import Figure, Note, Table
+from videomae2.report.training import (
+    confusion_blocks,
+    duration,
+    evaluation_table,
+    failure_blocks,
+    key_numbers,
+    write_run_report,
+)
 from videomae2.settings import DataSettings
 
 from ..small_runs import SmallRuns
@@ -24,12 +32,18 @@ def pictures(html: str) -> list[bytes]:
     return [base64.b64decode(data) for data in re.findall(r'src="data:image/png;base64,([^"]+)"', html)]
 
 
-def test_a_finetuning_report_shows_accuracy_of_both_weights(runs: SmallRuns, tmp_path: Path) -> None:
+@pytest.fixture
+def copied(runs: SmallRuns, tmp_path: Path) -> Path:
+    """What a report of a fine-tuning run is made from."""
     run = tmp_path / "copied"
     run.mkdir()
-    for name in ("config.toml", "metrics.jsonl"):
+    for name in ("config.toml", "metrics.jsonl", "finished.json", "confusion.json"):
         (run / name).write_text((runs.finetuned / name).read_text())
-    html = write_run_report(run, [Note("Of the task", "itself")]).read_text("utf-8")
+    return run
+
+
+def test_a_finetuning_report_shows_accuracy_of_both_weights(runs: SmallRuns, copied: Path) -> None:
+    html = write_run_report(copied, [Note("Of the task", "itself")], blank=0.6931).read_text("utf-8")
     for expected in (
         "Fine-tuning: copied",
         f"vit_ti16, 8 frames of 32x32; trained on {runs.videos}",
@@ -38,11 +52,52 @@ def test_a_finetuning_report_shows_accuracy_of_both_weights(runs: SmallRuns, tmp
         "top-1, averaged weights",
         "<h2>Of the task</h2>",
         "Evaluation after step 2",
+        "0.6931 = knows nothing",
+        "<span>wall time</span>",
         "optim.layer_decay<",  # as the command's default is
         "optim.ema_decay *",
     ):
         assert expected in html
-    assert all(picture.startswith(b"\x89PNG") for picture in pictures(html)) and len(pictures(html)) == 4
+    assert html.count("<svg") == 4 and pictures(html) == []
+
+
+def test_a_report_says_how_its_run_went(runs: SmallRuns, copied: Path) -> None:
+    html = write_run_report(copied).read_text("utf-8")
+    cells = dict(re.findall(r'<tr><td class="text">([^<]*)</td><td class="text">([^<]*)</td></tr>', html))
+    kept = json.loads((copied / "finished.json").read_text())
+    assert cells["started from"] == str(runs.pretrained)
+    assert "thread" in cells["device"] and re.search(r"torch 2\.", cells["versions"])
+    assert "videomae2 " in cells["versions"]
+    assert cells["wall time"] == duration(kept["how"]["seconds"])
+    assert cells["best checkpoint"].startswith(f"step {kept['best']['step']}: top-1 ")
+    assert cells["last step"] == "2"
+    (copied / "finished.json").unlink()
+    assert "the run is not finished" in write_run_report(copied).read_text("utf-8")
+
+
+def test_the_last_evaluation_of_finetuning_has_its_confusions(copied: Path) -> None:
+    figure, *tables = confusion_blocks(copied)
+    kept = json.loads((copied / "confusion.json").read_text())
+    counts = torch.tensor(kept["counts"])
+    lines = [json.loads(line) for line in (copied / "metrics.jsonl").read_text().splitlines()]
+    last = [line["evaluation"] for line in lines if "evaluation" in line][-1]
+    # The weights that the run leaves are the averaged ones.
+    assert int(counts.diagonal().sum()) == round(last["ema_top1"] * last["listed"])
+    assert (
+        kept["names"] == ["left", "right"] and counts.sum(1).tolist() == [3, 3] and kept["failed"] == [0, 0]
+    )
+    assert isinstance(figure, Figure)
+    assert f"{int(counts.diagonal().sum())} of 6 videos are on the diagonal" in figure.alt
+    assert figure.caption.startswith("Of the last evaluation, one centre view of each validation video. ")
+    assert all(isinstance(table, Table) for table in tables)
+    assert confusion_blocks(copied.parent) == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "written"), [(0.4, "0 s"), (59.6, "1 min 00 s"), (545, "9 min 05 s"), (12000, "3 h 20 min")]
+)
+def test_times_are_written_as_they_are_said(seconds: float, written: str) -> None:
+    assert duration(seconds) == written
 
 
 @dataclass(frozen=True)
@@ -81,7 +136,7 @@ def test_a_task_that_only_the_table_has_heard_of_gets_its_report(tmp_path: Path)
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     html = write_run_report(run).read_text("utf-8")
     titles = re.findall(r"<h2>(.*?)</h2>", html)
-    assert titles == ["Loss", "Validation accuracy", "Learning rate"]
+    assert titles == ["Loss", "Validation accuracy", "Learning rate", "How it ran"]
     assert "Was it reversed?: run" in html
     assert "<b>0.8</b><span>validation accuracy</span>" in html
     assert "<b>0.9</b><span>best accuracy, step 10</span>" in html
@@ -131,6 +186,7 @@ def test_the_best_number_of_either_weights_is_shown_if_it_is_not_the_last(
     step, value = expected
     assert key_numbers(lines, best).items[-1] == (f"best loss, step {step}", value)
     assert "best" not in str(key_numbers(lines[:1], best).items)
+    assert dict(key_numbers(lines, best, {"how": {"seconds": 61.0}}).items)["wall time"] == "1 min 01 s"
 
 
 def test_the_last_evaluation_is_a_table_where_it_has_several_numbers() -> None:

@@ -1,6 +1,7 @@
 """A recipe followed by its report: what the commands and the front door run."""
 
 from collections.abc import Callable, Mapping
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from videomae2.recipes.evaluate import Evaluation, run_evaluation
 from videomae2.recipes.extract import Extraction, extract, feature_names, fingerprint
 from videomae2.recipes.tasks import TASKS, task_of
 from videomae2.recipes.train import run_task
+from videomae2.recipes.weights import read_weights
 from videomae2.recipes.window_probe import WindowProbe, probe_windows
 from videomae2.report.box_pictures import hardest_blocks
 from videomae2.report.page import Block, Table
-from videomae2.report.training import write_evaluation_report, write_run_report
+from videomae2.report.training import confusion_blocks, write_evaluation_report, write_run_report
 from videomae2.settings import (
     DataSettings,
     EvaluateSettings,
@@ -47,8 +49,8 @@ def train(settings: Any) -> Path:
             "training beside loader processes; import videomae2 first, or set OMP_WAIT_POLICY=passive"
         )
     folder = run_task(settings)
-    show = SHOWN_OF_KIND.get(TASKS[task_of(settings)].kind)
-    parallel.on_main(lambda: write_run_report(folder, show(folder, settings) if show else ()))
+    show = SHOWN_OF_KIND.get(TASKS[task_of(settings)].kind, lambda *_: ([], None))
+    parallel.on_main(lambda: write_run_report(folder, *show(folder, settings)))
     return folder
 
 
@@ -141,16 +143,22 @@ def _asked(cls: type[Any], settings: Any, preset: str, given: Mapping[str, Any])
     return settings
 
 
-def _reconstructions(folder: Path, settings: Any) -> list[Block]:
+Shown = tuple[list[Block], float | None]
+"""What the report of a run shows beside its log, and the loss of a network that knows nothing."""
+
+
+def _reconstructions(folder: Path, settings: Any) -> Shown:
+    # Normalised targets have mean 0 and variance 1 in each cube: to predict zeros costs 1.0.
+    blank = None if settings.target.normalize == "none" else 1.0
     # On the CPU: the device may be full of what was trained, and three clips are soon done.
-    return reconstruction_blocks(load(folder, device="cpu").reconstruct, some_videos(settings.data))
+    return reconstruction_blocks(load(folder, device="cpu").reconstruct, some_videos(settings.data)), blank
 
 
-def _detections(folder: Path, settings: Any) -> list[Block]:
+def _detections(folder: Path, settings: Any) -> Shown:
     from videomae2.recipes.detections import measure_run
 
     if not settings.data.val:
-        return []
+        return [], None
     found, profile, names = measure_run(folder, settings)
     tables = (
         ("Average precision of each class", found.table(names), str(found)),
@@ -161,10 +169,11 @@ def _detections(folder: Path, settings: Any) -> list[Block]:
             "share is right, and what the others are.",
         ),
     )
-    return [
+    blocks: list[Block] = [
         Table(title, list(rows[0]), [[_cell(value) for value in row.values()] for row in rows], caption)
         for title, rows, caption in tables
     ]
+    return blocks, None
 
 
 def _cell(value: Any) -> str:
@@ -173,13 +182,19 @@ def _cell(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def _hardest(folder: Path, _settings: Any) -> list[Block]:
-    return hardest_blocks(folder / HARDEST)
+def _confusions(folder: Path, _settings: Any) -> Shown:
+    # Whatever the smoothing and mixing of labels, equal scores for K classes cost the logarithm of K.
+    return confusion_blocks(folder), log(read_weights(str(folder)).num_classes or 1)
 
 
-SHOWN_OF_KIND: dict[str, Callable[[Path, Any], list[Block]]] = {
+def _hardest(folder: Path, _settings: Any) -> Shown:
+    return hardest_blocks(folder / HARDEST), None
+
+
+SHOWN_OF_KIND: dict[str, Callable[[Path, Any], Shown]] = {
     "pretrain": _reconstructions,
     "localizer": _detections,
+    "classifier": _confusions,
     "detector": _hardest,
 }
 """What the report of a run shows beside its log, by the kind of its weights (`TaskRow.kind`)."""

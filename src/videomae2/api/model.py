@@ -276,11 +276,16 @@ class Model:
         split = draw_split(grid, self._mask(mask_ratio), sample)
         prediction = autoencoder(frames, split).float()
         error = masked_mse(prediction, reconstruction_targets(frames, grid, split.targets, normalize))
-        pixels = denormalize(prediction, cubes(frames, grid, split.targets), grid, normalize)
-        rebuilt = paste(pixels, split.targets, grid, frames.float() / 255)
+
+        def pasted(prediction: Tensor) -> Tensor:
+            pixels = denormalize(prediction, cubes(frames, grid, split.targets), grid, normalize)
+            return to_uint8(paste(pixels, split.targets, grid, frames.float() / 255)[0]).cpu()
+
         original = frames[0].cpu()
         seen = hide(original, grid, split.visible[0].cpu())
-        return Reconstruction(original, seen, to_uint8(rebuilt[0]).cpu(), float(error))
+        # Normalised targets are 0 on average: a prediction of zeros shows what the truth lends, and no more.
+        means = None if normalize == "none" else pasted(torch.zeros_like(prediction))
+        return Reconstruction(original, seen, pasted(prediction), float(error), means)
 
     def _each(
         self,

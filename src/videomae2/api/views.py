@@ -71,9 +71,13 @@ def strip(frames: UInt8[Tensor, "T C H W"], count: int = 8, gap: int = 4) -> UIn
     """`count` frames in a row, evenly spread from the first to the last; all where the clip has fewer."""
     if count < 1:
         raise UserError(f"expected a strip of at least 1 frame, got {count}")
+    return _join(list(frames[spread(len(frames), count).to(frames.device)]), gap, axis=2)
+
+
+def spread(frames: int, count: int) -> Int[Tensor, "n"]:
+    """`count` of so many frames, evenly spread; all where there are fewer."""
     # Both ends included: where a movement starts and where it ends says most about it.
-    chosen = torch.linspace(0, len(frames) - 1, min(count, len(frames))).round().long()
-    return _join(list(frames[chosen.to(frames.device)]), gap, axis=2)
+    return torch.linspace(0, frames - 1, min(count, frames)).round().long()
 
 
 def enlarge(pictures: UInt8[Tensor, "*n C H W"], at_least: int) -> UInt8[Tensor, "*n C H2 W2"]:
@@ -169,31 +173,40 @@ SHOWN_FRAMES, SHOWN_HEIGHT = 8, 96
 """Frames of a strip, and the pixels of height that small ones are enlarged to."""
 
 
+TRUE_MEANS = "true means only"
+"""The row that shows what a reconstruction borrows from the truth."""
+
+
 @dataclass(frozen=True)
 class Reconstruction:
     """A clip, what the encoder saw of it, and what the decoder made of that: uint8 [T, C, H, W] each.
 
     The reconstruction keeps the visible cubes as they are. Where targets were normalised, a prediction says
     only the pattern of a cube; its mean and contrast are taken from the true cube, as is usual for pictures
-    of this kind. `error` is the training loss on the hidden cubes.
+    of this kind. `means` is what a network without any skill would look like then: every hidden cube at the
+    true mean of its colours; None where targets were raw pixels, of which nothing is borrowed. `error` is
+    the training loss on the hidden cubes.
     """
 
     original: UInt8[Tensor, "T C H W"]
     seen: UInt8[Tensor, "T C H W"]
     rebuilt: UInt8[Tensor, "T C H W"]
     error: float
+    means: UInt8[Tensor, "T C H W"] | None = None
 
     @property
     def clips(self) -> dict[str, UInt8[Tensor, "T C H W"]]:
-        """The three clips by the names that a reader sees."""
-        return {"original": self.original, "seen by the encoder": self.seen, "reconstruction": self.rebuilt}
+        """The clips by the names that a reader sees."""
+        borrowed = {} if self.means is None else {TRUE_MEANS: self.means}
+        shown = {"original": self.original, "seen by the encoder": self.seen}
+        return shown | borrowed | {"reconstruction": self.rebuilt}
 
     def side_by_side(self, at_least: int = 0) -> UInt8[Tensor, "T C H W2"]:
-        """The clips in a row, original | seen | reconstruction, enlarged to `at_least` pixels of height."""
+        """The clips of `clips` in a row, enlarged to `at_least` pixels of height."""
         return side_by_side([enlarge(clip, at_least) for clip in self.clips.values()])
 
     def strip(self, count: int = SHOWN_FRAMES, at_least: int = 0) -> UInt8[Tensor, "C H2 W2"]:
-        """Three rows of `count` frames: original, seen, reconstruction."""
+        """A row of `count` frames for each of `clips`."""
         return stack(list(self.strips(count, at_least).values()))
 
     def save(self, path: str | Path, fps: float = 8.0, title: str = "") -> Path:
@@ -205,6 +218,11 @@ class Reconstruction:
     def strips(self, count: int = SHOWN_FRAMES, at_least: int = 0) -> dict[str, UInt8[Tensor, "C H W2"]]:
         """The rows of `strip` one by one, by name."""
         return {name: strip(enlarge(clip, at_least), count) for name, clip in self.clips.items()}
+
+
+def frame_pngs(clip: UInt8[Tensor, "T C H W"], count: int = SHOWN_FRAMES) -> list[bytes]:
+    """`count` frames of a clip, evenly spread, each as PNG of its own: a page lays them out."""
+    return [picture_png(frame) for frame in enlarge(clip[spread(len(clip), count)], SHOWN_HEIGHT)]
 
 
 def reconstruction_blocks(
@@ -220,15 +238,23 @@ def reconstruction_blocks(
             found = reconstruct(video)
         except UserError:  # the run is finished: a video that is gone must not cost its report
             continue
-        rows = [(name, picture_png(strip)) for name, strip in found.strips(at_least=SHOWN_HEIGHT).items()]
+        rows = [(name, frame_pngs(clip)) for name, clip in found.clips.items()]
         title = f"Reconstruction of {Path(video).name}"
-        blocks.append(Strips(title, rows, f"Loss on the hidden cubes: {found.error:.3f}."))
-    text = (
-        "The encoder sees some cubes of a clip, and the decoder predicts all others. Where targets are "
-        "normalised cube by cube, a prediction says the pattern of a cube; its mean and contrast are taken "
-        "from the true one."
-    )
-    return [Note("What the network reconstructs", text), *blocks] if blocks else []
+        borrows = found.means is not None
+        caption = f"Loss on the hidden cubes: {found.error:.3f}" + (f" {KNOWS_NOTHING}" if borrows else ".")
+        blocks.append(Strips(title, rows, caption))
+    if not blocks:
+        return []
+    text = "The encoder sees some cubes of a clip, and the decoder predicts all others."
+    return [Note("What the network reconstructs", f"{text} {BORROWED}" if borrows else text), *blocks]
+
+
+KNOWS_NOTHING = "(1.0 = knows nothing: every hidden cube is predicted flat)."
+BORROWED = (
+    "A prediction says the pattern of a cube; its mean and contrast are taken from the true cube, since "
+    f'targets are normalised cube by cube. The row "{TRUE_MEANS}" shows how much of the picture is '
+    "borrowed: what a reconstruction has beyond it, the network has predicted."
+)
 
 
 def some_videos(data: DataSettings) -> list[str]:

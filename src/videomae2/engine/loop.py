@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -80,7 +81,7 @@ def train(task: Task, job: Job) -> Result:
         parallel.on_main(lambda: job.finish(weights))
     newest = job.folder.checkpoints / f"step-{trainer.step}"
     result = Result(job.folder.path, trainer.step, newest, trainer.metrics, trainer.best, resumed)
-    parallel.on_main(lambda: write_result(job.folder, result))
+    parallel.on_main(lambda: write_result(job.folder, result, trainer.how()))
     return result
 
 
@@ -123,10 +124,20 @@ class _Trainer:
         self.evaluated_at = self.saved_at = -1
         self.metrics: dict[str, float] = {}
         self.best: Best | None = None
+        self.began = time.monotonic()
         self.late = False  # whether a checkpoint is due by the clock
         self.first = 0  # the step at which this start began
         self.damage: list[str] = []  # a sentence for each checkpoint that was skipped as damaged
         parallel.on_main(lambda: job.folder.write_config(job.plan.describe()))
+
+    def how(self) -> dict[str, Any]:
+        """How it went, for its report: seconds of all its starts, device and versions of the last."""
+        return {
+            "seconds": round(time.monotonic() - self.began, 1),
+            "device": device_name(self.device),
+            "processes": parallel.world_size(),
+            "versions": {name: _version(name) for name in ("videomae2", "torch")},
+        }
 
     def go(self, log: RunLog, stop: StopRequest) -> None:
         """Train until the plan ends."""
@@ -187,6 +198,8 @@ class _Trainer:
         self.stepper.restore(kept["counts"])
         self.step = self.first = self.saved_at = kept["step"]
         self.evaluated_at, self.metrics = kept["evaluated_at"], from_json(kept["metrics"])
+        # As if this start had begun so much earlier; what a kill cost after the checkpoint is not counted.
+        self.began -= kept.get("seconds", 0.0)
         self.best = Best(**kept["best"]) if kept["best"] else None
         if parallel.is_main():
             checkpoint.sweep(self.job.folder.checkpoints)
@@ -248,6 +261,7 @@ class _Trainer:
             "metrics": as_json(self.metrics),
             "best": asdict(self.best) if self.best else None,
             "counts": self.stepper.state(),
+            "seconds": time.monotonic() - self.began,
             "averaged": self.average.updates if self.average else 0,
             # So that a checkpoint alone, copied out of its run, says which network it holds.
             "about": dict(self.job.about or {}),
@@ -316,6 +330,13 @@ class _Trainer:
         # the part of a mean from before it.
         due = self.plan.is_due(self.job.run.log_every, self.step)
         return due or self._save_due() or self._evaluation_due()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # a source tree that was never installed
+        return "unknown"
 
 
 def _must_be_same_data(there: Mapping[str, Any], here: Mapping[str, Any], where: str) -> None:

@@ -123,7 +123,9 @@ class RunFolder:
             numbers = {
                 name: None if value is None else float(value) for name, value in summary["metrics"].items()
             }
-            return {"step": int(summary["step"]), "metrics": numbers, "best": best}
+            kept = {"step": int(summary["step"]), "metrics": numbers, "best": best}
+            # Runs that ended before it was kept do not say how they went.
+            return kept | ({"how": _how(summary["how"])} if "how" in summary else {})
         except (
             OSError,
             ValueError,
@@ -257,10 +259,21 @@ class Result:
     already_finished: bool = False
 
 
-def write_result(folder: RunFolder, result: Result) -> None:
-    """Write a result as finished.json, which marks the run as complete."""
+def _how(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """How a run went, of the types that a report reads."""
+    versions = {str(name): str(number) for name, number in kept["versions"].items()}
+    seconds, processes = float(kept["seconds"]), int(kept["processes"])
+    return {"seconds": seconds, "device": str(kept["device"]), "processes": processes, "versions": versions}
+
+
+def write_result(folder: RunFolder, result: Result, how: Mapping[str, Any] | None = None) -> None:
+    """Write a result as finished.json, which marks the run as complete.
+
+    `how` says how it ran (wall time, device, versions), for its report.
+    """
     best = asdict(result.best) if result.best else None
-    folder.mark_finished({"step": result.step, "metrics": as_json(result.metrics), "best": best})
+    found = {"step": result.step, "metrics": as_json(result.metrics), "best": best, "how": dict(how or {})}
+    folder.mark_finished(found)
 
 
 def read_result(folder: RunFolder) -> Result:

@@ -57,6 +57,16 @@ class Accuracy:
         )
 
 
+def interval(right: int, total: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share `right / total`: what as many other videos could have given."""
+    # Not the usual plus or minus, which at 0 or 100 % would claim to be certain.
+    z = 1.96
+    share, weight = right / total, z * z / total
+    middle = (share + weight / 2) / (1 + weight)
+    half = z / (1 + weight) * (share * (1 - share) / total + weight / (4 * total)) ** 0.5
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
 def ranking(scores: Float[Tensor, "n K"]) -> Int[Tensor, "n K"]:
     """Classes from the best to the worst score; equal scores keep the order of the class numbers."""
     # One stable order for top-1, top-5 and confusion: with `>=`, a constant network would always be right.

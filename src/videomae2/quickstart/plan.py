@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from videomae2.data.sprites.scene import SpriteSettings
+from videomae2.data.sprites.scene import SpriteSettings, unordered_bound
 from videomae2.settings import (
     DataSettings,
     EvaluateSettings,
@@ -36,7 +36,9 @@ Both show the same places in another order: no still frame, and no average of fr
 """
 UNLABELLED, LABELLED, HELD_OUT = 4000, 64, 400
 """Videos to pre-train on, to fine-tune on, and to evaluate on."""
-PRETRAINING_STEPS, FINETUNING_STEPS = 3500, 200
+PREDICTED = 6
+"""Of those to evaluate on, the first that are shown with what the network says."""
+PRETRAINING_STEPS, FINETUNING_STEPS = 5000, 200
 
 MODEL = ModelSettings(
     name="vit_ti16",
@@ -54,6 +56,8 @@ MODEL = ModelSettings(
     native_size=32,
     positions="axes",
 )
+UNORDERED = unordered_bound(SPRITES.classes, MODEL.num_frames, SPRITES.beat[0])
+"""What an ideal observer of a clip's frames in no order reaches: four of eight classes share an axis."""
 MASK = MaskSettings(encoder="frame", encoder_ratio=0.5, decoder="running_cell", membership="unseen")
 """Whole tubelet steps are hidden: the background can be copied from those that are left, but what moves has
 to be followed."""
@@ -69,6 +73,11 @@ PLAIN = DataSettings(
     test_crops=1,
     workers=1,
 )
+
+
+FROM_SCRATCH: dict[str, float] = {}
+"""Settings in which the arm from scratch differs beside its start: a lower rate for early layers is for
+weights that are already good."""
 
 
 def pretraining(manifest: Path, out: Path, seed: int) -> PretrainSettings:

@@ -1,5 +1,7 @@
 """The main job end to end on a small set that the package draws itself: `videomae2 quickstart`."""
 
+import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +18,9 @@ from videomae2.files import json_text, must_be_new, write_atomically
 from videomae2.models.build import build_autoencoder
 from videomae2.quickstart import plan
 from videomae2.quickstart.plan import FrameOrder
-from videomae2.quickstart.story import Outcome, write_quickstart_report
+from videomae2.quickstart.story import ARMS, Outcome, Shown, Spent, write_quickstart_report
 from videomae2.recipes.evaluate import Evaluation
+from videomae2.report.training import REPORT
 from videomae2.weights import save_safetensors
 
 T = TypeVar("T")
@@ -32,9 +35,7 @@ def run_quickstart(out: Path, seed: int = 0) -> Path:
     """
     out = Path(out)
     _claim(out, seed)
-    start = time.monotonic()
     outcome = Quickstart(out, seed).run()
-    outcome.seconds["total"] = time.monotonic() - start
     write_atomically(out / "summary.json", json_text(outcome.summary(), 2) + "\n")
     report = write_quickstart_report(outcome, out / "report.html")
     say(f"\n{'; '.join(f'{name} {100 * value:.1f} %' for name, value in outcome.top1.items())}")
@@ -47,7 +48,8 @@ class Quickstart:
 
     def __init__(self, out: Path, seed: int) -> None:
         self.out, self.seed = out, seed
-        self.seconds: dict[str, float] = {}
+        self.spent: dict[str, Spent] = {}
+        self._before = _spent_before(out)
 
     def run(self) -> Outcome:
         """Every stage, from drawing videos to predicting one."""
@@ -71,16 +73,19 @@ class Quickstart:
             runs[name] = self._finetune(name, title, sets["labelled"], init, order)
             evaluations[name] = self._evaluate(name, runs[name], sets["held_out"], order)
         evaluations["pretrained, tested shuffled"] = self._evaluate(
-            "tested_shuffled", runs["pretrained"], sets["held_out"], "shuffled"
+            "pretrained, tested shuffled", runs["pretrained"], sets["held_out"], "shuffled"
         )
-        held_out = read_manifest(sets["held_out"])
-        shown = [Path(held_out.row(number).path) for number in range(3)]
-        truth = held_out.class_names[held_out.row(0).label]
-        predictions = self._stage(
-            "predict", f"Predicting {shown[0]}", lambda: load(runs["pretrained"]).predict(shown[0], top=3)
+        shown = self._stage(
+            "predict", "Predicting", lambda: self._predict(runs["pretrained"], sets["held_out"])
         )
-        say("  " + ", ".join(map(str, predictions)))
-        return Outcome(runs, evaluations, shown, truth, predictions, self.seconds, self.seed)
+        for each in shown:
+            say(f"  {each.video.name}, {each.truth}: {', '.join(map(str, each.predictions))}")
+        pages = {"pre-training": pretrained / REPORT}
+        for name, words in ARMS.items():
+            if name in runs:
+                pages[f"training: {words}"] = runs[name] / REPORT
+            pages[f"evaluation: {words}"] = self._evaluated(name) / REPORT
+        return Outcome(runs, evaluations, shown, pages, self.spent, self.seed)
 
     def draw_data(self) -> dict[str, Path]:
         """Three sets of different videos, drawn unless they are there; the manifest of each by its name."""
@@ -121,16 +126,45 @@ class Quickstart:
         return self._stage(f"finetune_{name}", title, lambda: finetune(settings))
 
     def _evaluate(self, name: str, run: Path, manifest: Path, order: FrameOrder) -> Evaluation:
-        settings = plan.evaluation(run, manifest, self.out / f"evaluate_{name}", order)
-        title = f"Evaluating: {name.replace('_', ' ')}"
-        return self._stage(f"evaluate_{name}", title, lambda: evaluate(settings))
+        out = self._evaluated(name)
+        settings = plan.evaluation(run, manifest, out, order)
+        return self._stage(out.name, f"Evaluating: {name}", lambda: evaluate(settings))
+
+    def _evaluated(self, name: str) -> Path:
+        """The folder of an arm's evaluation."""
+        return self.out / f"evaluate_{name.replace(', ', '_').replace(' ', '_')}"
+
+    def _predict(self, run: Path, manifest: Path) -> list[Shown]:
+        """The first held-out videos, with what the network says in the views of the evaluation."""
+        held_out, model = read_manifest(manifest), load(run)
+        found = []
+        for number in range(min(plan.PREDICTED, len(held_out))):
+            row = held_out.row(number)
+            said = model.predict(row.path, top=3, clips=plan.PLAIN.test_clips, crops=plan.PLAIN.test_crops)
+            found.append(Shown(Path(row.path), held_out.class_names[row.label], said))
+        return found
 
     def _stage(self, name: str, title: str, work: Callable[[], T]) -> T:
         say(f"\n== {title}")
-        start = time.monotonic()
+        start, before = time.monotonic(), sum(os.times()[:4])  # with loader processes that have ended
         value = work()
-        self.seconds[name] = time.monotonic() - start
+        spent = Spent(time.monotonic() - start, sum(os.times()[:4]) - before)
+        # What an earlier start had finished takes no time in this one, and its own time is what it took.
+        self.spent[name] = max(spent, self._before.get(name, spent))
+        write_atomically(self.out / SPENT, json_text(self._before | self.spent))
         return value
+
+
+SPENT = "seconds.json"
+"""Wall and CPU seconds of each stage that is finished."""
+
+
+def _spent_before(out: Path) -> dict[str, Spent]:
+    try:
+        found = json.loads((out / SPENT).read_text(encoding="utf-8"))
+        return {name: Spent(float(wall), float(cpu)) for name, (wall, cpu) in found.items()}
+    except (OSError, ValueError, TypeError, AttributeError):  # none yet, or not written by us
+        return {}
 
 
 def _claim(out: Path, seed: int) -> None:

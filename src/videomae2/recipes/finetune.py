@@ -1,6 +1,7 @@
 """Fine-tuning: supervised training of a classifier; also post-pre-training (paper 3.3)."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from videomae2.data.clips import read_class
 from videomae2.engine import parallel
 from videomae2.engine.progress import say
 from videomae2.errors import UserError
+from videomae2.files import json_text, write_atomically
 from videomae2.heads.classify import Classifier, build_classifier, gather_scores, score_views
 from videomae2.labels import Classes
 from videomae2.metrics.accuracy import ViewScores
@@ -34,9 +36,13 @@ class Finetuning:
         settings: FinetuneSettings,
         class_names: tuple[str, ...] = (),
         held_out: EvaluationFeed | None = None,
+        *,
         names_from: str = "",
+        keep: Path | None = None,
     ) -> None:
+        """`keep` is the folder that gets the confusions of the last evaluation; None keeps none."""
         self.network = network
+        self.keep = keep
         self.num_classes = network.num_classes
         self.settings = settings
         self.class_names, self.names_from = class_names, names_from
@@ -92,6 +98,9 @@ class Finetuning:
         scores = ViewScores(labels, self.num_classes)
         scores = gather_scores(score_views(network, self.held_out, scores))
         self._name(scores.failures.values())
+        if (keep := self.keep) is not None:
+            # Of the averaged weights where there are some: they are evaluated last, and a run leaves them.
+            parallel.on_main(lambda: write_confusions(keep / CONFUSIONS, scores, self.class_names))
         accuracy = scores.accuracy()
         if not accuracy.evaluated:  # 0 % would look like a network that is always wrong
             first = next(iter(scores.failures.values()), None)
@@ -126,6 +135,18 @@ def neighbours_wanted(place: int, videos: int, rank: int, world_size: int) -> tu
     )
 
 
+CONFUSIONS = "confusion.json"
+"""In a run's folder: which classes its last evaluation took for which, and its counts by class."""
+
+
+def write_confusions(path: Path, scores: ViewScores, class_names: tuple[str, ...]) -> None:
+    """Write class names, the counts [true class][predicted class], and the rows that failed in each class."""
+    names = class_names or tuple(str(number) for number in range(scores.num_classes))
+    failed = [each.failed for each in scores.per_class()]
+    kept = {"names": names, "counts": scores.confusion().tolist(), "failed": failed}
+    write_atomically(path, json_text(kept) + "\n")
+
+
 def prepare_finetuning(settings: FinetuneSettings, feed: TrainingFeed) -> Prepared:
     """Build the fine-tuning task with initial weights; UserError for settings that cannot work."""
     if settings.label_map and not settings.init:
@@ -147,7 +168,8 @@ def prepare_finetuning(settings: FinetuneSettings, feed: TrainingFeed) -> Prepar
     if held_out is not None:
         # Built only for its check of the labels: a wrong label must not end the run after its first epoch.
         ViewScores(held_out.labels(class_names, num_classes, names_from=names_from), num_classes)
-    task = Finetuning(network, settings, class_names, held_out, names_from)
+    out = Path(settings.run.out)
+    task = Finetuning(network, settings, class_names, held_out, names_from=names_from, keep=out)
     extra: dict[str, Any] = {"data": sampling_of(settings.data)}
     if class_names:
         extra["class_names_from"] = names_from

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from videomae2.data.video.decode import open_video
 from videomae2.data.video.opening import UNREADABLE
 from videomae2.report.charts import COLOURS, picture_png
-from videomae2.report.page import Block, Figure, Note
+from videomae2.report.page import Block, Note, Strips
 
 SHOWN_HEIGHT = 300
 """Height in pixels of a picture in a report."""
@@ -85,9 +85,8 @@ def hardest_blocks(path: str | Path) -> list[Block]:
         picture = _picture(frame)
         if picture is not None:
             caption = f"{frame['title']}; cost {frame['cost']:.2f}"
-            blocks.append(
-                Figure("", picture_png(torch.from_numpy(picture).permute(2, 0, 1)), caption, half=True)
-            )
+            png = picture_png(torch.from_numpy(picture).permute(2, 0, 1))
+            blocks.append(Strips("", [("", [png])], caption, half=True))
     text = (
         "Key frames of the last evaluation that cost most: what annotated actions lack, and what other "
         "actions have. Blue: annotated. Orange: the best actions of the boxes that were scored."

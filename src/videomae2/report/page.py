@@ -30,10 +30,14 @@ class Note:
 
 @dataclass(frozen=True)
 class Figure:
-    """A PNG picture with a caption. Two `half` figures in a row share the width where there is room."""
+    """A chart, the SVG text of `charts`, with a caption; `alt` tells its numbers to those who do not see it.
+
+    Two `half` figures in a row share the width where there is room.
+    """
 
     title: str
-    png: bytes
+    svg: str
+    alt: str
     caption: str = ""
     half: bool = False
     kind: str = field(default="figure", init=False)
@@ -41,12 +45,42 @@ class Figure:
 
 @dataclass(frozen=True)
 class Strips:
-    """PNG pictures of one width above each other, each a (label, png) pair: strips of the same frames."""
+    """Rows of PNG pictures above each other, each a (label, pictures) pair: the same frames in each row."""
 
     title: str
-    rows: Sequence[tuple[str, bytes]]
+    rows: Sequence[tuple[str, Sequence[bytes]]]
     caption: str = ""
+    half: bool = False
     kind: str = field(default="strips", init=False)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A prediction beside the truth: PNG pictures of the video, what was said of it, what is right."""
+
+    frames: Sequence[bytes]
+    predicted: str
+    truth: str
+    right: bool
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """Predictions as cards, each with ✓ or ✗."""
+
+    title: str
+    cards: Sequence[Verdict]
+    caption: str = ""
+    kind: str = field(default="verdicts", init=False)
+
+
+@dataclass(frozen=True)
+class Links:
+    """Other pages, each a (name, address, what is in it) triple; addresses are relative to this page."""
+
+    title: str
+    items: Sequence[tuple[str, str, str]]
+    kind: str = field(default="links", init=False)
 
 
 @dataclass(frozen=True)
@@ -70,7 +104,7 @@ class Table:
         return ["number" if each else "text" for each in numeric]
 
 
-Block = Numbers | Note | Figure | Strips | Table
+Block = Numbers | Note | Figure | Strips | Verdicts | Links | Table
 
 
 @dataclass(frozen=True)
@@ -83,8 +117,9 @@ class Page:
 
 
 def render(page: Page) -> str:
-    """The page as HTML; text is escaped, pictures are data addresses inside the page."""
+    """The page as HTML; text is escaped, pictures and charts are inside the page."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
 
     environment = Environment(
         loader=PackageLoader("videomae2.report", "templates"),
@@ -94,6 +129,7 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
     )
     environment.filters["address"] = _address
+    environment.filters["drawn"] = Markup  # charts alone: matplotlib has escaped the names in them
     return environment.get_template("page.html").render(page=page)
 
 

@@ -13,7 +13,15 @@ import torch
 from videomae2.chance import numpy_generator
 from videomae2.data.sprites.art import COLOUR_PHOTOGRAPHS, GREY_PHOTOGRAPHS, cutout, digit_scans, photographs
 from videomae2.data.sprites.draw import write_sprites
-from videomae2.data.sprites.scene import ACTIONS, EIGHT_ACTIONS, SpriteSettings, Track, draw_video, track
+from videomae2.data.sprites.scene import (
+    ACTIONS,
+    EIGHT_ACTIONS,
+    SpriteSettings,
+    Track,
+    draw_video,
+    track,
+    unordered_bound,
+)
 from videomae2.errors import UserError
 
 SMALL = SpriteSettings(size=32, num_frames=8)
@@ -34,6 +42,34 @@ def test_a_cutout_stays_inside_the_unit_circle() -> None:
     axis = (np.arange(40) + 0.5) / 20 - 1
     outside = np.hypot(axis[None], axis[:, None]) > 1
     assert art.shape == (4, 40, 40) and art[3][outside].max() == 0 and art[3].max() == 1
+
+
+@pytest.mark.parametrize(
+    ("actions", "frames", "bound"),
+    [
+        (("left", "right", "up", "down", "left_fast", "right_fast", "up_fast", "down_fast"), 16, 2 / 8),
+        (("left", "right", "up", "down"), 16, 2 / 4),
+        (("left", "left_fast"), 8, 1.0),  # half a sweep, and one and a half
+        (("left", "right"), 8, 1 / 2),
+        (("towards", "away", "clockwise", "anticlockwise", "rest"), 16, 3 / 5),
+        (("sway", "bounce"), 16, 1.0),
+    ],
+)
+def test_who_sees_frames_in_no_order_can_tell_no_more_than_where_a_sprite_was(
+    actions: tuple[str, ...], frames: int, bound: float
+) -> None:
+    assert unordered_bound(actions, frames, 16.0) == pytest.approx(bound)
+
+
+def test_that_bound_is_of_pictures_as_they_are_drawn() -> None:
+    """Left and right show the same frames in opposite order, to the last bit, where the start fits."""
+
+    def drawn(action: str) -> list[bytes]:
+        one = SpriteSettings(size=32, num_frames=16, classes=(action,), beat=(16.0, 16.0))
+        return sorted(frame.numpy().tobytes() for frame in draw_video(one, 0, 0).frames)
+
+    alike = sum(one in drawn("right") for one in drawn("left"))
+    assert alike >= 12 and sum(one in drawn("up") for one in drawn("left")) <= 4
 
 
 def test_a_video_follows_from_seed_and_number_alone() -> None:

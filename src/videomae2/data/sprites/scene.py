@@ -112,6 +112,29 @@ def _rates(motion: Motion) -> list[float]:
     return [motion.x, motion.y, motion.zoom, motion.turn, motion.orbit, motion.sway_x, motion.hop_y]
 
 
+def unordered_bound(actions: Sequence[str], num_frames: int, beat: float) -> float:
+    """The accuracy of an ideal observer who sees the frames of a clip in no order, a share in [0, 1].
+
+    Actions are equally frequent, and last for the whole clip of `num_frames` consecutive frames. A frame
+    shows the phases of its sprite, which start anywhere with equal probability. So actions that pass through
+    the same phases, up to where they start, give the same pictures with the same probability, and whoever
+    does not know their order can only guess among them. It is a bound for pictures as drawn: what
+    compression leaves of one frame in the next is not in it.
+    """
+    passed = {_phases(ACTIONS[name], num_frames, beat) for name in actions}
+    return len(passed) / len(actions)
+
+
+def _phases(motion: Motion, num_frames: int, beat: float) -> tuple[tuple[float, ...], ...]:
+    """The phases that a clip passes through, in no order, the same for every start."""
+    rates = np.array(_rates(motion))
+    seen = np.arange(num_frames)[:, None] * rates / beat
+    # Relative to each of its members in turn, the least of these sets stands for all shifted ones. Rounded
+    # before and after the remainder, so that 1 - 1e-16 is 0.
+    shifted = ((seen - start).round(9) % 1.0 for start in seen)
+    return min(tuple(sorted(map(tuple, (each.round(6) % 1.0).tolist()))) for each in shifted)
+
+
 EIGHT_ACTIONS = ("left", "right", "up", "down", "towards", "away", "clockwise", "anticlockwise")
 
 
