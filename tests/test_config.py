@@ -346,7 +346,11 @@ def values_of(kind: Any) -> st.SearchStrategy[Any]:
     if isinstance(bound, Between):
         numbers = st.integers(int(bound.low), int(bound.high))
         return numbers if base is int else numbers | st.none()
-    return st.booleans() if base is bool else st.text(st.characters(codec="utf-8"), max_size=40)
+    return (
+        st.booleans()
+        if base is bool
+        else st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=40)
+    )
 
 
 @st.composite

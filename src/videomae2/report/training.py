@@ -6,7 +6,6 @@ blocks.
 """
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from videomae2 import config
 from videomae2.engine.log import read_failures, read_metrics
 from videomae2.engine.run import Metric
+from videomae2.files import json_text
 from videomae2.metrics.accuracy import ClassScore
 from videomae2.recipes.evaluate import Evaluation
 from videomae2.recipes.tasks import TASKS, run_settings, task_of
@@ -144,7 +144,7 @@ def _shown(value: Any) -> str:
     if value == "":
         return "(empty)"
     listed = isinstance(value, list | tuple | bool) or dataclasses.is_dataclass(value)
-    return json.dumps(value) if listed else str(value)
+    return json_text(value) if listed else str(value)
 
 
 SHOWN_CLASSES = 30
