@@ -15,7 +15,7 @@ import torch
 from videomae2.api.detectors import Moment, WholeFrame
 from videomae2.api.model import Model, load
 from videomae2.api.raw_video import Request
-from videomae2.cli.detections import _gliding
+from videomae2.cli.actors import _gliding
 from videomae2.cli.main import main
 from videomae2.data.key_frames import KeyFrameViews, read_key_frames
 from videomae2.data.tables.box_files import read_annotations
