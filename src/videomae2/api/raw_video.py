@@ -136,7 +136,8 @@ class ActionDetector:
         pictures: dict[int, Tensor] = {}
         place, picture = 0, None
         for number, frame in video.walk(plan.wants):
-            picture = torch.from_numpy(frame).permute(2, 0, 1)
+            # A copy where the file says to turn its pictures: that is a view with steps back.
+            picture = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)
             small[number] = resize_short_side(picture[None], self.side)[0]
             for key in plan.keys_up_to(number, place):
                 pictures.setdefault(key, picture)  # itself, or the first one shown after it

@@ -146,7 +146,7 @@ def detect(
             "detect needs at least one video file: videomae2 detect clip.mp4 --weights RUN_OR_FILE"
         )
     from videomae2.api.raw_video import Request
-    from videomae2.cli.detections import detect_files
+    from videomae2.cli.actors import detect_files
 
     request = Request(_seconds(every), top, least)
     detect_files(
