@@ -19,7 +19,7 @@ import torch
 
 from videomae2.api.pictures import save_reconstruction
 from videomae2.api.views import Reconstruction
-from videomae2.data.sprites.draw import write_sprites
+from videomae2.data.sprites.draw import UNFINISHED, write_sprites
 from videomae2.data.sprites.scene import SpriteSettings
 from videomae2.data.tables.manifest import write_manifest
 from videomae2.engine import checkpoint
@@ -89,7 +89,8 @@ def report(runs: SmallRuns, folder: Path) -> None:
 def sprites(folder: Path) -> None:
     out = folder / "set"
     write_sprites(out, num_videos=2, seed=1, settings=SpriteSettings(size=32, num_frames=8))
-    (out / "manifest.csv").unlink()  # so that it may be drawn again
+    (out / "manifest.csv").unlink()  # so that it may be drawn again, as after a kill
+    (out / UNFINISHED).touch()
 
 
 def settings(folder: Path) -> None:
