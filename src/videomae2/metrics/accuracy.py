@@ -77,7 +77,7 @@ def label_places(scores: Float[Tensor, "n K"], labels: Int[Tensor, "n"]) -> Int[
     """The place of each label in the `ranking` of its row, from 0; without ranking the other classes."""
     numbers = torch.arange(scores.shape[1])
     places = torch.empty(len(labels), dtype=torch.int64)
-    for part in torch.arange(len(labels)).split(ROWS_AT_ONCE):
+    for part in (slice(start, start + ROWS_AT_ONCE) for start in range(0, len(labels), ROWS_AT_ONCE)):
         rows, label = scores[part], labels[part, None]
         own = rows.gather(1, label)
         places[part] = ((rows > own) | ((rows == own) & (numbers < label))).sum(1)
@@ -201,7 +201,11 @@ class ViewScores:
     def predicted(self) -> tuple[Int[Tensor, "n"], Int[Tensor, "n"]]:
         """The rows that have scores, and the class of the best score of each: the first of equal ones."""
         rows = self.rows()
-        return rows, self.sums[rows].argmax(1)
+        return rows, self._sums_of(rows).argmax(1)
+
+    def _sums_of(self, rows: Int[Tensor, "n"]) -> Float[Tensor, "n K"]:
+        """The sums of these rows; no copy where they are all, since a large table would be copied in vain."""
+        return self.sums if len(rows) == len(self.sums) else self.sums[rows]
 
     def accuracy(self) -> Accuracy:
         """Accuracy over all listed rows."""
@@ -222,7 +226,7 @@ class ViewScores:
         """One line for each class, in the order of the class numbers."""
         rows = self.rows()
         labels = self.labels[rows]
-        places = label_places(self.sums[rows], labels)
+        places = label_places(self._sums_of(rows), labels)
         listed = self.labels.bincount(minlength=self.num_classes)
         evaluated = labels.bincount(minlength=self.num_classes)
         right = labels[places < 1].bincount(minlength=self.num_classes)
