@@ -26,8 +26,9 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -131,14 +132,15 @@ class Fuzz:
                 if number < count:
                     yield Case(kind, number)
 
-    def run(self, cases: list[Case], jobs: int = 1) -> Iterator[Outcome]:
+    def run(self, cases: Iterable[Case], jobs: int = 1) -> Iterator[Outcome]:
         """Run cases, several at once; outcomes come as they end."""
-        waiting, running = list(reversed(cases)), dict[int, Running]()
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                case = waiting.pop()
+        waiting, running = iter(cases), dict[int, Running]()
+        while True:
+            for case in islice(waiting, jobs - len(running)):
                 pid = self._fork(case)
                 running[pid] = Running(case, self._folder(case), time.monotonic())
+            if not running:
+                return
             pid, status, usage = os.wait4(-1, os.WNOHANG)
             if pid in running:
                 code, seconds = os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
@@ -401,6 +403,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--share", type=float, default=1.0, help="of the cases")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=1e9, help="after so long, report what has run")
     parser.add_argument("--only", default="", help="a kind, or one case: weights:17")
     arguments = parser.parse_args()
     prepare()
@@ -414,13 +417,16 @@ def main() -> int:
         return 0
     done = read_log(fuzz.log)
     todo = [case for case in fuzz.cases(arguments.share) if str(case) not in done and kind in ("", case.kind)]
+    until = time.monotonic() + 60 * arguments.minutes
+    todo_in_time = (case for case in todo if time.monotonic() < until)
     with fuzz.log.open("a") as log:
-        for outcome in fuzz.run(todo, arguments.jobs):
+        for outcome in fuzz.run(todo_in_time, arguments.jobs):
             log.write(json.dumps(asdict(outcome)) + "\n")
             log.flush()
             if outcome.faults:
                 print(outcome.case, ", ".join(outcome.faults), flush=True)
     found = summary(read_log(fuzz.log), arguments.seed)
+    found["planned"] = len(list(fuzz.cases()))
     print(json.dumps(found, indent=2))
     if arguments.share >= 1 and not arguments.only:
         from machine import save_result

@@ -47,6 +47,18 @@ MUTATIONS = [
     Mutation("chance.py", "z ^ _shift_right(z, 31)", "z ^ (z >> 31)", "tests/test_chance.py"),
     Mutation("files.py", "        os.fsync(file.fileno())\n", "", "tests/test_files.py"),
     Mutation("files.py", "temporary.unlink(missing_ok=True)", "pass", "tests/test_files.py"),
+    # ---- temporal detection
+    Mutation("overlap.py", "-overlaps.square() / sigma", "-overlaps / sigma", "tests/test_overlap.py"),
+    Mutation("overlap.py", "overlaps * scores, 0.0", "scores, 0.0", "tests/test_overlap.py::test_voting"),
+    Mutation("metrics/segments.py", "[::-1]] for rows in parts", "] for rows in parts", "tests/metrics/test_segments.py"),
+    Mutation("metrics/segments.py", "& ~taken[:, truth[part]]", "", "tests/metrics/test_segments.py"),
+    Mutation("metrics/segments.py", "np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]", "precision", "tests/metrics/test_segments.py"),
+    Mutation("targets.py", "apart = 0.5 * (", "apart = (", "tests/test_targets.py"),
+    Mutation("heads/points.py", "chosen = (lengths <= shortest", "chosen = (lengths >= shortest", "tests/parity/test_golden_localize.py"),
+    Mutation("heads/temporal.py", "MOMENTUM = 0.9", "MOMENTUM = 0.99", "tests/parity/test_golden_localize.py"),
+    Mutation("heads/temporal.py", "valid[:, :: self.stride]", "valid[:, 1 :: self.stride]", "tests/parity/test_golden_localize.py"),
+    Mutation("data/features.py", "- self.first - 0.5 * self.window", "- self.first", "tests/recipes/test_localize.py"),
+    Mutation("data/windows.py", "place % cutting.step == 0", "True", "tests/data/test_windows.py"),
     # ---- masks
     Mutation("mask_counts.py", '    check_choice("mask.encoder", mask.encoder, HIDDEN_COUNTS)\n', "", "tests/test_masking.py::test_an_unknown_word_in_settings_is_refused"),
     Mutation("mask_counts.py", '    check_choice("mask.decoder", mask.decoder, KEPT_COUNTS)\n', "", "tests/test_masking.py::test_an_unknown_word_in_settings_is_refused"),
@@ -79,7 +91,8 @@ MUTATIONS = [
     Mutation("records.py", "        if not isinstance(self.target, Target) or len(self.target) != 1:", "        if False:", "tests/test_records.py"),
     Mutation("records.py", "if not isinstance(self.loss, Tensor) or self.loss.ndim != 0 or not self.loss.is_floating_point():", "if False:", "tests/test_records.py"),
     # ---- defaults of the recipes
-    Mutation("settings.py", "min_lr: Factor = 2.5e-6", "min_lr: Factor = 1e-6", "tests/parity/test_defaults.py"),
+    Mutation("settings.py", "base_lr: Factor = 7e-4", "base_lr: Factor = 1e-3", "tests/parity/test_defaults.py"),
+    Mutation("settings.py", "min_lr: Factor = 1e-5", "min_lr: Factor = 2.5e-6", "tests/parity/test_defaults.py"),
     Mutation("settings.py", "min_lr: Factor = 1e-6", "min_lr: Factor = 1e-5", "tests/parity/test_defaults.py"),
     Mutation("settings.py", "= (0.08, 1.0)", "= (0.2, 1.0)", "tests/parity/test_defaults.py"),
     Mutation("settings.py", "eps: Share = 1e-8", "eps: Share = 1e-6", "tests/parity/test_defaults.py"),
@@ -89,7 +102,7 @@ MUTATIONS = [
     Mutation("settings.py", "decoder_depth: Blocks = 4", "decoder_depth: Blocks = 8", "tests/parity/test_defaults.py"),
     Mutation("settings.py", "label_smoothing: BelowOne = 0.1", "label_smoothing: BelowOne = 0.0", "tests/parity/test_defaults.py"),
     Mutation("settings.py", 'length: Duration = "90ep"', 'length: Duration = "100ep"', "tests/parity/test_defaults.py"),
-    Mutation("settings.py", 'warmup: Duration = "30ep"', 'warmup: Duration = "40ep"', "tests/parity/test_defaults.py"),
+    Mutation("settings.py", 'warmup: Duration = "20ep"', 'warmup: Duration = "40ep"', "tests/parity/test_defaults.py"),
     # ---- several processes
     Mutation("engine/supply.py", "EVIDENCE = 20.0", "EVIDENCE = 2.0", "tests/engine/test_supply.py"),
     Mutation("engine/supply.py", "EVIDENCE = 20.0", "EVIDENCE = 80.0", "tests/engine/test_supply.py"),
@@ -116,6 +129,16 @@ MUTATIONS = [
     Mutation("data/augment/crops.py", "MULTI_SCALES = (1.0, 0.875, 0.75, 0.66)", "MULTI_SCALES = (1.0, 0.875, 0.75, 0.5)", "tests/data/augment/test_crops.py"),
     Mutation("data/augment/crops.py", "abs(side - size) < 3", "abs(side - size) < 1", "tests/data/augment/test_crops.py"),
     Mutation("data/video/frame_index.py", "REORDER = 40", "REORDER = 8", "tests/data/video/test_packets.py"),
+    # ---- nothing silently wrong
+    Mutation("data/clips.py", "first = 0 if instead_of is None else stand_in_view(instead_of)", "first = 0", "tests/data/test_clips.py"),
+    Mutation("data/clips.py", "parts = (epoch, row) if instead_of is None else (epoch, row, instead_of)", "parts = (epoch, row)", "tests/data/test_clips.py"),
+    Mutation("data/batches.py", "    if not repeats.any():\n", "    if True:\n", "tests/data/test_batches.py"),
+    Mutation("data/tables/class_labels.py", "pc.subtract(numbers, first)", "numbers", "tests/data/tables/test_class_labels.py"),
+    Mutation("data/video/transport.py", "in _STATUSES for each", "in () for each", "tests/data/video/test_transport.py"),
+    Mutation("data/rows.py", "drawn = lru_cache(maxsize=1)(draw)", "drawn = draw", "tests/data/video/test_transport.py"),
+    Mutation("data/video/transport.py", "            OUTAGE.set()\n", "", "tests/data/video/test_transport.py"),
+    Mutation("recipes/feed.py", '            found["held-out rows (SHA-256)"] = ', "            _ = ", "tests/recipes/test_train.py"),
+    Mutation("weights/classes.py", "    if len(theirs) != count:\n", "    if False:\n", "tests/faults/test_reading.py"),
 ]  # fmt: skip
 
 

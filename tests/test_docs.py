@@ -8,14 +8,25 @@ import pytest
 from videomae2.bounds import ALIASES
 from videomae2.cli import main as cli
 from videomae2.config import flatten, from_toml, load_settings
-from videomae2.settings import DetectSettings, EvaluateSettings, FinetuneSettings, PretrainSettings
+from videomae2.settings import (
+    DetectSettings,
+    EvaluateSettings,
+    FinetuneSettings,
+    LocalizeSettings,
+    PretrainSettings,
+)
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "videomae2"
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
-SETTINGS = {"pretrain": PretrainSettings, "finetune": FinetuneSettings, "evaluate": EvaluateSettings}
-SETTINGS["detect-train"] = DetectSettings
+SETTINGS = {
+    "pretrain": PretrainSettings,
+    "finetune": FinetuneSettings,
+    "evaluate": EvaluateSettings,
+    "detect-train": DetectSettings,
+    "localize-train": LocalizeSettings,
+}
 KEYS = {key for cls in SETTINGS.values() for key in flatten(cls())} | set(ALIASES)
 
 
@@ -28,7 +39,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_commands_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     written = re.findall(
-        r"(?:^|`)videomae2 ([a-z]+)(?: (show|check|convert)\b)?", page.read_text(), re.MULTILINE
+        r"(?:^|`)videomae2 ([a-z-]+)(?: (show|check|convert)\b)?", page.read_text(), re.MULTILINE
     )
     for words in set(written):
         assert cli.main([*filter(None, words), "--help"]) == 0, words

@@ -10,7 +10,13 @@ import pytest
 from videomae2.architecture import decoder_config, encoder_config, token_grid
 from videomae2.config import flatten, load_settings
 from videomae2.engine.schedule import make_plan
-from videomae2.settings import DetectSettings, EvaluateSettings, FinetuneSettings, PretrainSettings
+from videomae2.settings import (
+    DetectSettings,
+    EvaluateSettings,
+    FinetuneSettings,
+    LocalizeSettings,
+    PretrainSettings,
+)
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 KINDS: dict[str, type[Any]] = {
@@ -20,7 +26,10 @@ KINDS: dict[str, type[Any]] = {
     "detect-train": DetectSettings,
 }
 PAPER_PAGES = sorted(page for kind in KINDS for page in FOLDER.glob(f"{kind}/*.toml"))
-OWN_PAGES = sorted(page for page in FOLDER.glob("*/*.toml") if page.parent.name not in KINDS)
+LOCALIZE_PAGES = sorted(FOLDER.glob("localize-train/*.toml"))
+OWN_PAGES = sorted(
+    page for page in FOLDER.glob("*/*.toml") if page.parent.name not in (*KINDS, "localize-train")
+)
 
 # Rows of paper.md 3.1 to 3.4 that must not be lost, by page.
 SCRIPTS = {
@@ -177,3 +186,22 @@ def test_our_own_small_pages_load(page: Path) -> None:
     settings = load_settings(kind, page)
     if kind is not EvaluateSettings:
         encoder_config(settings.model)
+
+
+def test_temporal_detection_has_the_pages_of_the_paper() -> None:
+    assert [page.stem for page in LOCALIZE_PAGES] == ["fineaction", "thumos14"]
+
+
+@pytest.mark.parametrize("page", LOCALIZE_PAGES, ids=name)
+def test_a_page_of_temporal_detection(page: Path) -> None:
+    stated, settings = header(page), load_settings(LocalizeSettings, page)
+    assert {"paper", "command", "expected", "processes", "hardware", "differs"} <= set(stated)
+    assert stated["command"].startswith(f"videomae2 localize-train experiments/{name(page)}.toml ")
+    load_settings(LocalizeSettings, page, stated["command"].split()[3:])  # every option of the line is known
+    plan = make_plan(settings.optim, settings.run, num_rows=100_000)
+    assert plan.effective_batch == int(stated["batch"])
+    assert plan.peak_lr == pytest.approx(float(stated["peak_lr"]), rel=1e-12)
+    defaults = flatten(LocalizeSettings())
+    for section, values in tomllib.loads(page.read_text()).items():
+        for key, value in values.items():
+            assert defaults[f"{section}.{key}"] != value, f"{section}.{key} is the default"

@@ -1,11 +1,13 @@
 """A file is replaced in one step, or stays as it was."""
 
+import json
+import math
 import os
 from pathlib import Path
 
 import pytest
 
-from videomae2.files import replacing, write_atomically
+from videomae2.files import json_text, replacing, write_atomically
 
 
 def test_the_new_file_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -48,3 +50,34 @@ def _write_half(path: Path) -> None:
     with replacing(path) as temporary:
         temporary.write_text("half")
         raise ZeroDivisionError
+
+
+def test_json_has_no_bare_nan() -> None:
+    value = {
+        "loss": math.nan,
+        "all": [1.0, -math.inf, (2, math.inf)],
+        "name": "été",
+        "top1": 0.5,
+        "none": None,
+    }
+    text = json_text(value)
+
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    assert json.loads(text, parse_constant=refuse) == {
+        "loss": None, "all": [1.0, None, [2, None]], "name": "été", "top1": 0.5, "none": None,
+    }  # fmt: skip
+    assert "été" in text
+    assert json_text([1], 2) == "[\n  1\n]"
+    assert json.loads(json_text(["caf\udce9", math.nan]).encode()) == ["caf\udce9", None]
+
+
+def test_every_writer_of_json_refuses_a_bare_nan() -> None:
+    source = Path(__file__).parents[1] / "src"
+    calls = [
+        (path.name, call)
+        for path in source.rglob("*.py")
+        for call in path.read_text(encoding="utf-8").split("json.dump")[1:]
+    ]
+    assert [name for name, call in calls if "allow_nan=False" not in call[:200]] == []

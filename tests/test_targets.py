@@ -1,5 +1,6 @@
 """Targets by hand, for any tubelet, without gradients; cutting into cubes and pasting are inverse."""
 
+import math
 import typing
 
 import pytest
@@ -11,7 +12,15 @@ from videomae2.cubes import cubes, gather_cubes, paste
 from videomae2.errors import UserError
 from videomae2.geometry import TokenGrid
 from videomae2.settings import TargetSettings
-from videomae2.targets import TARGETS, denormalize, masked_mse, reconstruction_targets, soft_cross_entropy
+from videomae2.targets import (
+    TARGETS,
+    denormalize,
+    diou_loss_1d,
+    masked_mse,
+    reconstruction_targets,
+    sigmoid_focal_loss,
+    soft_cross_entropy,
+)
 
 GRIDS = [
     TokenGrid.square(8, 32, patch=8),
@@ -166,3 +175,52 @@ def test_losses_are_float32_for_half_precision_networks() -> None:
     x, target = torch.randn(2, 3, 4, dtype=torch.bfloat16), torch.randn(2, 3, 4)
     assert masked_mse(x, target).dtype == torch.float32
     assert soft_cross_entropy(x[0], target[0].softmax(-1)).dtype == torch.float32
+
+
+def test_focal_loss_by_hand() -> None:
+    """At a score of 0.8: 0.25 * 0.2 ** 2 * -log 0.8 if it is right, 0.75 * 0.8 ** 2 * -log 0.2 if not."""
+    logits = torch.tensor([[math.log(4), math.log(4)]])
+    right, wrong = 0.25 * 0.2**2 * -math.log(0.8), 0.75 * 0.8**2 * -math.log(0.2)
+    assert float(sigmoid_focal_loss(logits, torch.tensor([[1.0, 0.0]]))) == pytest.approx(
+        right + wrong, rel=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("predicted", "target", "value"),
+    [
+        ((2.0, 2.0), (4.0, 4.0), 1 - 4 / 8),  # nested, the same middle
+        ((4.0, 4.0), (2.0, 1.0), 1 - 3 / 8 + (0.5 / 8) ** 2),  # nested, the other way round
+        ((2.0, 4.0), (4.0, 4.0), 1 - 6 / 8 + (1 / 8) ** 2),  # touching at the end
+        ((1.0, 0.0), (0.0, 3.0), 1 - 0 / 4 + (2 / 4) ** 2),  # touching at the point alone
+        ((3.0, 1.0), (3.0, 1.0), 0.0),
+    ],
+)
+def test_diou_of_touching_and_nested_segments(
+    predicted: tuple[float, float], target: tuple[float, float], value: float
+) -> None:
+    """The value by hand; the gradient is finite, and between the two one-sided differences."""
+    at, true = torch.tensor([predicted], requires_grad=True), torch.tensor([target])
+    loss = diou_loss_1d(at, true)
+    assert float(loss) == pytest.approx(value, abs=1e-6)
+    loss.backward()
+    assert at.grad is not None and bool(at.grad.isfinite().all())
+    for end in (0, 1):
+        step = torch.zeros(1, 2)
+        step[0, end] = 1e-2
+        with torch.no_grad():
+            up = (diou_loss_1d(at + step, true) - loss) / 1e-2
+            down = (loss - diou_loss_1d(at - step, true)) / 1e-2
+        low, high = sorted((float(up), float(down)))
+        assert low - 1e-2 <= float(at.grad[0, end]) <= high + 1e-2
+
+
+def test_diou_pulls_a_prediction_towards_its_segment() -> None:
+    for predicted in ((0.0, 0.0), (1.0, 6.0), (9.0, 9.0), (0.0, 8.0)):
+        at = torch.tensor([predicted], requires_grad=True)
+        diou_loss_1d(at, torch.tensor([[4.0, 4.0]])).backward()
+        assert at.grad is not None
+        moved = at.detach() - 0.5 * at.grad.sign()
+        assert float(diou_loss_1d(moved, torch.tensor([[4.0, 4.0]]))) < float(
+            diou_loss_1d(at.detach(), torch.tensor([[4.0, 4.0]]))
+        )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from videomae2.api.model import Prediction as Prediction
     from videomae2.api.model import create_model as create_model
     from videomae2.api.model import load as load
+    from videomae2.api.timeline import localize as localize
     from videomae2.api.views import Reconstruction as Reconstruction
     from videomae2.api.views import load_video as load_video
     from videomae2.config import load_settings as load_settings
@@ -41,6 +42,7 @@ _HOMES = {
     "load": "api.model",
     "load_settings": "config",
     "load_video": "api.views",
+    "localize": "api.timeline",
     "pretrain": "api.jobs",
 }
 """The public names, and the module that each lives in."""

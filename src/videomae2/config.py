@@ -211,7 +211,7 @@ def check(settings: Any) -> None:
         known[key].take(value)
 
 
-PATHS = ("data.train", "data.val", "data.root", "init", "label_map", "run.out")
+PATHS = ("data.train", "data.val", "data.root", "init", "weights", "label_map", "run.out", "out")
 """Settings that may name a file or folder on this machine."""
 
 

@@ -8,6 +8,8 @@ process that was killed are removed by the next one that writes into the folder.
 import contextlib
 import errno
 import functools
+import json
+import math
 import os
 import re
 import shutil
@@ -15,6 +17,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from videomae2.errors import UserError
 
@@ -60,8 +63,9 @@ def write_atomically(path: Path, content: str | bytes, synced: bool = True) -> N
 def append(path: Path, content: str | bytes) -> None:
     """Add to the end of a file; UserError, with the file as it was, where the system refuses to write it."""
     left = memoryview(encoded(content))
-    if path.exists() and not path.is_file():  # a pipe would be waited for until somebody reads it
-        raise UserError(f"expected a file at {_shown(path)}, got a folder, pipe or device; move it away")
+    with writing(path):
+        if path.exists() and not path.is_file():  # a pipe would be waited for until somebody reads it
+            raise UserError(f"expected a file at {_shown(path)}, got a folder, pipe or device; move it away")
     # Without a buffer, which would be written once more when the file is closed.
     with writing(path), path.open("ab", buffering=0) as file:
         before = file.tell()
@@ -71,6 +75,8 @@ def append(path: Path, content: str | bytes) -> None:
         except OSError:
             with contextlib.suppress(OSError):  # the first error is the one to tell
                 file.truncate(before)  # a part of a line would be read as damage
+                if not before:
+                    path.unlink()  # it was made here, or held nothing
             raise
 
 
@@ -118,7 +124,7 @@ def writing(path: Path) -> Iterator[None]:
         elsewhere = getattr(refused, "filename", None)
         if refused is None or (elsewhere and not _is_near(path, elsewhere)):
             raise
-        kept = "; the one that was there is untouched" if path.is_file() else ""
+        kept = "; the one that was there is untouched" if _is_file(path) else ""
         room = "make room, or " if no_room(refused) else ""
         raise UserError(
             f"{_shown(path)} could not be written: {reason(refused, path)}{kept}; {room}choose another "
@@ -217,6 +223,50 @@ def _is_near(path: Path, name: str | bytes | int) -> bool:
     return own.parent in (other.parent, *other.parents) or other in own.parents
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # of a name that is too long, and of a folder that may not be entered
+        return False
+
+
 def _shown(path: Path) -> str:
     text = str(path)
     return text if len(text) <= _LONGEST else f"...{text[-_LONGEST:]}"
+
+
+def must_be_new(*paths: Path) -> None:
+    """Refuse, before any work, to write where a file or a folder with something in it is already.
+
+    No command can know whose it is. UserError names it.
+    """
+    for path in paths:
+        if any(path.iterdir()) if path.is_dir() else os.path.lexists(path):
+            raise UserError(
+                f"expected a new file or folder to write, got {path}, which is there; give another name, or "
+                "remove it first"
+            )
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON of a value, with text as it is; a number that is NaN or infinite is null.
+
+    Python's own writes a bare NaN, which is no JSON, and other readers refuse the file.
+    """
+    try:
+        text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    except ValueError:  # a walk through all of it only where there is such a number
+        return json_text(_finite(value), indent)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # bytes of a file's name that are no text
+        return json.dumps(value, indent=indent, allow_nan=False)
+    return text
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value

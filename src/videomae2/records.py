@@ -5,7 +5,7 @@ the tests.
 """
 
 from dataclasses import dataclass, field
-from typing import Generic
+from typing import Generic, Literal
 
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
@@ -18,11 +18,16 @@ from videomae2.shapes import Record, check_indices, check_tensor, show
 
 @dataclass(frozen=True)
 class Failure:
-    """One manifest row that could not be read: its row number, its path and the reason in one line."""
+    """One manifest row that could not be read: its row number, its path and the reason in one line.
+
+    kind: broken (the video is), transport (the way to it failed, and may work another time) or time (it took
+    longer than it may).
+    """
 
     row: int
     path: str
     reason: str
+    kind: Literal["broken", "transport", "time"] = "broken"
 
 
 @dataclass(frozen=True, repr=False)

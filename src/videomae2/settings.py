@@ -115,6 +115,8 @@ class DataSettings:
     """What two numbers after each path of a released list are. pretrain: first frame and count; video: count
     and label; frames: as video, of folders of raw frames; auto: told from the numbers, refused where both
     would do."""
+    first_label: Annotated[int, Between(0, 10**6)] = 0
+    """The number of the first class where labels are numbers: 1 for lists that count from 1, as UCF101's."""
     frame_pattern: str = "img_{:05}.jpg"
     """How the raw frames of a released list are named, where it lists folders; a table has a column
     `pattern`.
@@ -154,6 +156,10 @@ class DataSettings:
     """Training stops when more than this share of an epoch's videos, over all processes, could not be
     read.
     """
+    max_seconds: Annotated[float, Between(0, 10**6)] = 300.0
+    """A video that takes longer than this is a failure; 0: however long it takes."""
+    retries: Annotated[int, Between(0, 100)] = 5
+    """How often a network, server or disk that fails is tried again, after 0.5, 1, 2 ... seconds."""
 
 
 @dataclass(frozen=True)
@@ -461,3 +467,156 @@ class EvaluateSettings:
     """bf16: forward under bf16 autocast, weights in fp32."""
     out: str = ""
     """Folder for the report, the per-class table, the confusion matrix and the scores of each video."""
+
+
+@dataclass(frozen=True)
+class LocalizeModel:
+    """The temporal detector over a sequence of features: ActionFormer's sizes for THUMOS14 (paper 4.3)."""
+
+    width: Annotated[int, Between(8, 8192)] = 512
+    """Embedding width of the pyramid and of both heads."""
+    num_heads: Annotated[int, Between(1, 1024)] = 4
+    """Attention heads."""
+    window: Annotated[int, Between(3, 10_001)] = 19
+    """Features that attention of one level spans, an odd number."""
+    levels: Annotated[int, Between(1, 12)] = 6
+    """Levels of the pyramid, each half as long as the one before; level l finds segments of 2 ** (l + 1)
+    features and more.
+    """
+    global_levels: Annotated[int, Between(0, 12)] = 0
+    """How many of the last levels attend to the whole sequence, without a window."""
+    embed_layers: Annotated[int, Between(1, 16)] = 2
+    """Convolutions that bring features to `width`."""
+    stem_blocks: Annotated[int, Between(0, 64)] = 2
+    """Blocks at full length, before the pyramid."""
+    head_layers: Annotated[int, Between(1, 16)] = 3
+    """Convolutions of each head, the last one included."""
+    kernel: Annotated[int, Between(1, 31)] = 3
+    """Features that each convolution spans, an odd number."""
+    positions: bool = False
+    """Add a sinusoid of the place in the sequence; for FineAction, whose sequences are whole videos."""
+    drop_path: BelowOne = 0.1
+    """Probability that a residual branch is skipped in training."""
+    dropout: BelowOne = 0.0
+    """Dropout in attention and MLPs."""
+    max_length: Annotated[int, Between(8, 1_000_000)] = 2304
+    """Features of a training sequence: shorter ones are padded, of longer ones a part is taken."""
+    first_normalizer: Annotated[float, Between(1, 10**9)] = 100.0
+    """What losses are divided by at first; then it follows the number of points that lie in a segment."""
+
+
+@dataclass(frozen=True)
+class LocalizeData:
+    """Which videos with which segments, and where their features are."""
+
+    train: str = ""
+    """Annotations: ActivityNet-style JSON (also MultiTHUMOS, FineAction), CSV with
+    video,start_s,end_s,label, or the files of THUMOS14.
+    """
+    val: str = ""
+    """As `train`; what is evaluated. Empty: no evaluation. It may be the same file with another subset."""
+    train_subset: str = ""
+    """The subset of `train` to take, as its column or field says; empty: all videos."""
+    val_subset: str = ""
+    """The subset of `val` to take; empty: all videos."""
+    label_key: str = "label"
+    """The field or column of an annotation that holds its class."""
+    invalid: Literal["tell", "drop", "refuse"] = "tell"
+    """Segments that are empty, beyond their video, there twice or overlap one of their class: tell names file
+    and line and keeps them, as evaluators do; drop leaves them out; refuse ends the run.
+    """
+    features: str = ""
+    """A folder with a .npy or .npz of each video, [features, values], or one .npz with an array of
+    each video.
+    """
+    feature_stride: Factor = 0.0
+    """Frames between the features; 0: as the features' own header says."""
+    feature_window: Factor = 0.0
+    """Frames that one feature looks at; 0: as the features' own header says."""
+    fps: Factor = 0.0
+    """Frames of a second; 0: as the annotations or the features' header say for each video."""
+    every: Annotated[int, Between(1, 1000)] = 1
+    """Take each so many-th feature."""
+    transform: Literal["none", "sqrt"] = "none"
+    """sqrt: the root of each value, for counts and energies; no value may be below 0."""
+    resize: Annotated[int, Between(0, 1_000_000)] = 0
+    """Stretch the features of each video to this number, as for FineAction (192); 0: leave them."""
+    crop: Annotated[tuple[float, float], Between(0, 1)] = (0.9, 1.0)
+    """Share of a training sequence that is taken, by chance, where it is not too long anyway."""
+    keep_share: Share = 0.5
+    """A segment that is cut by this is still learned if this share of it is left."""
+    one_class: bool = False
+    """Class-agnostic: all segments are one class; `video_scores` then says which."""
+    video_scores: str = ""
+    """With one_class: JSON from each video to its scores, one for each class in the order of their names."""
+    thresholds: Literal["thumos14", "activitynet"] = "thumos14"
+    """tIoU thresholds of the evaluation: 0.3 to 0.7, or 0.5 to 0.95 (ActivityNet, FineAction)."""
+
+
+@dataclass(frozen=True)
+class PointSettings:
+    """What the points of the pyramid learn."""
+
+    radius: Annotated[float, Between(0, 100)] = 1.5
+    """Points this near to the middle of a segment, in strides of their level, are positive."""
+    ends_weight: Factor = 1.0
+    """Weight of the loss of the ends beside that of the classes."""
+    label_smoothing: BelowOne = 0.0
+    """Share of each class target that is spread over all classes."""
+
+
+@dataclass(frozen=True)
+class SuppressionSettings:
+    """How overlapping segments of a video are thinned out."""
+
+    method: Literal["soft", "hard", "none"] = "soft"
+    """soft: lower the score of what overlaps a better one; hard: drop it."""
+    sigma: Annotated[float, Between(1e-6, 1000)] = 0.5
+    """soft: scores are multiplied by exp(-tIoU ** 2 / sigma)."""
+    iou: Share = 0.1
+    """hard: the tIoU from which a worse one is dropped."""
+    vote: Share = 0.7
+    """With one class: a kept segment becomes the mean of all of this tIoU with it; 0: none."""
+    min_score: Share = 0.001
+    """Lower scores are dropped."""
+    candidates: Annotated[int, Between(1, 1_000_000)] = 2000
+    """Predictions of each level that are looked at."""
+    most: Annotated[int, Between(1, 1_000_000)] = 200
+    """Segments of a video that remain."""
+
+
+@dataclass(frozen=True)
+class LocalizeOptim(OptimSettings):
+    """AdamW as ActionFormer uses it on THUMOS14: 1e-4 at a batch of two, 30 epochs after 5 of warm-up."""
+
+    base_lr: Factor = 0.0128
+    """Learning rate for a batch of 256; 0.0128 is 1e-4 for two."""
+    min_lr: Factor = 1.28e-6
+    betas: Annotated[tuple[float, float], Between(0, 1, below=True)] = (0.9, 0.999)
+    clip_grad: Annotated[float, Between(0, 10**9)] = 1.0
+    batch_size: Batch = 2
+    length: Duration = "35ep"
+    warmup: Duration = "5ep"
+    ema_decay: BelowOne = 0.999
+
+
+@dataclass(frozen=True)
+class LocalizeRun(RunSettings):
+    """Where the run lives and how it is executed."""
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    checkpoint_every: Duration = "5ep"
+
+
+@dataclass(frozen=True)
+class LocalizeSettings:
+    """`videomae2 localize-train`: temporal detection on features of windows (paper 4.3)."""
+
+    model: LocalizeModel = field(default_factory=LocalizeModel)
+    data: LocalizeData = field(default_factory=LocalizeData)
+    points: PointSettings = field(default_factory=PointSettings)
+    suppression: SuppressionSettings = field(default_factory=SuppressionSettings)
+    optim: LocalizeOptim = field(default_factory=LocalizeOptim)
+    run: LocalizeRun = field(default_factory=LocalizeRun)
+    init: str = ""
+    """A localizer to start from: a run, or an ActionFormer checkpoint. Empty: from scratch."""

@@ -129,3 +129,33 @@ def masked_mse(prediction: Float[Tensor, "B S P"], target: Float[Tensor, "B S P"
 def soft_cross_entropy(logits: Float[Tensor, "B K"], target: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
     """Mean cross-entropy against a distribution over classes, as mixup and label smoothing make them."""
     return F.cross_entropy(logits.float(), target.float())
+
+
+def sigmoid_focal_loss(
+    logits: Float[Tensor, "n K"], target: Float[Tensor, "n K"], alpha: float = 0.25, gamma: float = 2.0
+) -> Float[Tensor, ""]:
+    """Sum of the focal loss: binary cross-entropy times alpha_t * (1 - p_t) ** gamma (RetinaNet, ICCV 2017).
+
+    It makes little of the many points that are right already: nearly all points of a video are background.
+    """
+    logits, target = logits.float(), target.float()
+    score = logits.sigmoid()
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    right = score * target + (1 - score) * (1 - target)
+    balance = alpha * target + (1 - alpha) * (1 - target)
+    return (balance * (1 - right) ** gamma * entropy).sum()
+
+
+def diou_loss_1d(predicted: Float[Tensor, "n 2"], target: Float[Tensor, "n 2"]) -> Float[Tensor, ""]:
+    """Sum over points of 1 - IoU + (distance of the middles / length of the hull) ** 2 (AAAI 2020, in 1-D).
+
+    Both are distances from a point to start and end, so that the segments of a pair share that point.
+    """
+    predicted, target = predicted.float(), target.float()
+    shared = torch.minimum(predicted, target).sum(1)
+    union = predicted.sum(1) + target.sum(1) - shared
+    hull = torch.maximum(predicted, target).sum(1)
+    apart = 0.5 * ((predicted[:, 1] - predicted[:, 0]) - (target[:, 1] - target[:, 0]))
+    tiny = 1e-8  # released: added nowhere, only a least divisor
+    overlap, distance = shared / union.clamp(min=tiny), apart / hull.clamp(min=tiny)
+    return (1 - overlap + distance.square()).sum()

@@ -85,6 +85,7 @@ def test_a_file_of_boxes_in_pixels_and_in_shares(text: str, tmp_path: Path) -> N
     found, other = detector([moment(seconds=1.5), moment(seconds=2.0)])
     torch.testing.assert_close(found.xyxy, torch.tensor([[9.0, 6, 45, 30]]))
     assert found.scores is not None and found.scores.tolist() == pytest.approx([0.9]) and len(other.xyxy) == 0
+    assert detector.of("clip.avi", 25.0).times() == [1.5]  # for one video after another
     with pytest.raises(UserError, match="expected boxes of 'other', got those of clip"):
         FileDetector(str(path)).of("other.mp4", 25.0)
 

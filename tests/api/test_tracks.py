@@ -4,7 +4,7 @@ from videomae2.api.tracks import Tracker
 
 
 def boxes(*corners: tuple[float, float]) -> torch.Tensor:
-    return torch.tensor([[x, y, x + 10, y + 20] for x, y in corners])
+    return torch.tensor([[x, y, x + 10, y + 20] for x, y in corners], dtype=torch.float32).reshape(-1, 4)
 
 
 def test_actors_keep_their_ids_while_they_move_and_cross_in_the_list() -> None:

@@ -147,9 +147,9 @@ def test_one_opening_serves_all_views(folder: Path, monkeypatch: pytest.MonkeyPa
     counts: list[int] = []
     original = rows_module.open_row
 
-    def counting(row: Row) -> Any:
+    def counting(row: Row, **how: Any) -> Any:
         opened.append(row.path)
-        video = original(row)
+        video = original(row, **how)
         plain = video.collect
 
         def collect(wanted: Any, *more: Any, **named: Any) -> Any:

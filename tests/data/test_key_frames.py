@@ -68,6 +68,15 @@ def test_at_a_rate_the_span_is_one_of_time(tmp_path: Path, numbers_of: Callable[
     assert isinstance(clip, list) and numbers_of(clip[0].frames) == [22, 26, 30, 34]
 
 
+@pytest.mark.parametrize(("rate", "frames"), [(5.0, [42, 54]), (60.0, [58, 59])])
+def test_a_slow_or_fast_clock_reaches_the_last_frame(
+    rate: float, frames: list[int], tmp_path: Path, numbers_of: Callable[[Any], list[int]]
+) -> None:
+    manifest = read_key_frames(write(tmp_path, "video,frame,x1,y1,x2,y2,label\nv,59,0,0,9,9,run\n"), DATA)
+    clip = KeyFrameViews(manifest, replace(DATA, target_fps=rate), 2, 48)[0]
+    assert isinstance(clip, list) and numbers_of(clip[0].frames) == frames
+
+
 def test_a_key_frame_by_number(tmp_path: Path, numbers_of: Callable[[Any], list[int]]) -> None:
     manifest = read_key_frames(write(tmp_path, "video,frame,x1,y1,x2,y2,label\nv,11,0,0,9,9,run\n"), DATA)
     clip = KeyFrameViews(manifest, DATA, 2, 48)[0]

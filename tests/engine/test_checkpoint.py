@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from videomae2.config import load_settings
 from videomae2.engine import checkpoint
 from videomae2.errors import UserError
+from videomae2.settings import PretrainSettings
 
 from .toys import sum_again
 
@@ -183,3 +185,8 @@ def test_an_index_that_tries_to_run_code_does_not(
     with pytest.raises(UserError, match=r"expected an index that names only .*system; it was not run"):
         checkpoint.load_model_state(path)
     assert not (tmp_path / "bombed").exists()
+
+
+def test_one_checkpoint_alone_is_not_offered() -> None:
+    with pytest.raises(UserError, match=r"run.keep_last.*2"):
+        load_settings(PretrainSettings, None, ["--run.keep_last", "1"])

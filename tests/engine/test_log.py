@@ -149,3 +149,64 @@ def test_the_first_videos_that_cannot_be_read_are_said(
     assert said[0] == "row 0, 0.mp4, could not be read and is replaced: no frames"
     assert len(said) == 6 and said[-1] == f"more videos could not be read: see {folder.failures}"
     assert len(read_lines(folder.failures)) == 9
+
+
+class Clock:
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def said_of_slow_steps(folder: RunFolder, monkeypatch: pytest.MonkeyPatch, seconds: float, cpu: bool) -> None:
+    clock = Clock()
+    monkeypatch.setattr("videomae2.engine.progress.time", clock)
+    with RunLog(folder, 10, 100, name="toy", tensorboard=False, on_cpu=cpu) as log:
+        for step in range(11, 40):
+            clock.now += seconds
+            log.advance(step)
+
+
+def test_after_a_few_slow_steps_the_rest_is_foretold_once(
+    folder: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said_of_slow_steps(folder, monkeypatch, 20.0, cpu=True)
+    said = [line for line in capsys.readouterr().err.splitlines() if "about" in line or "long" in line]
+    assert said == [
+        "about 29 minutes for the other 87 steps on this device (20 s each; evaluations and checkpoints not "
+        "counted)"
+    ]
+
+
+def test_fast_steps_are_timed_for_longer(
+    folder: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said_of_slow_steps(folder, monkeypatch, 0.1, cpu=True)
+    assert "less than a minute for the other 69 steps on this device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("cpu", [True, False])
+def test_more_than_an_hour_on_a_cpu_comes_with_advice(
+    folder: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, cpu: bool
+) -> None:
+    said_of_slow_steps(folder, monkeypatch, 100.0, cpu=cpu)
+    said = capsys.readouterr().err
+    assert "about 2.4 hours for the other 87 steps" in said
+    assert ("that is long for a CPU: try --preset tiny" in said) == cpu
+
+
+def test_without_tensorboard_a_run_says_so_once_and_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    toy_run(tmp_path, run=replace(RUN, tensorboard=True))
+    said = capsys.readouterr().err
+    assert said.count("TensorBoard is not installed") == 1 and "add --run.no_tensorboard" in said
+    assert not (tmp_path / "events").exists() and (tmp_path / "finished.json").exists()
+
+
+def test_a_start_says_what_it_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    toy_run(tmp_path, evaluates=False, origin="from runs/pretrain")
+    said = capsys.readouterr().err.splitlines()[0]
+    assert said.startswith("toy on the CPU (") and " fp32: 0.000409 million parameters, from runs/" in said
+    assert said.endswith("; nothing is validated, as there is no --data.val")

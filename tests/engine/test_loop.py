@@ -302,7 +302,7 @@ def test_weights_that_are_not_finite_are_not_resumed(tmp_path: Path) -> None:
 def test_rows_that_failed_are_written_once(tmp_path: Path) -> None:
     toy_run(tmp_path, batches=toy_batches(4, failing=True))
     assert read_lines(tmp_path / "failures.jsonl") == [
-        {"row": 5, "path": "broken.mp4", "reason": "no frames"}
+        {"row": 5, "path": "broken.mp4", "reason": "no frames", "kind": "broken"}
     ]
 
 

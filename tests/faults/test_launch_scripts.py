@@ -81,7 +81,7 @@ def processes_of(mark: str) -> Iterator[tuple[int, str]]:
 
 def signal_rank(variable: str, mark: str, number: int, run: Path) -> None:
     """Send a signal to the process with this variable, after its first checkpoint."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not checkpoint.checkpoints(run / "checkpoints"):
         assert time.monotonic() < deadline, "no checkpoint came"
         time.sleep(0.01)
@@ -95,7 +95,7 @@ def test_a_killed_process_costs_only_its_steps(words: list[str], tmp_path: Path)
     others = {"PROCESSES": "2", "RESTARTS": "2", "PORT": str(free_port()), MARK: mark}
     process = start("torchrun.sh", words, tmp_path, **others)
     signal_rank("RANK=1", mark, signal.SIGKILL, run)
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=400)
     assert process.returncode == 0, err[-3000:]
     assert out == f"{run}\n" and err.count("resuming ") == 1
     quiet = command(2, [*words, "--out", str(tmp_path / "quiet")], tmp_path / "said")
@@ -113,10 +113,10 @@ def test_slurm_requeues_a_job_whose_time_is_up(words: list[str], tmp_path: Path)
     job = {"SLURM_JOB_ID": str(free_port()), MARK: mark}
     process = start("slurm.sh", words, tmp_path, **job)
     signal_rank("SLURM_PROCID=1", mark, signal.SIGTERM, run)
-    _, err = process.communicate(timeout=200)
+    _, err = process.communicate(timeout=400)
     assert process.returncode == 143, err[-3000:]
     assert "saved in" in err.splitlines()[-1]
     assert (tmp_path / "scontrol").read_text() == f"requeue {job['SLURM_JOB_ID']}\n"
     again = start("slurm.sh", words, tmp_path, **job)
-    out, err = again.communicate(timeout=200)
+    out, err = again.communicate(timeout=400)
     assert again.returncode == 0 and out == f"{run}\n" and "resuming" in err, err[-3000:]

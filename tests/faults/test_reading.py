@@ -329,7 +329,10 @@ def test_what_is_no_file_is_no_list(tmp_path: Path, caplog: pytest.LogCaptureFix
         (("2", "5", "10"), "folders 5 10", [2, 1]),
         (("jump", "run"), "path,label\na,run\n", [1]),
         (("0", "1"), "path,label\na,run\nb,jump\n", [1, 0]),
+        (("0", "1", "2"), "folders 2 0", [2, 0]),
         ((), "path,label\na,1\n", [1]),
+        ((), "folders 2 0", [2, 0]),
+        ((), "path,label\na,run\nb,jump\nc,walk\n", [1, 0, 2]),
     ],
 )
 def test_held_out_labels_are_matched_by_name(
@@ -340,7 +343,7 @@ def test_held_out_labels_are_matched_by_name(
         touch(tmp_path, f"set/{name}/a.mp4")
     path = tmp_path / "set" if folders else write(tmp_path, "a.csv", listed_as)
     feed = EvaluationFeed(read_manifest(path), DataSettings(), ModelSettings(), (1, 1))
-    found = feed.labels(trained).tolist()
+    found = feed.labels(trained, len(trained) or 3).tolist()
     assert sorted(found) == sorted(wanted) if folders else found == wanted
 
 
@@ -348,4 +351,31 @@ def test_a_held_out_class_that_was_not_trained_is_refused(tmp_path: Path) -> Non
     path = write(tmp_path, "a.csv", "path,label\na,3\n")
     feed = EvaluationFeed(read_manifest(path), DataSettings(), ModelSettings(), (1, 1))
     with pytest.raises(UserError, match=r"expected one of the network's \d+ classes .*, got the class '3'"):
-        feed.labels(("2", "5", "10"))
+        feed.labels(("2", "5", "10"), 3)
+
+
+@pytest.mark.parametrize("trained", [(), ("0", "1", "2")])
+def test_a_named_set_that_lacks_classes_of_a_network_without_names_is_refused(
+    trained: tuple[str, ...], tmp_path: Path
+) -> None:
+    path = write(tmp_path, "a.csv", "path,label\na,walk\nb,run\n")
+    feed = EvaluationFeed(read_manifest(path), DataSettings(), ModelSettings(), (1, 1))
+    with pytest.raises(
+        UserError, match=r"expected the 3 classes of a network that has no names .* got 2 named"
+    ):
+        feed.labels(trained, 3)
+    assert feed.labels(trained, 3, match="order").tolist() == [1, 0]
+
+
+def test_names_from_folders_are_given_whatever_they_look_like(tmp_path: Path) -> None:
+    touch(tmp_path, "set/class 2/a.mp4", "set/class 5/b.mp4")
+    feed = EvaluationFeed(read_manifest(tmp_path / "set"), DataSettings(), ModelSettings(), (1, 1))
+    own = ("class 1", "class 2", "class 5")
+    assert feed.labels(own, 3, names_from="folder").tolist() == [1, 2]
+    assert feed.labels(own, 3).tolist() == [1, 2], "the same names on both sides are the same classes"
+    with pytest.raises(UserError, match=r"which does not say which of them is 'class 2'"):
+        feed.labels(("class 0", "class 1"), 2)
+    with pytest.raises(
+        UserError, match=r"expected one of the network's 2 classes .* got the class 'class 2'"
+    ):
+        feed.labels(("class 0", "class 1"), 2, names_from="folder")

@@ -33,7 +33,7 @@ from videomae2.recipes.feed import evaluation_feed
 from videomae2.recipes.weights import read_classifier
 from videomae2.records import Failure
 from videomae2.report.training import write_evaluation_report, write_run_report
-from videomae2.settings import PretrainSettings
+from videomae2.settings import EvaluateSettings, PretrainSettings
 from videomae2.weights.write import save_safetensors, write_released, write_transformers
 
 from ..small_runs import DATA, SmallRuns
@@ -49,8 +49,9 @@ def weights() -> Any:
     return build_autoencoder(TINY, torch.Generator().manual_seed(torch.seed() % 1000))
 
 
-def log_of(folder: Path) -> RunLog:
-    return RunLog(RunFolder(folder), 0, 10, name="toy", tensorboard=True)
+def log_of(folder: Path, tensorboard: bool = False) -> RunLog:
+    # Resumed at a later step than its lines are of, which it therefore keeps.
+    return RunLog(RunFolder(folder), 5, 10, name="toy", tensorboard=tensorboard)
 
 
 def metrics(folder: Path) -> None:
@@ -64,7 +65,7 @@ def failures(folder: Path) -> None:
 
 
 def events(folder: Path) -> None:
-    log = log_of(folder)
+    log = log_of(folder, tensorboard=True)
     for number in range(100):
         log._event("train", {"step": number, LONG: 1.0})
 
@@ -74,7 +75,7 @@ def evaluation(runs: SmallRuns, folder: Path) -> None:
     feed = evaluation_feed(replace(DATA, val=str(runs.videos)), trained.settings, (1, 1))
     found = evaluate_classifier(trained.module, feed, class_names=trained.checkpoint.class_names)
     found = replace(found, weights=LONG)
-    write_evaluation(found, feed, folder)
+    write_evaluation(found, feed, folder, EvaluateSettings(str(runs.finetuned)))
     write_evaluation_report(found, folder)
 
 
@@ -119,13 +120,13 @@ WRITERS: dict[str, tuple[Callable[[SmallRuns, Path], object], str]] = {
         lambda _, to: save_reconstruction(Reconstruction(FRAMES, FRAMES, FRAMES, 0.5), to / "a.mp4"),
         "",
     ),
-    "an evaluation": (evaluation, "scores.jsonl"),
+    "an evaluation": (evaluation, "summary.json"),
     "report.html": (report, ""),
     "sprites": (lambda _, to: sprites(to), "set/"),
     "metrics.jsonl": (lambda _, to: metrics(to), ""),
     "failures.jsonl": (lambda _, to: failures(to), ""),
     "events": (lambda _, to: events(to), "events/events.out.tfevents"),
-    "config.toml": (lambda _, to: settings(to), "run/config.toml"),
+    "config.toml": (lambda _, to: settings(to), "run"),
     "finished.json": (lambda _, to: finished(to), ""),
     "a checkpoint": (lambda _, to: a_checkpoint(to), "checkpoint"),
 }

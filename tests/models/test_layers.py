@@ -136,7 +136,7 @@ def test_a_sample_loses_the_same_branches_in_any_batch() -> None:
     assert torch.equal(dropped(slice(0, 6)), whole), "and whatever torch's generator says"
     drop_by_sample(blocks, keys + 1)
     assert not torch.equal(run_blocks(blocks, x, recompute=False), whole)
-    first = blocks[0].drop_path.drawn
+    first = next(each for each in blocks.modules() if isinstance(each, DropPath)).drawn
     assert first is not None and first.shape == (2, 6)
     assert not torch.equal(first[0], first[1]), "attention and MLP are dropped apart"
 

@@ -41,15 +41,19 @@ CLIPS: dict[str, Any] = {
     "data.root": "",
     "data.list_format": "auto",  # [ours]
     "data.frame_pattern": "img_{:05}.jpg",  # [C]
+    "data.first_label": 0,
     "data.sampling": "dense",  # [P] segments for Something-Something
     "data.stride": 4,  # [P]
     "data.target_fps": 0.0,  # [C] by frame number
     "data.frame_order": "as_filmed",  # the other is our control
     "data.crop_scale": (0.08, 1.0),  # [C]
+    "data.color_jitter": (0.0, 0.0, 0.0),  # [C] on for action detection alone
     "data.test_clips": 5,  # [P]
     "data.test_crops": 3,  # [P]
     "data.workers": 2,  # [ours]
     "data.max_broken": 0.05,  # [ours]
+    "data.max_seconds": 300.0,  # [ours]
+    "data.retries": 5,  # [ours]
 }
 RUN: dict[str, Any] = {
     "run.seed": 0,  # [C]

@@ -20,6 +20,8 @@ from videomae2.recipes.detect import Detecting, jittered, key_frame_feed, score_
 from videomae2.recipes.train import run_task
 from videomae2.recipes.weights import load_detector, read_classifier, read_detector
 from videomae2.records import Batch
+from videomae2.report.box_pictures import hardest_blocks
+from videomae2.report.page import Figure, Note
 from videomae2.settings import DetectData, DetectModel, DetectOptim, DetectSettings, SpatialHead
 
 from ..engine.toys import same_tensors, without_time
@@ -74,6 +76,19 @@ def test_it_trains_and_is_judged_by_frame_map(trained: Path) -> None:
     assert {name for frame in hard for box in frame["truth"] for name in box["actions"]} <= set(
         SPRITES.classes
     )
+
+
+def test_its_report_draws_the_key_frames_that_cost_most(trained: Path, tmp_path: Path) -> None:
+    note, *figures = hardest_blocks(trained / "hardest.json")
+    assert isinstance(note, Note) and note.title == "Hardest key frames"
+    assert len(figures) == 6 and all(
+        isinstance(each, Figure) and each.png.startswith(b"\x89PNG") for each in figures
+    )
+    frames = json.loads((trained / "hardest.json").read_text())
+    frames[0]["path"] = "gone.mp4"  # a video that is gone costs its picture and not the report
+    (tmp_path / "some.json").write_text(json.dumps(frames))
+    assert len(hardest_blocks(tmp_path / "some.json")) == 6
+    assert hardest_blocks(tmp_path / "none.json") == []
 
 
 def test_from_an_earlier_checkpoint_it_ends_with_the_same_bits(

@@ -67,6 +67,12 @@ def test_a_broken_video_counts_as_wrong_and_is_named(constant: Path, tmp_path: P
 def test_files_of_an_evaluation(runs: SmallRuns, tmp_path: Path) -> None:
     evaluation = run_evaluation(settings(runs.finetuned, runs.videos, out=str(tmp_path / "out")))
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    kept = summary.pop("settings")
+    assert (kept["weights"], kept["data.val"], kept["match"]) == (
+        str(runs.finetuned),
+        str(runs.videos),
+        "names",
+    )
     assert summary == evaluation.summary()
     assert (summary["views"], summary["listed"], summary["top5"]) == ("2x3", 6, None)
     table = list(csv.DictReader((tmp_path / "out" / "per_class.csv").open()))

@@ -14,13 +14,15 @@ from videomae2.engine.log import read_lines
 from videomae2.errors import UserError
 from videomae2.heads.classify import build_classifier
 from videomae2.labels import Classes
+from videomae2.recipes.evaluate import run_evaluation
 from videomae2.recipes.finetune import Finetuning, neighbours_wanted
 from videomae2.recipes.train import run_task
-from videomae2.recipes.weights import load_classifier
+from videomae2.recipes.weights import load_classifier, read_weights
 from videomae2.records import Batch
+from videomae2.settings import EvaluateSettings
 from videomae2.weights import read_checkpoint, save_safetensors
 
-from ..small_runs import MODEL, SmallRuns, finetune_settings, write_video
+from ..small_runs import DATA, MODEL, SmallRuns, finetune_settings, write_video
 
 CPU = torch.device("cpu")
 
@@ -50,7 +52,7 @@ def test_without_mixing_frames_stay_bytes_and_labels_are_smoothed(tmp_path: Path
 def test_mixing_follows_from_the_place_in_the_epoch_and_from_nothing_else(tmp_path: Path) -> None:
     finetuning, clips = task(tmp_path), batch()
 
-    def mixed(seed: int, **place: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def mixed(seed: int, **place: Any) -> tuple[torch.Tensor, torch.Tensor]:
         with seeded(seed, CPU):
             return finetuning.mix(replace(clips, **place))
 
@@ -162,3 +164,65 @@ def test_a_held_out_video_that_cannot_be_read_is_named_once(
     said = capsys.readouterr().err
     assert said.count("could not be read and counts as wrong") == 1
     assert f"held-out row 2, {videos}/right/1.mp4, could not be read" in said
+
+
+def numbered(path: Path, videos: Path, first: int) -> Path:
+    """A list of the videos whose class numbers count from `first`."""
+    classes = enumerate(("left", "right"), first)
+    rows = [f"{videos}/{name}/{n}.mp4 {label}\n" for label, name in classes for n in range(3)]
+    path.write_text("".join(rows))
+    return path
+
+
+def test_labels_that_count_from_one_are_remembered_with_the_weights(
+    runs: SmallRuns, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from_one, from_zero = (numbered(tmp_path / f"from_{n}.txt", runs.videos, n) for n in (1, 0))
+    plain = finetune_settings(from_one, tmp_path / "run")
+    settings = replace(plain, data=replace(plain.data, first_label=1))
+    run_task(settings)
+    found = read_weights(str(tmp_path / "run"))
+    assert (found.num_classes, found.metadata["data"]["first_label"]) == (2, 1)
+    data = replace(DATA, val=str(from_one))
+    evaluated = EvaluateSettings(str(tmp_path / "run"), data, device="cpu", precision="fp32")
+    assert run_evaluation(evaluated).scores.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert "data.first_label is 1, as when these weights were trained" in capsys.readouterr().err
+    other = replace(evaluated, data=replace(data, val=str(from_zero)))
+    with pytest.raises(UserError, match=r"expected labels from 1 on, since data.first_label is 1, got 0"):
+        run_evaluation(other)
+    named = replace(evaluated, data=replace(data, val=str(runs.videos)))
+    assert run_evaluation(named).scores.labels.tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_a_first_label_of_names_is_refused(runs: SmallRuns, tmp_path: Path) -> None:
+    plain = finetune_settings(runs.videos, tmp_path / "run")
+    with pytest.raises(UserError, match=r"expected labels that are numbers.* got names such as 'left'"):
+        run_task(replace(plain, data=replace(plain.data, first_label=1)))
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_say_where_class_names_came_from(runs: SmallRuns) -> None:
+    assert read_weights(str(runs.finetuned)).names_origin == "folder"
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_one_class_is_nothing_to_train_on(named: bool, runs: SmallRuns, tmp_path: Path) -> None:
+    path = tmp_path / "one.csv"
+    rows = [f"{runs.videos}/left/{number}.mp4,{'jump' if named else 3}\n" for number in range(3)]
+    path.write_text("path,label\n" + "".join(rows))
+    plain = finetune_settings(path, tmp_path / "run")
+    only = "'jump'" if named else "3"
+    with pytest.raises(
+        UserError, match=f"expected training videos of at least 2 classes, got 3 of class {only}"
+    ):
+        run_task(replace(plain, data=replace(plain.data, val=""), num_classes=0 if named else 9))
+    assert not (tmp_path / "run").exists()
+
+
+def test_held_out_videos_without_a_single_score_are_an_error(runs: SmallRuns, tmp_path: Path) -> None:
+    for name in ("left", "right"):
+        (tmp_path / "val" / name).mkdir(parents=True)
+        (tmp_path / "val" / name / "0.mp4").write_bytes(b"no video")
+    plain = finetune_settings(runs.videos, tmp_path / "run")
+    with pytest.raises(UserError, match=r"expected scores of 2 held-out videos, got none: .*0.mp4: not"):
+        run_task(replace(plain, data=replace(plain.data, val=str(tmp_path / "val"))))

@@ -102,8 +102,6 @@ def test_a_renamed_class_is_refused_on_resume(runs: SmallRuns, tmp_path: Path) -
     shutil.copytree(runs.videos, videos)
     (videos / "left").rename(videos / "zleft")
     settings = finetune_settings(videos, copy, str(runs.pretrained))
-    page = (copy / "config.toml").read_text().replace(str(runs.videos), str(videos))
-    (copy / "config.toml").write_text(page)
     with pytest.raises(UserError, match=r"trained on other data: expected classes 'left', got 'right'"):
         run_task(settings)
 
@@ -112,10 +110,28 @@ def test_a_moved_data_set_is_the_same_one(runs: SmallRuns, tmp_path: Path) -> No
     copy = stopped_after_one_step(runs.finetuned, tmp_path / "run")
     videos = tmp_path / "moved"
     shutil.copytree(runs.videos, videos)
-    page = (copy / "config.toml").read_text().replace(str(runs.videos), str(videos))
-    (copy / "config.toml").write_text(page)
     run_task(finetune_settings(videos, copy, str(runs.pretrained)))
     assert (copy / "model.safetensors").is_file()
+    with pytest.raises(UserError, match=r"holds another run: expected data.train .* got"):
+        run_task(
+            finetune_settings(runs.videos, copy, str(runs.pretrained))
+        )  # finished, so nothing is checked
+
+
+@pytest.mark.parametrize("change", ["training", "held out"])
+def test_another_data_set_under_the_same_settings_is_refused(
+    runs: SmallRuns, tmp_path: Path, change: str
+) -> None:
+    copy = stopped_after_one_step(runs.finetuned, tmp_path / "run")
+    other = tmp_path / "other"
+    shutil.copytree(runs.videos, other)
+    (other / "left" / "2.mp4").rename(other / "left" / "3.mp4")
+    settings = finetune_settings(runs.videos, copy, str(runs.pretrained))
+    data: dict[str, Any] = {"train": str(other)} if change == "training" else {"val": str(other)}
+    with pytest.raises(UserError, match=r"trained on other data: expected (held-out )?rows .SHA-256.* got"):
+        run_task(replace(settings, data=replace(settings.data, **data)))
+    with pytest.raises(UserError, match=r"expected data.val .* got ''"):
+        run_task(replace(settings, data=replace(settings.data, val="")))
 
 
 def test_rows_are_hashed_alike_in_every_form_of_a_list(tmp_path: Path) -> None:
@@ -124,7 +140,13 @@ def test_rows_are_hashed_alike_in_every_form_of_a_list(tmp_path: Path) -> None:
     assert hash_of_rows(manifest) == hash_of_rows(Manifest(table, "/elsewhere"))
     in_pieces = pa.concat_tables([table.slice(0, 1), table.slice(1, 1)])
     assert hash_of_rows(manifest) == hash_of_rows(Manifest(in_pieces, "/data"))
+    spelt_out = {"start": [0, 0], "end": [-1, -1], "stride": [0, 0], "source": ["", ""], "pattern": ["", ""]}
+    whole = pa.table({**table.to_pydict(), **spelt_out})
+    assert hash_of_rows(manifest) == hash_of_rows(Manifest(whole, "/data"))
+    as_bytes = pa.table({"path": [b"a/1.mp4", b"b/2.mp4"], "label": [0, 1]})
+    assert hash_of_rows(manifest) == hash_of_rows(Manifest(as_bytes, "/data"))
     for changed in (
+        {"path": ["a/1.mp4", "b/2.mp4"], "label": [0, 1], "start": [0, 3]},
         {"path": ["a/1.mp4", "b/3.mp4"], "label": [0, 1]},
         {"path": ["a/1.mp4", "b/2.mp4"], "label": [1, 0]},
     ):
@@ -160,8 +182,13 @@ def test_an_evaluation_replaces_nothing_but_itself(runs: SmallRuns, tmp_path: Pa
     out = tmp_path / "out"
     run_evaluation(evaluation(runs.finetuned, runs.videos, out))
     run_evaluation(evaluation(runs.finetuned, runs.videos, out))  # again: the same
-    with pytest.raises(UserError, match=r"holds an evaluation of .* give another --out"):
+    with pytest.raises(UserError, match=r"holds another evaluation: expected data.val .* give another --out"):
         run_evaluation(evaluation(runs.finetuned, runs.videos / "left", out))
+    with pytest.raises(UserError, match="holds another evaluation: expected use_ema True, got False"):
+        run_evaluation(replace(evaluation(runs.finetuned, runs.videos, out), use_ema=False))
+    before = (out / "summary.json").read_text()
+    run_evaluation(replace(evaluation(runs.finetuned, runs.videos, out), batch_size=3))
+    assert (out / "summary.json").read_text() == before, "how it runs changes nothing"
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "thesis.tex").write_text("years of work")
     with pytest.raises(UserError, match=r"is not empty and holds no evaluation"):

@@ -5,6 +5,7 @@ accumulation, an average, mixing and drop path, evaluation of both sets of weigh
 """
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from ..launches import command
 from ..small_runs import SmallRuns, finetune_settings, pretrain_settings
 
 ROOT = Path(__file__).parents[2]
-TASKS = {"pretrain": pretrain_settings, "finetune": finetune_settings}
+TASKS: dict[str, Callable[..., Any]] = {"pretrain": pretrain_settings, "finetune": finetune_settings}
 
 
 def long(settings: Any) -> Any:

@@ -91,6 +91,13 @@ def test_a_checkpoint_says_where_its_names_came_from(tmp_path: Path) -> None:
     )
     assert read_checkpoint(named).names_origin == "given"
     assert read_checkpoint(named, [2, 0]).class_names == ("5", "0")
+    folders = ("class 1", "class 2", "class 3")
+    for noted, origin in (({"class_names_from": "folder"}, "folder"), ({"class_names_from": 3}, "generated")):
+        path = tmp_path / "folders.safetensors"
+        save_safetensors(path, model, TINY, "classifier", class_names=folders, extra=noted)
+        assert read_checkpoint(path).names_origin == origin
+        convert(path, tmp_path / "there.pth", "released")
+        assert read_checkpoint(tmp_path / "there.pth").names_origin == origin
 
 
 def test_the_names_that_mmengine_keeps_are_given(tmp_path: Path) -> None:

@@ -105,9 +105,8 @@ class FileDetector:
                 f"{self.annotations.where}: expected boxes of {shown(stem)}, got those of "
                 f"{', '.join(sorted(names))[:100]}; name the video as its file is named"
             )
-        self._notes = [note for note in self._notes if Path(note.video).stem == stem]
         self.moments = {}
-        for note in self._notes:
+        for note in (each for each in self._notes if Path(each.video).stem == stem):
             seconds = note.time if note.frame < 0 else note.frame / (fps or 25.0)
             self.moments.setdefault(round(seconds, 3), []).append(note)
         return self

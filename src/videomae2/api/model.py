@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, overload
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from videomae2 import chance
@@ -248,6 +248,19 @@ class Model:
         if not many:
             return found[0]
         return torch.stack(found) if on_error == "raise" else found
+
+    @torch.inference_mode()
+    def pooled(self, frames: Tensor) -> Float[Tensor, "B D"]:
+        """One vector of each clip [B, T, C, H, W], uint8 or float in [0, 1]: what a head would read."""
+        return self._pooled(frames.to(self.device))
+
+    def pooled_unnormalised(self, frames: UInt8[Tensor, "B T C H W"]) -> Float[Tensor, "B D"]:
+        """As `pooled`, of pixels in [0, 1] as they are: the authors' extraction does that."""
+        # The network subtracts and divides in any case, so that both are put in first.
+        tokenizer = self.encoder.patch_embed
+        pixels = frames.to(self.device).float() / 255
+        axes = (1, -1, 1, 1)
+        return self.pooled(pixels * tokenizer.std.view(axes) + tokenizer.mean.view(axes))
 
     @torch.inference_mode()
     def reconstruct(self, video: Video, seed: int = 0, mask_ratio: float | None = None) -> Reconstruction:

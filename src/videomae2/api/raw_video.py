@@ -134,13 +134,13 @@ class ActionDetector:
         plan = _Plan.of(video, self.length, self.data, self._times(video, request))
         small: dict[int, Tensor] = {}
         pictures: dict[int, Tensor] = {}
-        place, shown = 0, -1
+        place, picture = 0, None
         for number, frame in video.walk(plan.wants):
-            picture = torch.from_numpy(frame).permute(2, 0, 1)
+            # A copy where the file says to turn its pictures: that is a view with steps back.
+            picture = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)
             small[number] = resize_short_side(picture[None], self.side)[0]
-            if number in plan.keys:
-                pictures[number] = picture
-            shown = number
+            for key in plan.keys_up_to(number, place):
+                pictures.setdefault(key, picture)  # itself, or the first one shown after it
             while place < len(plan.seconds) and plan.frames(place)[-1] <= number:
                 yield plan.moment(place, small, pictures)
                 place += 1
@@ -149,9 +149,9 @@ class ActionDetector:
                 del small[old]
             for old in [each for each in pictures if place >= len(plan.seconds) or each < plan.keyed[place]]:
                 del pictures[old]
-        while shown >= 0 and place < len(plan.seconds):  # frames that the file promised and did not show
-            if plan.keyed[place] not in pictures:
-                break
+        while place < len(plan.seconds) and small and picture is not None:
+            # The file promised frames that it did not show: the last one shown stays on the screen.
+            pictures.setdefault(int(plan.keyed[place]), picture)
             yield plan.moment(place, small, pictures)
             place += 1
 
@@ -177,7 +177,6 @@ class _Plan:
 
     def __init__(self, keyed: np.ndarray, seconds: list[float], offsets: np.ndarray, last: int) -> None:
         self.keyed, self.seconds, self.offsets, self.last = keyed, seconds, offsets, last
-        self.keys = frozenset(keyed.tolist())
         self._next = 0
 
     @classmethod
@@ -218,6 +217,10 @@ class _Plan:
             place += 1
         return False
 
+    def keys_up_to(self, number: int, place: int) -> list[int]:
+        """Key frames from `place` on that are not after frame `number`."""
+        return [int(key) for key in self.keyed[place : np.searchsorted(self.keyed, number, side="right")]]
+
     def moment(self, place: int, small: dict[int, Tensor], pictures: dict[int, Tensor]) -> Moment:
         """The key frame `place`; a frame that was not shown is the one before it on the screen."""
         shown = sorted(small)
@@ -225,9 +228,4 @@ class _Plan:
             small.get(int(n), small[shown[max(0, int(np.searchsorted(shown, n, "right")) - 1)]])
             for n in self.frames(place)
         ]
-        key = int(self.keyed[place])
-        picture = pictures.get(key)
-        if picture is None:
-            earlier = [n for n in pictures if n <= key] or list(pictures)
-            picture = pictures[max(earlier)]
-        return Moment(self.seconds[place], picture, torch.stack(chosen))
+        return Moment(self.seconds[place], pictures[int(self.keyed[place])], torch.stack(chosen))

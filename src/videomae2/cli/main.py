@@ -96,6 +96,8 @@ def build_app() -> App:
     app.command(tools.reconstruct)
     app.command(runs.weights_app())
     app.command(runs.data_app())
+    app.command(tools.features)
+    app.command(tools.localize)
     app.command(tools.cost)
     app.command(tools.sprites)
     app.command(tools.quickstart)

@@ -24,7 +24,7 @@ from videomae2.data.video.live import is_live, live_clips
 from videomae2.engine.device import keep_freed_memory, precision_note
 from videomae2.engine.progress import progress, say
 from videomae2.errors import UserError
-from videomae2.files import replacing
+from videomae2.files import json_text, replacing
 from videomae2.records import Failure
 
 LISTS = (".csv", ".tsv", ".txt", ".csv.gz", ".parquet", ".arrow", ".feather")
@@ -64,7 +64,7 @@ class Answered:
         if self.seconds is not None:
             about |= {"seconds": round(self.seconds, 3)}
         found = {"predictions": [asdict(each) for each in self.found]}
-        return json.dumps(about | ({"error": self.error} if self.error else found), ensure_ascii=False)
+        return json_text(about | ({"error": self.error} if self.error else found))
 
     def as_table(self) -> str:
         """The file, and a line for each class with a bar as long as its score."""

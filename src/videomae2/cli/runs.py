@@ -15,9 +15,10 @@ from videomae2.bounds import ALIASES, Between, shown
 from videomae2.config import flatten, known_settings, preset_names, resolve, take_preset, to_toml
 from videomae2.engine.launch import rank_of_environment
 from videomae2.errors import UserError
+from videomae2.files import must_be_new
 from videomae2.options import parameter
 from videomae2.recipes.tasks import TASKS
-from videomae2.settings import DataSettings, EvaluateSettings
+from videomae2.settings import DataSettings, EvaluateSettings, LocalizeSettings, ModelSettings
 
 WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 LISTS = (".csv", ".tsv", ".txt", ".parquet", ".arrow", ".feather", ".mp4", ".avi", ".mkv", ".mov", ".webm")
@@ -45,7 +46,13 @@ def commands() -> dict[str, SettingsCommand]:
     """One row a command: every task of the table, and what is no task but takes settings."""
     tasks = {name: SettingsCommand(row.settings, row.summary, "train") for name, row in TASKS.items()}
     about = "Measure a classifier over several views of each video: top-1, top-5, per class."
-    return tasks | {"evaluate": SettingsCommand(EvaluateSettings, about, "evaluate")}
+    check = (
+        "Tell what windows show from their features alone: neighbours and a linear layer, before a detector."
+    )
+    return tasks | {
+        "evaluate": SettingsCommand(EvaluateSettings, about, "evaluate"),
+        "features-check": SettingsCommand(LocalizeSettings, check, "check_features"),
+    }
 
 
 def run(command: str, tokens: Sequence[str]) -> None:
@@ -68,7 +75,7 @@ def run(command: str, tokens: Sequence[str]) -> None:
     print(done)
     values = flatten(settings)
     folder = values.get("run.out") or values.get("out")
-    if folder:
+    if folder and (Path(folder) / "report.html").is_file():
         print(f"report: {Path(folder) / 'report.html'}", file=sys.stderr)
 
 
@@ -167,9 +174,9 @@ def _derived(settings: Any) -> list[str]:
         return [f"views of a video: {settings.data.test_clips} clips x {settings.data.test_crops} crops"]
     # The lengths need the manifest; what is read off this plan does not.
     optim = replace(settings.optim, length=1, warmup=0)
-    plan = make_plan(optim, settings.run, num_rows=1, views=settings.data.repeated_views)
+    plan = make_plan(optim, settings.run, num_rows=1, views=getattr(settings.data, "repeated_views", 1))
     return [
-        f"grid: {token_grid(settings.model)}",
+        *([f"grid: {token_grid(settings.model)}"] if isinstance(settings.model, ModelSettings) else []),
         f"one step of one process: {plan.videos_per_step} videos, {plan.videos_per_step * plan.views} clips",
         f"peak learning rate of one process: {plan.peak_lr:.6g} (base * {plan.effective_batch} / 256)",
     ]
@@ -235,6 +242,7 @@ def convert_weights(
     from videomae2.recipes.weights import read_weights
     from videomae2.weights.describe import convert
 
+    must_be_new(target)
     checkpoint = convert(read_weights(source), target, layout, label_map=label_map)
     print(f"wrote {target} in the {layout} layout: {checkpoint.sketch}, {len(checkpoint.state)} tensors")
 
@@ -247,6 +255,7 @@ def show_data(
     rows: Annotated[int, Between(0, 10**9)] = 10,
     list_format: ListFormat = "auto",
     frame_pattern: str = FRAME_PATTERN,
+    first_label: Annotated[int, Between(0, 10**6)] = 0,
 ) -> None:
     """Show what a manifest, file list or folder is read as: counts, classes, first rows.
 
@@ -263,10 +272,13 @@ def show_data(
         (total label).
     frame_pattern
         How raw frames are named, where a released list names folders.
+    first_label
+        The number of the first class, where labels are numbers.
     """
     from videomae2.data.tables.inspect import show
 
-    print(show(path, DataSettings(root=root, list_format=list_format, frame_pattern=frame_pattern), rows))
+    how = _as_listed(root, list_format, frame_pattern, first_label)
+    print(show(path, how, rows))
 
 
 def check_data(
@@ -277,6 +289,7 @@ def check_data(
     workers: Annotated[int, Between(1, 1024)] = 2,
     list_format: ListFormat = "auto",
     frame_pattern: str = FRAME_PATTERN,
+    first_label: Annotated[int, Between(0, 10**6)] = 0,
 ) -> int:
     """Decode every file and name the broken ones; the last line reads `N files, N readable, N broken`.
 
@@ -293,14 +306,22 @@ def check_data(
         (total label).
     frame_pattern
         How raw frames are named, where a released list names folders.
+    first_label
+        The number of the first class, where labels are numbers.
     """
     from videomae2.data.file_names import shown_path
     from videomae2.data.tables.inspect import check
 
-    found = DataSettings(root=root, list_format=list_format, frame_pattern=frame_pattern)
-    if broken := check(path, found, workers):
+    how = _as_listed(root, list_format, frame_pattern, first_label)
+    if broken := check(path, how, workers):
         raise UserError(
             f"{broken} of the files of {shown_path(path)} cannot be read, as said above; fetch or make them "
             "again, or take them off the list"
         )
     return 0
+
+
+def _as_listed(root: str, list_format: ListFormat, frame_pattern: str, first_label: int) -> DataSettings:
+    return DataSettings(
+        root=root, list_format=list_format, frame_pattern=frame_pattern, first_label=first_label
+    )

@@ -13,6 +13,7 @@ from cyclopts import Parameter
 from videomae2.bounds import Between
 from videomae2.cost.estimate import Question
 from videomae2.errors import UserError
+from videomae2.files import json_text
 from videomae2.settings import Seed, Views
 
 SAME_NAMES = {
@@ -145,7 +146,7 @@ def detect(
             "detect needs at least one video file: videomae2 detect clip.mp4 --weights RUN_OR_FILE"
         )
     from videomae2.api.raw_video import Request
-    from videomae2.cli.detections import detect_files
+    from videomae2.cli.actors import detect_files
 
     request = Request(_seconds(every), top, least)
     detect_files(
@@ -206,6 +207,104 @@ def reconstruct(
     print(save_reconstruction(found, out, fps, title=file.rpartition("/")[2]))
 
 
+def features(
+    source: str,
+    /,
+    *,
+    weights: str,
+    out: Annotated[Path, Parameter(name=["--out", "-o"])],
+    stride: Annotated[int, Between(1, 10**6)] = 4,
+    step: Annotated[int, Between(1, 10**4)] = 1,
+    batch_size: Annotated[int, Between(1, 4096)] = 8,
+    released: Annotated[bool, Parameter(negative="")] = False,
+    root: str = "",
+    device: Device = "auto",
+    precision: Precision = "fp32",
+) -> int:
+    """Write the features of sliding windows of whole videos, one file a video; an interrupted run goes on.
+
+    Parameters
+    ----------
+    source
+        A manifest, a released list file, a folder, or one video.
+    weights
+        A run's folder, a .safetensors, a released .pth, or a hub name.
+    out
+        The folder to write NAME.safetensors into.
+    stride
+        Frames from one window to the next.
+    step
+        Frames between the frames of a window.
+    batch_size
+        Windows of one forward.
+    released
+        As the authors' extraction: pictures squashed to squares, without mean and standard deviation.
+    root
+        Folder that relative paths start from.
+    device
+        auto, cpu or cuda.
+    precision
+        fp32, or bf16: about three times as fast on a processor with bf16 arithmetic.
+    """
+    import sys
+
+    from videomae2.api.jobs import extract_features
+
+    found = extract_features(
+        source, weights, out, stride, step, batch_size, released, device, precision, root
+    )
+    for path in found.padded:
+        print(f"{path} is shorter than a window: its last frame is repeated", file=sys.stderr)
+    for failure in found.failures:
+        print(f"{failure.path} could not be read: {failure.reason}", file=sys.stderr)
+    print(found)
+    return 1 if found.failures else 0
+
+
+def localize(
+    file: Path,
+    /,
+    *,
+    weights: str,
+    out: Annotated[list[Path] | None, Parameter(name=["--out", "-o"], negative="")] = None,
+    encoder: str = "",
+    least_score: Annotated[float, Between(0, 1)] = 0.2,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+) -> None:
+    """Say what happens when in a video, in one pass over it.
+
+    Parameters
+    ----------
+    file
+        A video file.
+    weights
+        A run of localize-train, on features of `videomae2 features`.
+    out
+        Where to write it, as often as you like: .json, .csv, .srt (subtitles), .edl (edit list) or .png.
+    encoder
+        The weights that made those features, where they have moved.
+    least_score
+        Segments of a lower score are left out.
+    device
+        auto, cpu or cuda.
+    precision
+        fp32 or bf16: that of the features.
+    """
+    from videomae2.api import timeline
+
+    forms = out or []
+    for each in forms:
+        timeline.check_form(each)
+    found = timeline.localize(
+        file, weights, encoder=encoder, least_score=least_score, device=device, precision=precision
+    )
+    for segment in found:
+        print(f"{segment.start:10.2f} {segment.end:10.2f} {segment.score:6.3f}  {segment.label}")
+    for each in forms:
+        print(timeline.write_segments(found, file, each))
+
+
 def cost(
     *,
     question: Annotated[Question, Parameter(name="*")] | None = None,
@@ -241,9 +340,7 @@ def cost(
         rate = measure_here(question)
     found = answer(question, rate)
     if json:
-        import json as writer
-
-        print(writer.dumps(found, indent=2))
+        print(json_text(found, 2))
     else:
         print(table(found))
 

@@ -212,13 +212,18 @@ def _collate_training(items: list[list[Clip] | list[Failure]]) -> _Parcel:
     return _Parcel(batch, asked, tuple(failures))
 
 
+LATER = "mend the way to them, and run the same command again: it goes on where it was"
+"""What to do about videos that could not be reached."""
+
+
 def _stuck(parcel: _Parcel) -> UserError:
     broken = len(parcel.failures)
     named = "; ".join(f"row {f.row}, {f.path}: {f.reason}" for f in parcel.failures[:3])
+    unreachable = all(failure.kind == "transport" for failure in parcel.failures)
     return UserError(
         f"{broken} of {parcel.asked} videos tried for one batch could not be read "
         f"({broken / parcel.asked:.0%}), and nothing was left to take the place of one; first failures: "
-        f"{named}; mend or remove them (videomae2 data check names all)"
+        f"{named}; {LATER if unreachable else 'mend or remove them (videomae2 data check names all)'}"
     )
 
 

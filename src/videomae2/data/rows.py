@@ -1,9 +1,9 @@
 """From a manifest row to its pictures: a video or a folder of frames, each wanted frame decoded just once."""
 
-import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,8 @@ from videomae2.data import sampling
 from videomae2.data.file_names import shown_path
 from videomae2.data.tables.manifest import Manifest, Row
 from videomae2.data.video.decode import Kept, VideoFile, open_video
-from videomae2.data.video.opening import UNREADABLE, DecodeError, why_unreadable
+from videomae2.data.video.opening import UNREADABLE, DecodeError, plain, why_unreadable
+from videomae2.data.video.transport import Patience, is_there, too_long, transport_fault
 from videomae2.records import Failure
 from videomae2.settings import DataSettings
 
@@ -38,9 +39,12 @@ class FrameFolder:
     fps = 0.0
     constant_rate = True
 
-    def __init__(self, folder: str, pattern: str, start: int = 0, end: int = -1) -> None:
+    def __init__(
+        self, folder: str, pattern: str, start: int = 0, end: int = -1, patience: Patience | None = None
+    ) -> None:
         self.name, self.pattern, self.frames_decoded, self._shift = folder, pattern, 0, 0
         self.picture_size = (0, 0)
+        self._patience = patience or Patience()
         # Without a number every name would be that of the one picture, and the last were never found.
         if not _PATTERN.fullmatch(pattern):
             raise DecodeError(folder, f"expected a frame pattern like img_{{:05}}.jpg, got {shown(pattern)}")
@@ -82,7 +86,8 @@ class FrameFolder:
         kept: list[Kept] = []
         first: tuple[int, ...] = ()
         for number in wanted.tolist():
-            with open_video(self._path(number)) as video:
+            self._patience.check()
+            with open_video(self._path(number), patience=self._patience) as video:
                 zero = np.zeros(1, dtype=np.int64)
                 picture = video.collect(zero, lambda picture: picture, short_side, at_most)[0]
                 self.frames_decoded += video.frames_decoded
@@ -106,7 +111,7 @@ class FrameFolder:
         return str(Path(self.name) / self.pattern.format(number + self._shift))
 
     def _exists(self, number: int) -> bool:
-        return os.path.exists(self._path(number))  # noqa: PTH110 - called for each step of the bisection
+        return is_there(self._path(number))  # a mount that fails does not cut the folder short
 
     def _end(self, start: int) -> int:
         """One more than the last number there is, supposing no gaps."""
@@ -121,14 +126,14 @@ class FrameFolder:
         return above
 
 
-def open_row(row: Row, threads: int = 1) -> VideoFile | FrameFolder:
+def open_row(row: Row, threads: int = 1, patience: Patience | None = None) -> VideoFile | FrameFolder:
     """Open what a manifest row names: a folder of frames where it has a pattern, else a video.
 
     Frames are numbered as `row.start` numbers them.
     """
     if row.pattern:
-        return FrameFolder(row.path, row.pattern, row.start, row.end)
-    return open_video(row.path, threads)
+        return FrameFolder(row.path, row.pattern, row.start, row.end, patience)
+    return open_video(row.path, threads, patience)
 
 
 @dataclass(frozen=True)
@@ -155,16 +160,20 @@ def read_pictures(
 ) -> Pictures | Failure:
     """The parts that `shrink` makes of the frames [N, C, H, W] that `draw(count, stride)` picks from a row.
 
-    The row is opened once. Frames with a short side above `short_side_at_most` are scaled to it while they
-    become RGB, for a tenth of what a resize of the RGB costs.
+    The row is opened once, and again where the way to it fails (`data.retries`); a row that takes longer than
+    `data.max_seconds` is a failure. Frames with a short side above `short_side_at_most` are scaled to it
+    while they become RGB, for a tenth of what a resize of the RGB costs.
     """
-    row = manifest.row(number)
-    try:
-        with open_row(row) as video:
+    row, patience = manifest.row(number), Patience(data.max_seconds, data.retries)
+    drawn = lru_cache(maxsize=1)(draw)  # tried again, a row shows the same frames
+
+    def read() -> Pictures:
+        with open_row(row, patience=patience) as video:
             first, last = row.start, video.num_frames if row.end < 0 else min(row.end, video.num_frames)
             if first >= last:
-                reason = f"the row begins at frame {row.start}, but there are {video.num_frames}"
-                return Failure(number, shown_path(row.path), reason)
+                raise DecodeError(
+                    row.path, f"the row begins at frame {row.start}, but there are {video.num_frames}"
+                )
             stride = row.stride or data.stride
             centred = row.key_time >= 0 or row.key_frame >= 0
             if data.target_fps > 0 or centred:
@@ -172,23 +181,39 @@ def read_pictures(
                 ticks = _ticks(video, first, last, data.target_fps) if by_time else np.arange(first, last)
                 if centred:
                     # Samplers know frames and no moments: for them the moment becomes the middle.
-                    ticks = ticks[sampling.centred(len(ticks), _place_of(row, video, ticks))]
-                indices = ticks[draw(len(ticks), stride)]
+                    ticks = ticks[sampling.centred(len(ticks), _place_of(row, video, ticks, last - 1))]
+                indices = ticks[drawn(len(ticks), stride)]
             else:
-                indices = first + draw(last - first, stride)
+                indices = first + drawn(last - first, stride)
             # Short videos and several test clips show frames twice; each is decoded and shrunk once.
             wanted, places = np.unique(indices, return_inverse=True)
             parts = _shrunk(video, wanted, shrink, short_side_at_most)
             return Pictures(parts, torch.from_numpy(places), video.picture_size)
+
+    try:
+        return patience.bounded(lambda: patience.keep(read, row.path))
     except UNREADABLE as error:
+        failure = failure_of(number, row.path, error, patience)
         # Rows that were made from another file say from which line of it.
         columns = manifest.table.column_names
         place = f" ({manifest.table.column('listed_at')[number].as_py()})" if "listed_at" in columns else ""
-        return Failure(number, shown_path(row.path), f"{why_unreadable(error)}{place}")
+        return replace(failure, reason=f"{failure.reason}{place}")
 
 
-def _place_of(row: Row, video: VideoFile | FrameFolder, ticks: sampling.Ticks) -> int:
-    """Which tick shows a row's key frame; DecodeError where the moment is not in the row's stretch."""
+def failure_of(number: int, path: str, error: Exception, patience: Patience) -> Failure:
+    """The record of a row that could not be read: whether the video, the way to it or its length was it."""
+    name = shown_path(path)
+    if (late := too_long(error)) is not None:
+        return Failure(number, name, str(late), "time")
+    if (fault := transport_fault(error, path)) is not None:
+        tries = f"{patience.tries} tries" if patience.tries > 1 else "1 try"
+        reason = f"could not be reached in {tries}: {type(fault).__name__}: {plain(fault)}"
+        return Failure(number, name, reason, "transport")
+    return Failure(number, name, why_unreadable(error))
+
+
+def _place_of(row: Row, video: VideoFile | FrameFolder, ticks: sampling.Ticks, last: int) -> int:
+    """Which tick shows a row's key frame; DecodeError where that is after `last`, or before the stretch."""
     if row.key_time < 0:
         key, moment = row.key_frame, f"the key frame {row.key_frame}"
     else:
@@ -203,13 +228,14 @@ def _place_of(row: Row, video: VideoFile | FrameFolder, ticks: sampling.Ticks) -
             key = int(np.searchsorted(video.timestamps(), row.key_time + 1e-6, side="right")) - 1
             key += row.key_time > video.num_frames / video.fps  # after the last frame has gone
     # The end itself counts: people annotate the last second of a video as the moment when it ends.
-    last = int(ticks[-1])
     if key == last + 1:
         key = last
     if not ticks[0] <= key <= last:
         seconds = f", {(last + 1) / video.fps:g} s" if video.fps > 0 else ""
         raise DecodeError(video.name, f"{moment} is beyond its {last + 1} frames{seconds}")
-    return int(np.searchsorted(ticks, key))
+    place = int(np.searchsorted(ticks, key))
+    # Where the clock has no tick at the key frame itself, the frame of the tick before is still on show.
+    return place if place < len(ticks) and ticks[place] == key else place - 1
 
 
 def _shrunk(

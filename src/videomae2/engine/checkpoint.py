@@ -28,7 +28,7 @@ from videomae2.engine import parallel
 from videomae2.engine.damage import SafeReader, damage_named, save_error
 from videomae2.engine.progress import say
 from videomae2.errors import UserError
-from videomae2.files import regular, write_atomically
+from videomae2.files import json_text, regular, write_atomically
 
 STATE = "state.json"
 SUMS = "SHA256SUMS"
@@ -58,7 +58,7 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], state: dict[str, A
         parallel.on_main(lambda: _begin(temporary))  # no rank writes before the folder is there
         with _without_single_process_warning():
             save(tensors, storage_writer=FileSystemWriter(temporary), no_dist=not parallel.in_group())
-        text = json.dumps({"step": step, **state}, indent=2) + "\n"
+        text = json_text({"step": step, **state}, 2) + "\n"
         parallel.on_main(lambda: write_atomically(temporary / STATE, text))
         sums = _shared_sums(temporary)
         # No rank goes on, or ends, before the checkpoint is visible.

@@ -9,13 +9,14 @@ import os
 import socket
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from videomae2.engine.progress import Progress, about, progress, say
 from videomae2.engine.run import RunFolder, as_json
-from videomae2.files import append, make_folder, write_atomically
+from videomae2.files import append, json_text, make_folder, write_atomically
 from videomae2.records import Failure
 
 TIMED_STEPS = 20
@@ -158,7 +159,7 @@ class RunLog:
         if self.quiet:
             return
         # By row and path: a resumed run may have a manifest in which the row is another file.
-        new = {(f.row, f.path): {"row": f.row, "path": f.path, "reason": f.reason} for f in failures}
+        new = {(f.row, f.path): asdict(f) for f in failures}
         new = {key: line for key, line in new.items() if key not in self._failed}
         self._failed.update(new)
         self._append(self.folder.failures, list(new.values()))
@@ -175,7 +176,7 @@ class RunLog:
         if records:
             self.folder.must_be_ours()
             # NaN is no JSON: other readers would refuse the line. A mean that is not finite is null.
-            append(path, "".join(json.dumps(record, allow_nan=False) + "\n" for record in records))
+            append(path, "".join(f"{json_text(record)}\n" for record in records))
 
     def _event(self, section: str, record: dict[str, Any]) -> None:
         if not self._tensorboard:
@@ -272,7 +273,7 @@ def read_failures(path: Path) -> list[dict[str, Any]]:
 def _drop_lines_after(path: Path, step: int) -> None:
     if path.is_file():
         kept = [record for record in read_lines(path) if _step(record) <= step]
-        write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))
+        write_atomically(path, "".join(f"{json_text(record)}\n" for record in kept))
 
 
 def _step(record: dict[str, Any]) -> int | float:

@@ -23,19 +23,23 @@ from typing import Any
 
 from videomae2 import config
 from videomae2.errors import UserError
-from videomae2.files import make_folder, sweep, write_atomically, writing
+from videomae2.files import json_text, make_folder, sweep, write_atomically, writing
 
 CHANGES_NOTHING = frozenset(
     {
-        "data.workers", "data.max_broken", "run.out", "run.device", "run.compile", "run.checkpoint_every",
-        "run.evaluate_every", "run.log_every", "run.keep_last", "run.max_nonfinite", "run.tensorboard",
-        "run.shard",
+        "data.workers", "data.max_broken", "data.max_seconds", "data.retries", "run.out", "run.device",
+        "run.compile", "run.checkpoint_every", "run.evaluate_every", "run.log_every", "run.keep_last",
+        "run.max_nonfinite", "run.tensorboard", "run.shard",
     }
 )  # fmt: skip
 """Settings that may differ when a run is resumed: they affect how it runs, not what it computes."""
 
 SHARES_OF_A_STEP = frozenset({"optim.batch_size", "optim.accumulate"})
 """And these where the videos of one step stay as many: over more processes, or in fewer forwards."""
+MAY_MOVE = frozenset({"data.train", "data.val", "data.root"})
+"""Where the data lie: an unfinished run may find them elsewhere. Whether they are the same says the identity
+that each checkpoint keeps (`Job.identity`).
+"""
 
 _KIND = "# videomae2 run of "
 
@@ -102,6 +106,11 @@ class RunFolder:
         )
 
     @property
+    def is_finished(self) -> bool:
+        """Whether the run is complete."""
+        return self._finished.is_file()
+
+    @property
     def finished(self) -> dict[str, Any] | None:
         """The summary written at the end of the run; None before. UserError where it is damaged."""
         if not self._finished.is_file():
@@ -133,7 +142,7 @@ class RunFolder:
 
     def mark_finished(self, summary: dict[str, Any]) -> None:
         """Mark the run as complete."""
-        write_atomically(self._finished, json.dumps(summary, indent=2) + "\n")
+        write_atomically(self._finished, json_text(summary, 2) + "\n")
 
     def _take_lock(self) -> None:
         """Lock the folder for this process, by a record lock (fcntl) on .lock."""
@@ -189,7 +198,13 @@ def _refuse_another_run(folder: RunFolder, settings: Any, derived: str) -> None:
     videos = _videos_of_a_step(text)
     same_step = videos is not None and videos == _videos_of_a_step(derived)
     free = CHANGES_NOTHING | (SHARES_OF_A_STEP if same_step else frozenset())
-    changed = [each for each in config.differences(there, settings) if each.key not in free]
+    changed = [
+        each
+        for each in config.differences(there, settings)
+        if each.key not in free
+        # A path that comes or goes is another run: then there is something else to evaluate.
+        and not (each.key in MAY_MOVE and not folder.is_finished and bool(each.first) == bool(each.second))
+    ]
     if changed:
         # Three keys: the line must stay readable, and more of them mean another run altogether.
         named = "; ".join(f"expected {each.key} {each.first!r}, got {each.second!r}" for each in changed[:3])

@@ -17,7 +17,6 @@ from videomae2.engine.device import autocast, seeded
 from videomae2.engine.optim import set_learning_rate
 from videomae2.engine.task import Task
 from videomae2.errors import UserError
-from videomae2.records import Batch
 from videomae2.settings import OptimSettings, RunSettings
 
 
@@ -89,7 +88,7 @@ class Stepper:
         self.counts = torch.zeros(3, device=device)  # skipped in all, skipped in a row, most skipped in a row
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
-    def take(self, step: int, learning_rate: float, batches: Iterator[Batch[Any]]) -> None:
+    def take(self, step: int, learning_rate: float, batches: Iterator[Any]) -> None:
         """Take one optimizer step: forward and backward over `accumulate` batches, then one update.
 
         `step` is the 0-based optimizer step. UserError where the loader failed.
@@ -133,7 +132,7 @@ class Stepper:
         counts = [state["skipped"], state["in_a_row"], state["most_in_a_row"]]
         self.counts = torch.tensor(counts, dtype=torch.float32, device=self.device)
 
-    def _forward_backward(self, step: int, micro: int, batch: Batch[Any]) -> dict[str, Tensor]:
+    def _forward_backward(self, step: int, micro: int, batch: Any) -> dict[str, Tensor]:
         self.window.clips += len(batch)
         share = 1.0 / self.optim.accumulate
         last = micro == self.optim.accumulate - 1

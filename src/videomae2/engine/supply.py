@@ -15,7 +15,7 @@ from videomae2.engine import parallel
 from videomae2.engine.run import StopRequest
 from videomae2.engine.schedule import Plan
 from videomae2.errors import RowError, UserError
-from videomae2.records import Batch, Failure
+from videomae2.records import Failure
 
 EVIDENCE = 20.0
 """Nats by which a share must be above the limit to stop a run early; chance gets there once in 5e8 times."""
@@ -70,14 +70,14 @@ class Supply:
 
     def __init__(
         self,
-        open_at: Callable[[], Iterator[Batch[Any]]],
+        open_at: Callable[[], Iterator[Any]],
         plan: Plan,
         max_broken: float,
         stop: StopRequest,
         tell: Callable[[list[Failure]], None],
     ) -> None:
         self._open = open_at
-        self._stream: Iterator[Batch[Any]] | None = None
+        self._stream: Iterator[Any] | None = None
         self._views, self._request, self._tell = plan.views, stop, tell
         self._save_seconds = plan.checkpoint_minutes * 60
         self._broken = BrokenVideos(max_broken, plan.videos_per_epoch)
@@ -86,11 +86,11 @@ class Supply:
         self._agreed_stop = 0
         self._saving, self._saved_at = False, time.monotonic()
 
-    def __iter__(self) -> Iterator[Batch[Any]]:
+    def __iter__(self) -> Iterator[Any]:
         return self
 
-    def __next__(self) -> Batch[Any]:
-        batch: Batch[Any] | None = None
+    def __next__(self) -> Any:
+        batch: Any = None
         error: parallel.Shared | None = None
         try:
             self._stream = self._stream or self._open()
@@ -162,9 +162,11 @@ class Supply:
         found = {row: each for first in parallel.all_objects(self._first) for row, each in first.items()}
         named = "; ".join(f"row {f.row}, {f.path}: {f.reason}" for f in list(found.values())[:FAILURES_NAMED])
         counts = self._broken
+        advice = "mend or remove them (videomae2 data check names all), or raise data.max_broken"
+        if all(failure.kind == "transport" for failure in found.values()):
+            advice = "mend the way to them, and run the same command again: it goes on where it was"
         return UserError(
             f"{counts.broken} of {counts.asked} videos asked for in this epoch could not be read "
             f"({counts.broken / counts.asked:.0%}), and data.max_broken is {counts.most:.0%}; first "
-            f"failures: {named}; mend or remove them (videomae2 data check names all), or raise "
-            "data.max_broken"
+            f"failures: {named}; {advice}"
         )

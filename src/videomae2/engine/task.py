@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from videomae2.engine.run import Metric, RunFolder
 from videomae2.engine.schedule import Plan
-from videomae2.records import Batch, StepOutput
+from videomae2.records import StepOutput
 from videomae2.settings import OptimSettings, RunSettings
 
 
@@ -27,8 +27,11 @@ class Task(Protocol):
         """The trained network. Wrappers intercept only its `forward`, so a step must call that."""
         ...
 
-    def step(self, network: nn.Module, batch: Batch[Any], step: int) -> StepOutput:
+    def step(self, network: nn.Module, batch: Any, step: int) -> StepOutput:
         """Compute the loss of one batch, with gradients; `step` is the 0-based optimizer step.
+
+        `batch` is what `Job.batches` yields: a Batch, or a record with its `epoch`, `failures`,
+        `replaced`, `to` and length.
 
         `network` is called exactly once, since DDP prepares one backward for each forward.
         """
@@ -58,7 +61,7 @@ class Job:
     # a recipe passes them in.
 
     name: str
-    batches: Callable[[int], Iterator[Batch[Any]]]
+    batches: Callable[[int], Iterator[Any]]
     plan: Plan
     optim: OptimSettings
     run: RunSettings

@@ -14,7 +14,7 @@ from videomae2.data.sprites.draw import write_sprites
 from videomae2.data.tables.manifest import read_manifest
 from videomae2.engine.progress import progress, say
 from videomae2.errors import UserError
-from videomae2.files import write_atomically
+from videomae2.files import json_text, must_be_new, write_atomically
 from videomae2.models.build import build_autoencoder
 from videomae2.quickstart import plan
 from videomae2.quickstart.plan import FrameOrder
@@ -36,7 +36,7 @@ def run_quickstart(out: Path, seed: int = 0) -> Path:
     out = Path(out)
     _claim(out, seed)
     outcome = Quickstart(out, seed).run()
-    write_atomically(out / "summary.json", json.dumps(outcome.summary(), indent=2) + "\n")
+    write_atomically(out / "summary.json", json_text(outcome.summary(), 2) + "\n")
     report = write_quickstart_report(outcome, out / "report.html")
     say(f"\n{'; '.join(f'{name} {100 * value:.1f} %' for name, value in outcome.top1.items())}")
     print(report)
@@ -152,7 +152,7 @@ class Quickstart:
         spent = Spent(time.monotonic() - start, sum(os.times()[:4]) - before)
         # What an earlier start had finished takes no time in this one, and its own time is what it took.
         self.spent[name] = max(spent, self._before.get(name, spent))
-        write_atomically(self.out / SPENT, json.dumps(self._before | self.spent))
+        write_atomically(self.out / SPENT, json_text(self._before | self.spent))
         return value
 
 
@@ -169,8 +169,10 @@ def _spent_before(out: Path) -> dict[str, Spent]:
 
 
 def _claim(out: Path, seed: int) -> None:
-    """Refuse a folder that another seed filled: its data would be mixed with this one's."""
+    """Refuse a folder that something else, or another seed, filled: it would be mixed with this one's."""
     marker = out / "seed.txt"
+    if not marker.exists():
+        must_be_new(out)
     if marker.exists() and marker.read_text().strip() != str(seed):
         raise UserError(
             f"{out} holds a quickstart with seed {marker.read_text().strip()}, not {seed}; give another --out"

@@ -1,6 +1,5 @@
 """Spatial action detection: trained on annotated boxes, evaluated on detected ones (paper 4.3, appendix)."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from videomae2.engine import parallel
 from videomae2.engine.device import choose_device
 from videomae2.engine.progress import say
 from videomae2.errors import UserError
-from videomae2.files import write_atomically
+from videomae2.files import json_text, write_atomically
 from videomae2.heads.spatial import SpatialDetector, action_loss, build_detector, class_weights
 from videomae2.labels import Boxes
 from videomae2.metrics.boxes import BoxRows, FrameScores
@@ -158,7 +157,7 @@ class Detecting:
                 say(f"{failure.path} could not be read and counts as missed: {failure.reason}")
         report = scores.report()
         if self.settings.run.out and parallel.is_main():
-            text = json.dumps(hardest(scores, self.held_out.manifest, self.class_names), indent=1)
+            text = json_text(hardest(scores, self.held_out.manifest, self.class_names), 1)
             write_atomically(Path(self.settings.run.out) / HARDEST, text)
         values = {"frame_map": report.mean, "box_recall": report.recall}
         counts = {"evaluated": report.evaluated, "failed": report.failed, "listed": report.listed}

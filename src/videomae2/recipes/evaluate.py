@@ -12,12 +12,13 @@ from typing import Any
 from jaxtyping import Int
 from torch import Tensor
 
-from videomae2.config import check
+from videomae2.bounds import shown
+from videomae2.config import check, flatten, with_absolute_paths
 from videomae2.engine import launch, parallel
 from videomae2.engine.device import choose_device, keep_freed_memory, precision_note
 from videomae2.engine.progress import say
 from videomae2.errors import UserError
-from videomae2.files import encoded, replacing
+from videomae2.files import encoded, json_text, replacing
 from videomae2.heads.classify import Classifier, gather_scores, score_views
 from videomae2.metrics.accuracy import Accuracy, ClassScore, ViewScores
 from videomae2.models.cpu import for_inference
@@ -98,11 +99,11 @@ def told(failures: Sequence[Failure]) -> list[str]:
         f"row {each.row}, {each.path}, could not be read: {each.reason}" for each in failures[:FAILURES_TOLD]
     ]
     more = len(failures) - len(lines)
-    return (
-        [*lines, f"... and {more} more (with --out, scores.jsonl and report.html name all)"]
-        if more > 0
-        else lines
-    )
+    if more > 0:
+        lines.append(f"... and {more} more (with --out, scores.jsonl and report.html name all)")
+    if lost := sum(each.kind == "transport" for each in failures):
+        lines.append(f"{lost} of these could not be reached: evaluate again when the way to them works")
+    return lines
 
 
 def evaluate_classifier(
@@ -110,6 +111,7 @@ def evaluate_classifier(
     feed: EvaluationFeed,
     *,
     class_names: tuple[str, ...] = (),
+    names_from: str = "",
     weights: str = "",
     match: str = "names",
     views_per_forward: int = 0,
@@ -120,7 +122,8 @@ def evaluate_classifier(
     by which the labels of a manifest with names are matched. UserError for labels that the classifier does
     not have.
     """
-    scores = ViewScores(feed.labels(class_names, match), classifier.num_classes)
+    count = classifier.num_classes
+    scores = ViewScores(feed.labels(class_names, count, match, names_from), count)
     score_views(classifier, feed, scores, views_per_forward=views_per_forward)
     scores = gather_scores(scores)
     # Names for a different number of classes would label the wrong rows; numbers are at least true.
@@ -163,6 +166,7 @@ def run_evaluation(settings: EvaluateSettings) -> Evaluation:
         for_inference(loaded.module, settings.precision),
         feed,
         class_names=loaded.checkpoint.class_names,
+        names_from=loaded.checkpoint.names_origin,
         weights=settings.weights,
         match=settings.match,
         views_per_forward=settings.views_per_forward,
@@ -170,7 +174,7 @@ def run_evaluation(settings: EvaluateSettings) -> Evaluation:
     _must_have_scores(evaluation, settings.weights)
     # Every rank has the same evaluation by now; one of them writes it.
     if settings.out:
-        parallel.on_main(lambda: write_evaluation(evaluation, feed, Path(settings.out)))
+        parallel.on_main(lambda: write_evaluation(evaluation, feed, Path(settings.out), settings))
     return evaluation
 
 
@@ -191,7 +195,7 @@ def _prepared(settings: EvaluateSettings) -> tuple[Trained[Classifier], Evaluati
 
 
 def must_be_free(out: Path, settings: EvaluateSettings) -> None:
-    """UserError unless `out` is new, empty, or has an evaluation of the same weights on the same videos."""
+    """UserError unless `out` is new, empty, or has an evaluation with the same settings."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not out.is_dir():
@@ -206,15 +210,37 @@ def must_be_free(out: Path, settings: EvaluateSettings) -> None:
         )
     try:
         there = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
-        same = (there["weights"], there["data"]) == (settings.weights, settings.data.val)
-    except (OSError, ValueError, KeyError, TypeError):
+        asked, before = _asked(settings), there["settings"]
+        differs = [key for key in asked if before.get(key) != asked[key]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(
             f"{out} is not empty and holds no evaluation; give another --out, or empty it"
         ) from None
-    if not same:
+    if differs:
+        key = differs[0]
         raise UserError(
-            f"{out} holds an evaluation of {there['weights']} on {there['data']}; give another --out"
+            f"{out} holds another evaluation: expected {key} {shown(before.get(key))}, got "
+            f"{shown(asked[key])}; give another --out"
         )
+
+
+HOW_IT_RUNS = frozenset(
+    {
+        "out", "device", "batch_size", "views_per_forward", "data.workers", "data.max_seconds",
+        "data.retries",
+    }
+)  # fmt: skip
+"""Settings that change no number of an evaluation, or hardly one."""
+
+
+def _asked(settings: EvaluateSettings) -> dict[str, Any]:
+    """The settings that say what an evaluation is, by name, as JSON has them; paths from the root."""
+    kept = flatten(with_absolute_paths(settings)).items()
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in kept
+        if key not in HOW_IT_RUNS
+    }
 
 
 def _must_have_scores(evaluation: Evaluation, weights: str) -> None:
@@ -234,16 +260,22 @@ def _must_have_scores(evaluation: Evaluation, weights: str) -> None:
     )
 
 
-def write_evaluation(evaluation: Evaluation, feed: EvaluationFeed, out: Path) -> None:
-    """Write an evaluation as JSON and CSV into `out`: all of its files, or, where the disk is full, none."""
+def write_evaluation(
+    evaluation: Evaluation, feed: EvaluationFeed, out: Path, settings: EvaluateSettings
+) -> None:
+    """Write an evaluation as JSON and CSV into `out`: all of its files, or, where the disk is full, none.
+
+    `settings` are kept beside the numbers: by them a later evaluation knows whether it is the same.
+    """
     names = evaluation.class_names
+    summary = {**evaluation.summary(), "settings": _asked(settings)}
     header = ["class", "name", "listed", "failed", "right", "right_top5"]
     rows = [[c.label, names[c.label], c.listed, c.failed, c.right, c.right5] for c in evaluation.classes]
     counts = [[name, *line] for name, line in zip(names, evaluation.confusion.tolist(), strict=True)]
-    lines = (json.dumps(line, ensure_ascii=False) for line in score_lines(evaluation, feed))
+    lines = (json_text(line) for line in score_lines(evaluation, feed))
     files = {
         # By this one the folder is known, so it takes its place last: a stack is left from its end.
-        SUMMARY: json.dumps(evaluation.summary(), indent=2) + "\n",
+        SUMMARY: json_text(summary, 2) + "\n",
         "per_class.csv": _csv([header, *rows]),
         "confusion.csv": _csv([["true \\ predicted", *names], *counts]),
         "scores.jsonl": "".join(f"{line}\n" for line in lines),
@@ -274,6 +306,7 @@ def score_lines(evaluation: Evaluation, feed: EvaluationFeed) -> list[dict[str, 
         else:
             failure = evaluation.scores.failures.get(row)
             line |= {"failed": failure.reason if failure else "the network's scores are not finite"}
+            line |= {"kind": failure.kind} if failure else {}
         lines.append(line)
     return lines
 

@@ -6,16 +6,18 @@ A recipe says how its data are sampled and labelled, and how its task is built.
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
+import pyarrow.compute as pc
 import torch
 
 from videomae2.architecture import token_grid
 from videomae2.bounds import shown
 from videomae2.data.batches import evaluation_batches, training_batches
 from videomae2.data.clips import EvaluationClips, TargetReader, TrainingClips, no_target
+from videomae2.data.file_names import path_text
 from videomae2.data.sampling import SAMPLERS, RandomWindow, Sampler
-from videomae2.data.tables.formats import ROW_COLUMNS
+from videomae2.data.tables.formats import INTEGERS, MOMENTS, ROW_COLUMNS, TEXTS
 from videomae2.data.tables.manifest import Manifest, read_listed
 from videomae2.engine import parallel
 from videomae2.engine.device import choose_device
@@ -26,8 +28,7 @@ from videomae2.errors import UserError
 from videomae2.recipes.weights import About
 from videomae2.records import Batch, Failure
 from videomae2.settings import DataSettings, ModelSettings, OptimSettings, RunSettings
-from videomae2.weights import match_classes
-from videomae2.weights.classes import origin_of
+from videomae2.weights.classes import are_numbers, numbers_of, origin_of
 
 ListReader = Callable[[str, Any], Manifest]
 """What reads the rows of a list: (what `data.train` or `data.val` names, data settings) -> a manifest."""
@@ -45,6 +46,7 @@ class TrainingFeed:
     data: DataSettings
     optim: OptimSettings
     run: RunSettings
+    read: ListReader = read_listed
 
     def __call__(self, start_batch: int) -> Iterator[Batch[Any]]:
         """This rank's batches from `start_batch` on."""
@@ -61,12 +63,16 @@ class TrainingFeed:
         )
 
     def identity(self) -> dict[str, Any]:
-        """What the list of videos is, whatever file it came from: its classes and a hash of its rows.
+        """What the lists of videos are, whatever files they came from: classes, and hashes of their rows.
 
-        Rows count as they are listed, before the root, so that a data set may be moved.
+        Rows count as they are listed, before the root, so that a data set may be moved. The held-out ones
+        belong to it, since the best checkpoint is chosen by them.
         """
         manifest = self.clips.manifest
-        return {"classes": list(manifest.class_names), "rows (SHA-256)": hash_of_rows(manifest)}
+        found = {"classes": list(manifest.class_names), "rows (SHA-256)": hash_of_rows(manifest)}
+        if self.data.val:
+            found["held-out rows (SHA-256)"] = hash_of_rows(self.read(self.data.val, self.data))
+        return found
 
     def plan(self) -> Plan:
         """The run's schedule, in optimizer steps."""
@@ -117,38 +123,30 @@ class EvaluationFeed:
         shape = (1, self.model.num_frames, 3, self.model.size, self.model.size)
         return torch.zeros(shape, dtype=torch.uint8)
 
-    def labels(self, class_names: tuple[str, ...], match: str = "names") -> torch.Tensor:
-        """Labels int64 [M] in the order of `class_names`, matched by name where the manifest has names too.
+    def labels(
+        self, class_names: tuple[str, ...], num_classes: int, match: str = "names", names_from: str = ""
+    ) -> torch.Tensor:
+        """Labels int64 [M] as a network's class numbers, matched by name where the manifest has names.
 
-        Spaces and underscores are alike, and so are cases. UserError where the manifest has no labels, or a
-        class that is not in `class_names`, or where these are made up and only `match` "order" can help.
+        The network has `num_classes` classes with `class_names` (none: they have no names), which came from
+        `names_from`, by default what they look like. Spaces and underscores are alike, and so are cases.
+        `match` "order" takes the manifest's own numbers. UserError where the manifest has no labels, a class
+        that the network does not have, or names where the network's say nothing.
         """
         # By name, because numbers depend on the data at hand: in a folder of class folders that lacks one
         # class, every later class has another number, and accuracy would drop without an error.
         self.manifest.must_be_labelled("measuring accuracy")
-        labels = torch.tensor(self.manifest.labels())
-        own = tuple(self.manifest.class_names)
-        counted = tuple(str(number) for number in range(len(class_names)))
-        if match == "order" or not class_names:
+        labels, names = torch.tensor(self.manifest.labels()), self.manifest.class_names
+        # Of classes named 2, 5 and 10, a list's 5 is the second.
+        if match == "order" or not (names or are_numbers(class_names)):
             return labels
-        if own and origin_of(class_names) == "generated" and origin_of(own) == "given":
-            raise UserError(
-                f"the network calls its {len(class_names)} classes {class_names[0]}, {class_names[-1]} and "
-                "the "
-                f"like, which does not say which of them is {shown(own[0])}; where the videos' {len(own)} "
-                "classes, "
-                f"sorted, are the network's in this order, add --match order"
-            )
-        if not own and class_names != counted and all(name.isdigit() for name in class_names):
-            named = [str(label) for label in labels.tolist()]  # of classes 2, 5, 10, a list's 5 is the second
-        else:
-            named = [own[label] for label in labels.tolist()] if own else []
-        # Names that only count the classes say nothing where the videos have others.
-        if not named or (class_names == counted and not {*named, *own} & set(counted)):
-            return labels
-        names = sorted({*named, *own})
-        places = dict(zip(names, match_classes(class_names, names), strict=True))
-        return torch.tensor([places[name] for name in named])
+        used = labels.unique().tolist()
+        theirs = [names[label] if names else str(label) for label in used]
+        places = torch.zeros(max(used) + 1, dtype=torch.int64)
+        places[used] = torch.tensor(
+            numbers_of(theirs, class_names, num_classes, names_from or origin_of(class_names))
+        )
+        return places[labels]
 
 
 def training_feed(
@@ -176,6 +174,11 @@ def training_feed(
     token_grid(model)
     choose_device(run.device)
     manifest = read(data.train, data)
+    if manifest.first_label != data.first_label and (manifest.labels() >= 0).any():
+        raise UserError(
+            f"expected labels that are numbers, since data.first_label is {data.first_label}, got names such "
+            f"as {shown(manifest.class_names[0])} in {data.train}; leave --data.first_label out"
+        )
     sampler: Sampler = SAMPLERS[data.sampling](model.num_frames)
     # The released loaders differ: pre-training takes frames `stride` apart from a random start, fine-tuning
     # spreads them over a random window.
@@ -183,20 +186,30 @@ def training_feed(
         sampler = RandomWindow(model.num_frames)
     clips = TrainingClips(manifest, data, model.size, sampler, read_target, run.seed)
     _must_be_readable(clips, data.train)
-    return TrainingFeed(clips, data, optim, run)
+    return TrainingFeed(clips, data, optim, run, read)
 
 
 def hash_of_rows(manifest: Manifest) -> str:
-    """SHA-256 of the columns that say what is trained on, the same for every form of the list."""
-    found = hashlib.sha256()
-    for name in (each for each in (*ROW_COLUMNS, *LABELS) if each in manifest.table.column_names):
-        column = manifest.table.column(name)
+    """SHA-256 of the columns that say what is trained on, the same for every form of the list.
+
+    A column that says nothing, as each of its cells is what an absent one means, is not there.
+    """
+    found, table = hashlib.sha256(), manifest.table
+    nothing = {**INTEGERS, **MOMENTS, **TEXTS}
+    for name in (each for each in (*ROW_COLUMNS, *LABELS) if each in table.column_names):
+        column = table.column(name)
+        if name in nothing and pc.all(pc.equal(column, nothing[name])).as_py():
+            continue
         found.update(f"{name}\n".encode())
         # In pieces: the paths of a million rows as one string would be held several times over.
         for start in range(0, len(column), ROWS_AT_ONCE):
-            cells = map(str, column.slice(start, ROWS_AT_ONCE).to_pylist())
+            cells = map(_text_of, column.slice(start, ROWS_AT_ONCE).to_pylist())
             found.update("".join(f"{cell}\n" for cell in cells).encode("utf-8", "surrogateescape"))
     return found.hexdigest()
+
+
+def _text_of(cell: Any) -> str:
+    return path_text(cell) if isinstance(cell, bytes) else str(cell)
 
 
 def _must_be_readable(clips: TrainingClips, name: str) -> None:
@@ -248,6 +261,23 @@ class Prepared:
     notes: tuple[str, ...] = ()
 
 
+@runtime_checkable
+class RunFeed(Protocol):
+    """What a run is fed from: batches from any number on, their schedule, and what they are made of."""
+
+    def __call__(self, start_batch: int) -> Iterator[Any]:
+        """This rank's batches from `start_batch` on: records with `epoch`, `failures`, a length and `to`."""
+        ...
+
+    def plan(self) -> Plan:
+        """The run's schedule, in optimizer steps."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """Plain JSON that a resumed run must share."""
+        ...
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a task is built from its settings.
@@ -256,9 +286,11 @@ class Recipe:
     work. frames: how training frames are sampled, as in pre-training or in fine-tuning (released).
     read_target: reads the target of a row of the training manifest, the `target` of the task's batches.
     read: reads the file or folder that `data.train` names as that manifest.
+    feed: makes the feed of settings whose batches hold no clips; None: clips of the manifest `data.train`.
     """
 
-    prepare: Callable[[Any, TrainingFeed], Prepared]
+    prepare: Callable[[Any, Any], Prepared]
     frames: Literal["pretrain", "finetune"] = "finetune"
     read_target: TargetReader = no_target
     read: ListReader = read_listed
+    feed: Callable[[Any], RunFeed] | None = None

@@ -1,18 +1,19 @@
 """Fine-tuning: supervised training of a classifier; also post-pre-training (paper 3.3)."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from videomae2 import chance
+from videomae2.bounds import shown
 from videomae2.data.augment.mixing import mixup_cutmix, soft_targets
 from videomae2.data.clips import read_class
 from videomae2.engine import parallel
 from videomae2.engine.progress import say
 from videomae2.errors import UserError
-from videomae2.files import write_atomically
+from videomae2.files import json_text, write_atomically
 from videomae2.heads.classify import Classifier, build_classifier, gather_scores, score_views
 from videomae2.labels import Classes
 from videomae2.metrics.accuracy import ViewScores
@@ -35,6 +36,8 @@ class Finetuning:
         settings: FinetuneSettings,
         class_names: tuple[str, ...] = (),
         held_out: EvaluationFeed | None = None,
+        *,
+        names_from: str = "",
         keep: Path | None = None,
     ) -> None:
         """`keep` is the folder that gets the confusions of the last evaluation; None keeps none."""
@@ -42,7 +45,7 @@ class Finetuning:
         self.keep = keep
         self.num_classes = network.num_classes
         self.settings = settings
-        self.class_names = class_names
+        self.class_names, self.names_from = class_names, names_from
         self.held_out = held_out
         # Rows already printed: evaluations repeat, and so would the same unreadable videos.
         self._named: set[int] = set()
@@ -87,16 +90,25 @@ class Finetuning:
     def evaluate(self, network: nn.Module) -> dict[str, float]:
         """Accuracy over one centre view of each held-out video; unreadable videos count as wrong.
 
-        Shares in [0, 1] and counts. Each unreadable video is printed once per run.
+        Shares in [0, 1] and counts. Each unreadable video is printed once per run. UserError where not one
+        video has scores.
         """
         assert self.held_out is not None, "an evaluation needs held-out videos, and the run has none"
-        scores = ViewScores(self.held_out.labels(self.class_names), self.num_classes)
+        labels = self.held_out.labels(self.class_names, self.num_classes, names_from=self.names_from)
+        scores = ViewScores(labels, self.num_classes)
         scores = gather_scores(score_views(network, self.held_out, scores))
         self._name(scores.failures.values())
         if (keep := self.keep) is not None:
             # Of the averaged weights where there are some: they are evaluated last, and a run leaves them.
             parallel.on_main(lambda: write_confusions(keep / CONFUSIONS, scores, self.class_names))
         accuracy = scores.accuracy()
+        if not accuracy.evaluated:  # 0 % would look like a network that is always wrong
+            first = next(iter(scores.failures.values()), None)
+            raise UserError(
+                f"expected scores of {accuracy.listed} held-out videos, got none: "
+                + (f"{first.path}: {first.reason}" if first else "they are NaN or infinite")
+                + "; mend that and run the same command again, which goes on from the last checkpoint"
+            )
         values = {"top1": accuracy.top1, "top5": accuracy.top5, "mean_class": accuracy.mean_class}
         values |= {"evaluated": accuracy.evaluated, "failed": accuracy.failed, "listed": accuracy.listed}
         # top5 is None with fewer than five classes, where it would always be 1.
@@ -132,7 +144,7 @@ def write_confusions(path: Path, scores: ViewScores, class_names: tuple[str, ...
     names = class_names or tuple(str(number) for number in range(scores.num_classes))
     failed = [each.failed for each in scores.per_class()]
     kept = {"names": names, "counts": scores.confusion().tolist(), "failed": failed}
-    write_atomically(path, json.dumps(kept, ensure_ascii=False) + "\n")
+    write_atomically(path, json_text(kept) + "\n")
 
 
 def prepare_finetuning(settings: FinetuneSettings, feed: TrainingFeed) -> Prepared:
@@ -144,6 +156,7 @@ def prepare_finetuning(settings: FinetuneSettings, feed: TrainingFeed) -> Prepar
             "the weights that training starts from"
         )
     num_classes, class_names = classes_of(feed, settings.num_classes)
+    names_from = feed.clips.manifest.names_from
     generator = chance.torch_generator(chance.key(settings.run.seed, "initial weights"))
     device = parallel.building_device(settings.run.shard)
     network = build_classifier(settings.model, num_classes, settings.head_init_scale, generator, device)
@@ -154,9 +167,12 @@ def prepare_finetuning(settings: FinetuneSettings, feed: TrainingFeed) -> Prepar
     held_out = held_out_feed(settings.data, settings.model, settings.optim.batch_size, settings.run.device)
     if held_out is not None:
         # Built only for its check of the labels: a wrong label must not end the run after its first epoch.
-        ViewScores(held_out.labels(class_names), num_classes)
-    task = Finetuning(network, settings, class_names, held_out, Path(settings.run.out))
-    extra = {"data": sampling_of(settings.data)}
+        ViewScores(held_out.labels(class_names, num_classes, names_from=names_from), num_classes)
+    out = Path(settings.run.out)
+    task = Finetuning(network, settings, class_names, held_out, names_from=names_from, keep=out)
+    extra: dict[str, Any] = {"data": sampling_of(settings.data)}
+    if class_names:
+        extra["class_names_from"] = names_from
     return Prepared(task, About("classifier", settings.model, num_classes, class_names, extra), notes)
 
 
@@ -165,6 +181,14 @@ def classes_of(feed: TrainingFeed, num_classes: int) -> tuple[int, tuple[str, ..
     manifest = feed.clips.manifest
     manifest.must_be_labelled("fine-tuning")
     found, labels = manifest.num_classes, manifest.labels()
+    if int(labels.min()) == int(labels.max()):
+        only = int(labels[0])
+        name = shown(manifest.class_names[only]) if only < len(manifest.class_names) else only
+        raise UserError(
+            f"expected training videos of at least 2 classes, got {len(manifest)} of class {name} alone: a "
+            "classifier would learn to say nothing else; name the folder that holds the class folders, or a "
+            "list of several classes"
+        )
     if num_classes and int(labels.max()) >= num_classes:
         row = int(labels.argmax())
         raise UserError(

@@ -11,7 +11,7 @@ from typing import Any
 from videomae2 import config
 from videomae2.engine.run import Metric
 from videomae2.errors import UserError
-from videomae2.settings import DetectSettings, FinetuneSettings, PretrainSettings
+from videomae2.settings import DetectSettings, FinetuneSettings, LocalizeSettings, PretrainSettings
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,14 @@ TASKS: dict[str, TaskRow] = {
         recipe="videomae2.recipes.detect:RECIPE",
         kind="detector",
         best=Metric("frame_map"),
+    ),
+    "localize-train": TaskRow(
+        title="Temporal detection",
+        summary="Train a detector of segments on features of untrimmed videos.",
+        settings=LocalizeSettings,
+        recipe="videomae2.recipes.localize:RECIPE",
+        kind="localizer",
+        best=Metric("mAP"),
     ),
 }
 

@@ -15,7 +15,7 @@ from videomae2.engine.schedule import Plan
 from videomae2.engine.task import Job
 from videomae2.errors import UserError
 from videomae2.models import cpu
-from videomae2.recipes.feed import Prepared, Recipe, TrainingFeed, training_feed
+from videomae2.recipes.feed import Prepared, Recipe, RunFeed, training_feed
 from videomae2.recipes.tasks import TASKS, task_of
 from videomae2.recipes.weights import read_weights, reading_once
 from videomae2.settings import OF_THE_CLIP, OF_THE_DECODER, OF_THE_NETWORK, ModelSettings
@@ -49,7 +49,7 @@ def run_task(settings: Any) -> Path:
         evaluates=bool(settings.data.val),
         origin=f"from {settings.init}" if getattr(settings, "init", "") else Job.origin,
         kernels=cpu.apply,
-        max_broken=settings.data.max_broken,
+        max_broken=getattr(settings.data, "max_broken", 0.0),
         about=prepared.about.as_json(),
         identity=feed.identity(),
         finish=prepared.about.writer(folder.path),
@@ -68,13 +68,16 @@ def recipe_of(name: str) -> Recipe:
     return recipe
 
 
-def _prepared(settings: Any, recipe: Recipe) -> tuple[Any, TrainingFeed, Plan, Prepared]:
+def _prepared(settings: Any, recipe: Recipe) -> tuple[Any, RunFeed, Plan, Prepared]:
     """The settings as the initial weights fix them, and what follows from them; nothing is written."""
     with reading_once():
         settings = inherited(settings)
         sections = (settings.data, settings.model, settings.optim, settings.run)
         # Feed, plan, task: each is checked before the next, and the cheapest mistakes show first.
-        feed = training_feed(*sections, recipe.frames, read_target=recipe.read_target, read=recipe.read)
+        if recipe.feed is not None:
+            feed: RunFeed = recipe.feed(settings)
+        else:
+            feed = training_feed(*sections, recipe.frames, read_target=recipe.read_target, read=recipe.read)
         plan = feed.plan()
         return settings, feed, plan, recipe.prepare(settings, feed)
 
@@ -94,7 +97,8 @@ def inherited(settings: Any) -> Any:
     A model setting at its default takes the weights' value. UserError, by name, for one that contradicts
     them: a network with another position table or another width would not be the one that was trained.
     """
-    if not getattr(settings, "init", ""):
+    # A network without an encoder of its own, such as a temporal detector, has no such settings to take.
+    if not getattr(settings, "init", "") or not isinstance(settings.model, ModelSettings):
         return settings
     weights = read_weights(settings.init)
     if weights.settings is None:

@@ -28,6 +28,7 @@ from videomae2.weights import (
     read_checkpoint,
     same_name,
     save_safetensors,
+    settings_from,
     slice_head,
 )
 from videomae2.weights.fetch import there
@@ -37,19 +38,22 @@ WEIGHTS = "model.safetensors"
 WITHOUT_AVERAGE = "model_without_ema.safetensors"
 """The trained weights beside the averaged ones."""
 
-SAMPLING = ("sampling", "stride", "target_fps", "frame_order")
-"""The data settings that inference must share with training: how frames are taken from a video."""
+AS_TRAINED = ("sampling", "stride", "target_fps", "frame_order", "first_label")
+"""The data settings that inference must share with training: how frames are taken from a video, and what the
+numbers of a list mean.
+"""
 
 
 @dataclass(frozen=True)
 class About:
     """The metadata of weights, saved in every checkpoint of a run and in its final weights.
 
-    kind: pretrain (with a decoder), classifier (with a head) or encoder. `extra` is any JSON.
+    kind: pretrain (with a decoder), classifier (with a head), encoder, or localizer, which has no encoder and
+    no settings of one. `extra` is any JSON.
     """
 
     kind: str
-    settings: ModelSettings
+    settings: ModelSettings | None
     num_classes: int | None = None
     class_names: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -80,8 +84,8 @@ class About:
 
 
 def sampling_of(data: DataSettings) -> dict[str, Any]:
-    """The data settings to be saved with the weights: those named in `SAMPLING`."""
-    return {name: value for name, value in asdict(data).items() if name in SAMPLING}
+    """The data settings to be saved with the weights: those named in `AS_TRAINED`."""
+    return {name: value for name, value in asdict(data).items() if name in AS_TRAINED}
 
 
 def sampling_as_trained(settings: EvaluateSettings, trained: Mapping[str, Any]) -> DataSettings:
@@ -200,20 +204,22 @@ def _of_training(path: Path, use_ema: bool) -> Checkpoint:
             f"checkpoint {path} does not say which network it holds (an older version wrote it); finish its "
             "run with the version that began it, and give the run's folder"
         )
-    # Before the first update the average holds the random initial values.
-    averaged = use_ema and state["averaged"] > 0
+    try:
+        # Before the first update the average holds the random initial values.
+        averaged = use_ema and state["averaged"] > 0
+        kind, size = str(about["kind"]), about["settings"]
+        settings = None if size is None else settings_from(size, path)
+        classes, names, extra = about["num_classes"], tuple(about["class_names"]), dict(about["extra"])
+    except UserError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"checkpoint {path} is damaged: its {checkpoints.STATE} does not say which network it holds; "
+            "give an earlier one"
+        ) from error
     note = f"weights after step {state['step']}{', averaged' if averaged else ''}, from {path}"
-    return Checkpoint(
-        checkpoints.load_model_state(path, "ema" if averaged else "model"),
-        about["kind"],
-        "ours",
-        str(path),
-        ModelSettings(**about["settings"]),
-        about["num_classes"],
-        tuple(about["class_names"]),
-        dict(about["extra"]),
-        (note,),
-    )
+    tensors = checkpoints.load_model_state(path, "ema" if averaged else "model")
+    return Checkpoint(tensors, kind, "ours", str(path), settings, classes, names, extra, (note,))
 
 
 # ---- initial weights, with a report on every tensor
@@ -235,6 +241,8 @@ def load_classifier(
     or other class names is dropped, which the report says.
     """
     checkpoint = read_weights(init, label_map=label_map or None)
+    if label_map and checkpoint.names_origin == "generated":
+        checkpoint = replace(checkpoint, class_names=())  # the map says whose is whose, such names do not
     if label_map and not _same_classes(checkpoint, num_classes, class_names):
         raise UserError(
             f"expected a label map that gives the {num_classes} classes of the training videos, got "
@@ -318,6 +326,11 @@ def read_trained(
     settings do not fit, and where a foreign file has no model name and `change` gives none.
     """
     checkpoint = read_weights(name, use_ema)
+    if checkpoint.kind not in NETWORKS:
+        raise UserError(
+            f"expected a network that sees video, got {name}, a {checkpoint.sketch}; name the weights of its "
+            "encoder"
+        )
     # Files of other projects may hold tensors alone; their shapes do not always tell one model from another.
     settings = change(checkpoint.settings or ModelSettings(name=""))
     if not settings.name:

@@ -61,7 +61,7 @@ def draw_boxes(picture: UInt8[np.ndarray, "H W C"], actors: Sequence[Drawn]) -> 
         taken.append((x, y, x + wide, y + tall))
         draw.rectangle((x, y, x + wide, y + tall), fill=(*bytes.fromhex(colour[1:]), 190))
         draw.multiline_text((x + 3 - left, y + 2 - top), text, fill="white", font=font, spacing=1)
-    return np.asarray(image)
+    return np.array(image)  # a copy: a view of the picture could not be written to
 
 
 @lru_cache(maxsize=8)

@@ -18,6 +18,7 @@ from torch import Tensor
 from videomae2 import config
 from videomae2.engine.log import read_failures, read_metrics
 from videomae2.engine.run import Metric, RunFolder
+from videomae2.files import json_text
 from videomae2.metrics.accuracy import ClassScore
 from videomae2.recipes.evaluate import Evaluation
 from videomae2.recipes.finetune import CONFUSIONS
@@ -181,7 +182,7 @@ def _shown(value: Any) -> str:
     if value == "":
         return "(empty)"
     listed = isinstance(value, list | tuple | bool) or dataclasses.is_dataclass(value)
-    return json.dumps(value) if listed else str(value)
+    return json_text(value) if listed else str(value)
 
 
 SHOWN_CLASSES = 30

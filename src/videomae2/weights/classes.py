@@ -12,8 +12,8 @@ from typing import Literal
 from videomae2.bounds import shown
 from videomae2.errors import UserError
 
-Origin = Literal["none", "given", "generated"]
-"""Where names came from: a person, a program that numbered the classes, or nowhere."""
+Origin = Literal["none", "given", "folder", "generated"]
+"""Where names came from: nowhere, a person, class folders, or a program that numbered the classes."""
 
 
 def origin_of(names: Sequence[str]) -> Origin:
@@ -25,6 +25,38 @@ def origin_of(names: Sequence[str]) -> Origin:
         return "none"
     made_up = all(re.fullmatch(r"(label|class)[ _]?[0-9]+", name, re.IGNORECASE) for name in names)
     return "generated" if made_up else "given"
+
+
+def are_numbers(names: Sequence[str]) -> bool:
+    """Whether all of some names are numbers, as class folders may be called."""
+    return bool(names) and all(re.fullmatch(r"[0-9]+", name) for name in names)
+
+
+def numbers_of(theirs: Sequence[str], own: Sequence[str], count: int, origin: str) -> tuple[int, ...]:
+    """For each class of a data set, by its name, the number of that class in a network of `count` classes.
+
+    The network calls them `own`, names that came from `origin`. One without names, or whose names only count
+    its classes, is asked by number where the data set's names are numbers, and else taken in the order of the
+    data set's names, if that has as many. UserError where names do not say which class is which.
+    """
+    counted = [str(number) for number in range(count)]
+    if own and list(own) != counted:
+        if origin == "generated" and not set(theirs) <= set(own):
+            raise UserError(
+                f"the network calls its {len(own)} classes {own[0]}, {own[-1]} and the like, which does not "
+                f"say which of them is {shown(theirs[0])}; where the videos' classes, sorted, are the "
+                "network's in this order, add --match order"
+            )
+        return match_classes(own, theirs)
+    if are_numbers(theirs):
+        return match_classes(counted, theirs)
+    if len(theirs) != count:
+        raise UserError(
+            f"expected the {count} classes of a network that has no names for them, got {len(theirs)} named "
+            f"classes ({_few(theirs)}), and no way to tell which is which; label the videos with the "
+            "network's numbers, or add --match order where theirs, sorted, are the network's first classes"
+        )
+    return tuple(range(count))
 
 
 def same_name(first: str, second: str) -> bool:

@@ -28,10 +28,11 @@ def describe(weights: Checkpoint | str | Path) -> str:
         f"  kind        {checkpoint.kind}",
         f"  layout      {checkpoint.layout}",
         f"  parameters  {sizes:,} in {len(checkpoint.state)} tensors ({', '.join(types)})",
-        f"  clips       {_clips(checkpoint)}",
         f"  classes     {_classes(checkpoint)}",
-        f"  not there   {', '.join(_absent(checkpoint)) or 'nothing'}",
     ]
+    if checkpoint.kind != "localizer":  # it sees features, and has none of an encoder's parts
+        lines.insert(-1, f"  clips       {_clips(checkpoint)}")
+        lines.append(f"  not there   {', '.join(_absent(checkpoint)) or 'nothing'}")
     notes = list(checkpoint.notes)
     if broken := not_finite(checkpoint.state):
         notes.append(f"NaN or infinity in {len(broken)} tensors, first {broken[0]}: nothing will load them")
@@ -60,6 +61,10 @@ def convert(
         )
     checkpoint = source if isinstance(source, Checkpoint) else read_checkpoint(source)
     checkpoint = checkpoint if label_map is None else slice_head(checkpoint, label_map)
+    if checkpoint.kind == "localizer" and layout != "ours":
+        raise UserError(
+            f"expected layout ours for a temporal detector, got {layout}; no other layout is written"
+        )
     if checkpoint.settings is None and layout == "transformers":
         raise UserError(
             f"{checkpoint.source} does not say which network it is ({'; '.join(checkpoint.notes)}), and "

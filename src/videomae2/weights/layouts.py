@@ -8,7 +8,8 @@
 | transformers | `VideoMAEForPreTraining` and its siblings | videomae.embeddings.patch_embeddings.projection |
 | mmaction2    | MMAction2 and OpenTAD `VisionTransformer` | backbone.patch_embed.projection                 |
 
-Ours are the released names of pre-training; released classifiers have no `encoder.` before theirs.
+Ours are the released names of pre-training; released classifiers have no `encoder.` before theirs. A temporal
+detector has no patch embedding; ours is told by `classify.out`, ActionFormer's by `backbone.embd.`.
 """
 
 import re
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from videomae2.errors import UserError
 
-LAYOUTS = ("ours", "released", "hub", "transformers", "mmaction2")
+LAYOUTS = ("ours", "released", "hub", "transformers", "mmaction2", "actionformer")
 
 State = dict[str, Tensor]
 
@@ -53,6 +54,27 @@ _MMACTION2_MLP = {"mlp.layers.0.0.": "mlp.fc1.", "mlp.layers.1.": "mlp.fc2."}
 _ENCODER_PARTS = ("patch_embed.", "blocks.", "norm.", "pos_embed", "cls_token")
 
 _WRAPPERS = {"module", "_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+
+_ACTIONFORMER = (
+    (r"^backbone\.embd\.(\d+)\.conv\.", r"embed.\1.conv."),
+    (r"^backbone\.embd_norm\.(\d+)\.", r"embed.\1.norm."),
+    (r"^backbone\.stem\.", "stem."),
+    (r"^backbone\.branch\.", "pyramid."),
+    (r"^neck\.fpn_norms\.", "norms."),
+    (r"^cls_head\.cls_head\.conv\.", "classify.out."),
+    (r"^reg_head\.offset_head\.conv\.", "regress.out."),
+    (r"^cls_head\.head\.(\d+)\.", r"classify.layers.\1."),
+    (r"^cls_head\.norm\.(\d+)\.", r"classify.layers.\1.norm."),
+    (r"^reg_head\.head\.(\d+)\.", r"regress.layers.\1."),
+    (r"^reg_head\.norm\.(\d+)\.", r"regress.layers.\1.norm."),
+    (r"\.ln([12])\.", r".norm\1."),
+    (r"\.mlp\.0\.", ".fc1."),
+    (r"\.mlp\.3\.", ".fc2."),
+    (r"\.drop_path_attn\.scale$", ".scale1"),
+    (r"\.drop_path_mlp\.scale$", ".scale2"),
+    (r"_conv\.conv\.", "_conv."),
+)
+"""ActionFormer's names and ours, in the order in which they are replaced."""
 
 _PATCH_EMBEDDING = re.compile(
     r"^(?P<outer>(?:.+?\.)??)(?:(?:backbone\.|encoder\.)?(?P<patch>patch_embed\.proj|patch_embed\.projection)"
@@ -150,6 +172,13 @@ def to_ours(state: Mapping[str, Tensor], layout: str) -> State:
     return _READERS[layout](state)
 
 
+def localizer_layout(state: Mapping[str, Tensor]) -> str | None:
+    """Whose names a temporal detector's cleaned tensors have: ours, actionformer; None where it is none."""
+    if any(name.startswith("backbone.embd.") for name in state):
+        return "actionformer"
+    return "ours" if {"classify.out.weight", "scales"} <= state.keys() else None
+
+
 def to_released(state: Mapping[str, Tensor], kind: str) -> State:
     """Our tensors under the released names: pre-training keeps `encoder.`, a classifier drops it."""
     return {
@@ -195,6 +224,27 @@ def _from_mmaction2(state: Mapping[str, Tensor]) -> State:
             new = new.replace(old, ours)
         renamed[new] = tensor
     return _from_released(renamed)
+
+
+def _from_actionformer(state: Mapping[str, Tensor]) -> State:
+    renamed: State = {}
+    scales: dict[int, Tensor] = {}
+    for name, tensor in state.items():
+        level = re.fullmatch(r"reg_head\.scale\.(\d+)\.scale", name)
+        if level:
+            scales[int(level[1])] = tensor
+            continue
+        ours = name
+        for theirs, replacement in _ACTIONFORMER:
+            ours = re.sub(theirs, replacement, ours)
+        # Its norms and factors are [1, D, 1], and its linear layers convolutions over one feature, as its
+        # sequences are [B, D, L]; ours are [B, L, D].
+        channels = tensor.ndim == 3 and tensor.shape[0] == tensor.shape[2] == 1 and "conv" not in ours
+        linear = tensor.ndim == 3 and re.search(r"\.(query|key|value|proj|fc1|fc2)\.weight$", ours)
+        renamed[ours] = tensor.flatten() if channels else tensor.squeeze(2) if linear else tensor
+    if scales:
+        renamed["scales"] = torch.stack([scales[level].reshape(()) for level in sorted(scales)])
+    return renamed
 
 
 def _from_transformers(state: Mapping[str, Tensor]) -> State:
@@ -252,4 +302,5 @@ _READERS: dict[str, Callable[[Mapping[str, Tensor]], State]] = {
     "hub": _from_released,
     "transformers": _from_transformers,
     "mmaction2": _from_mmaction2,
+    "actionformer": _from_actionformer,
 }

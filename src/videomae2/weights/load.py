@@ -111,7 +111,8 @@ def load_into(
 def _targets(module: nn.Module) -> dict[str, Tensor]:
     """The module's tensors under checkpoint names: no `_orig_mod.`, and a bare encoder's with `encoder.`."""
     own = {name.replace("_orig_mod.", ""): tensor for name, tensor in module.state_dict().items()}
-    bare = not any(name.startswith("encoder.") for name in own)
+    # A temporal detector has no encoder at all.
+    bare = not any(name.startswith(("encoder.", "classify.")) for name in own)
     return {f"encoder.{name}": tensor for name, tensor in own.items()} if bare else own
 
 

@@ -88,6 +88,10 @@ def _check_blocks(state: Mapping[str, Tensor], part: str) -> None:
 
 def in_words(state: Mapping[str, Tensor]) -> str:
     """The network as its shapes tell it, in one line: size, width, depth, cubes, decoder, head."""
+    if "classify.out.weight" in state and "embed.0.conv.weight" in state:
+        width, inputs, _ = state["embed.0.conv.weight"].shape
+        levels, classes = len(state["scales"]), len(state["classify.out.weight"])
+        return f"temporal detector of width {width} and {levels} levels on {inputs} values, {classes} classes"
     width, _, *cube = state[_CUBE].shape
     depth = _depth(state, "encoder")
     row = _row(width)

@@ -3,7 +3,6 @@
 Each file appears whole or not at all.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from videomae2.architecture import IMAGENET_MEAN, IMAGENET_STD, decoder_config, encoder_config
 from videomae2.errors import UserError
-from videomae2.files import encoded, replacing
+from videomae2.files import encoded, json_text, replacing
 from videomae2.settings import ModelSettings
 from videomae2.weights import layouts
 
@@ -47,7 +46,7 @@ def save_safetensors(
     is one).
     """
     state = tensors_of(weights)
-    note = json.dumps(_note(state, settings, kind, class_names, extra))
+    note = json_text(_note(state, settings, kind, class_names, extra))
     with replacing(path := Path(path)) as temporary:
         save_file(state, temporary, {OUR_KEY: note})
     return path
@@ -128,9 +127,10 @@ def _note(
     class_names: Sequence[str],
     extra: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    if kind not in ("pretrain", "classifier", "detector", "encoder"):
-        raise UserError(f"kind: expected pretrain, classifier, detector or encoder, got {kind!r}")
-    classes = state["head.weight"].shape[0] if "head.weight" in state else None
+    if kind not in ("pretrain", "classifier", "detector", "encoder", "localizer"):
+        raise UserError(f"kind: expected pretrain, classifier, detector, encoder or localizer, got {kind!r}")
+    head = "classify.out.weight" if kind == "localizer" else "head.weight"
+    classes = state[head].shape[0] if head in state else None
     if class_names and len(class_names) != classes:
         raise UserError(
             f"expected a name for each of the head's {classes or 0} classes, got {len(class_names)} names"
@@ -215,4 +215,4 @@ def _preprocessor(settings: ModelSettings) -> dict[str, Any]:
 
 
 def _json(content: Mapping[str, Any]) -> bytes:
-    return encoded(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    return encoded(json_text(content, 2) + "\n")

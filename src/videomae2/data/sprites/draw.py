@@ -5,7 +5,6 @@ The videos' still frames say nothing about the label: sprites of different class
 
 import csv
 import io
-import json
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from videomae2.data.sprites.scene import SpriteSettings, draw_video
 from videomae2.errors import UserError
-from videomae2.files import make_folder, write_atomically
+from videomae2.files import json_text, make_folder, must_be_new, write_atomically
 
 
 def encode_mp4(frames: UInt8[Tensor, "T C H W"], fps: int) -> bytes:
@@ -35,6 +34,10 @@ def encode_mp4(frames: UInt8[Tensor, "T C H W"], fps: int) -> bytes:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
     return buffer.getvalue()
+
+
+UNFINISHED = ".sprites"
+"""The file by which a folder is known that somebody began to draw into."""
 
 
 def write_sprites(
@@ -60,19 +63,23 @@ def write_sprites(
         raise UserError(f"expected at least 1 sprite video to draw, got {num_videos}")
     if (out / "manifest.csv").exists():
         raise UserError(f"{out} already holds a manifest; give another folder, or remove this one")
+    if not (out / UNFINISHED).is_file():  # else it is ours, and whoever drew it was interrupted
+        must_be_new(out)
     make_folder(out / "videos")
+    write_atomically(out / UNFINISHED, "a set of sprites that is being drawn\n")
     rows = []
     for row in _written(
         lambda number: _write_video(out, settings, seed, number), range(first, first + num_videos), workers
     ):
         rows.append(row)
         progress(1)
-    write_atomically(out / "boxes.json", json.dumps({row["path"]: row["objects"] for row in rows}))
+    write_atomically(out / "boxes.json", json_text({row["path"]: row["objects"] for row in rows}))
     write_atomically(out / "key_frames.csv", _key_frames(rows, settings))
-    write_atomically(out / "segments.json", json.dumps(_activitynet(rows, settings)))
-    write_atomically(out / "classes.json", json.dumps(settings.classes))
+    write_atomically(out / "segments.json", json_text(_activitynet(rows, settings)))
+    write_atomically(out / "classes.json", json_text(settings.classes))
     # Last, so that a folder with a manifest holds a whole set.
     write_atomically(out / "manifest.csv", _table(rows))
+    (out / UNFINISHED).unlink()
     return out / "manifest.csv"
 
 

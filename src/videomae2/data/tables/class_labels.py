@@ -8,58 +8,67 @@ column's type, so that a CSV, a Parquet and an Arrow file of the same rows mean 
 import re
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from videomae2.bounds import shown
 from videomae2.data.tables.lists import sorted_classes
-from videomae2.data.tables.readers import one_line, stored_names
+from videomae2.data.tables.readers import NamesFrom, one_line, stored_names, stored_origin
 from videomae2.errors import UserError
-
-NamesFrom = Literal["", "given", "folder"]
-"""Where the names of classes came from: nowhere (labels are numbers), a table or the caller, or folders."""
 
 MOST_CLASSES = 10_000_000
 """No data set has as many classes; a larger label is a slip, and a head of that width fits no memory."""
 
 _NUMBERS = r"^-?(0|[1-9][0-9]*)(\.0*)?$"
-_SEVERAL = re.compile(r"-?\d+([,;|\s]+-?\d+)+\Z")
+_SEVERAL = re.compile(r"[\[({]?\s*-?\d+([,;|\s]+-?\d+)+\s*[\])}]?\Z")
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """A table whose labels are numbers, the names of its classes, and where these came from."""
+    """A table whose labels are numbers from 0, the names of its classes, and where these came from.
+
+    first_label: the number that the first class had in the list.
+    """
 
     table: pa.Table
     names: list[str] = field(default_factory=list)
     names_from: NamesFrom = ""
+    first_label: int = 0
 
 
 def number_labels(
-    table: pa.Table, given: list[str] | None, where: str, names_from: NamesFrom = "given"
+    table: pa.Table,
+    given: list[str] | None,
+    where: str,
+    names_from: NamesFrom = "given",
+    first_label: int = 0,
 ) -> Labelled:
-    """Labels that are names become numbers: places in `given`, or in their own order; UserError for others.
+    """Labels become numbers from 0: names by their places in `given`, or in their own order.
 
-    `names_from` says what the texts in the table are: of class folders, all are names.
+    `names_from` says what the texts in the table are: of class folders, all are names. Numbers count from
+    `first_label`, which says nothing about names. UserError for a name that is not in `given`, and for a
+    number below the first.
     """
     if "label" not in table.column_names:
         names = given or stored_names(table)
-        return Labelled(table, names, "given" if names else "")
+        return Labelled(table, names, stored_origin(table) or "given" if names else "")
     column = table.column("label")
     if not pa.types.is_integer(column.type):
         column = _plain(column, where)
     if pa.types.is_string(column.type):
-        column = _trimmed(column)
+        column = _trimmed(column, given or []) if names_from == "given" else column
         numbers = _as_numbers(column, given, where) if names_from == "given" else None
         if numbers is None:
             return _named(table, column, given, where, names_from)
         column = numbers
-    if not pa.types.is_integer(table.schema.field("label").type):  # else a mapped table stays as it is
+    if first_label:
+        column = _counted_from(first_label, column, where)
+    # A mapped table stays as it is where its labels do.
+    if first_label or not pa.types.is_integer(table.schema.field("label").type):
         table = _with_labels(table, column)
     names = given or stored_names(table) or _names_beside(table, where)
-    return Labelled(table, names, "given" if names else "")
+    return Labelled(table, names, (stored_origin(table) or "given") if names else "", first_label)
 
 
 def label_notes(numbers: "pa.ChunkedArray | pa.Array", names: list[str], where: str) -> list[str]:
@@ -67,10 +76,10 @@ def label_notes(numbers: "pa.ChunkedArray | pa.Array", names: list[str], where: 
     present = sorted(n for n in pc.unique(numbers).to_pylist() if n is not None and n >= 0)
     if not present:
         return []
-    if not names and present[0] == 1 and present == list(range(1, len(present) + 1)) and present[1:]:
+    if not names and present[0] == 1 and present[1:]:
         return [
             f"{where}: labels run from 1 to {present[-1]} and none is 0, so class 0 would be an empty class; "
-            "labels count from 0: subtract 1 from each"
+            "labels count from 0: if these count from 1, set --data.first_label 1"
         ]
     if len(present) == 1:
         name = f" ({shown(names[present[0]])})" if present[0] < len(names) else ""
@@ -96,10 +105,12 @@ def _plain(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
         ) from None
 
 
-def _trimmed(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The same texts; those of spaces alone become absent."""
-    empty = pc.equal(pc.utf8_trim_whitespace(column), "")
-    return pc.if_else(pc.fill_null(empty, True), pa.scalar(None, pa.string()), column)
+def _trimmed(column: pa.ChunkedArray, given: list[str]) -> pa.ChunkedArray:
+    """The same texts without spaces around them; the empty ones and -1 become absent."""
+    bare = pc.utf8_trim_whitespace(column)
+    none = pa.array({"", "-1"} - set(given), pa.string())
+    absent = pc.fill_null(pc.is_in(bare, value_set=none), True)
+    return pc.if_else(absent, pa.scalar(None, pa.string()), bare)
 
 
 def _as_numbers(column: pa.ChunkedArray, given: list[str] | None, where: str) -> pa.ChunkedArray | None:
@@ -133,6 +144,19 @@ def _named(
         )
     numbers = pc.index_in(column, value_set=pa.array(names, pa.string())).cast(pa.int64())
     return Labelled(_with_labels(table, numbers), names, names_from)
+
+
+def _counted_from(first: int, column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
+    """Numbers that count from `first` as numbers from 0; -1 stays. UserError where one lies between."""
+    numbers = column.cast(pa.int64())
+    labelled = pc.fill_null(pc.greater_equal(numbers, 0), False)
+    low = pc.min(pc.filter(numbers, labelled)).as_py()
+    if low is not None and low < first:
+        raise UserError(
+            f"{where}: expected labels from {first} on, since data.first_label is {first}, got {low}; set "
+            "--data.first_label 0 (in an evaluation with --no_as_trained), or mend the list"
+        )
+    return pc.if_else(labelled, pc.subtract(numbers, first), numbers)
 
 
 def _with_labels(table: pa.Table, numbers: pa.ChunkedArray) -> pa.Table:

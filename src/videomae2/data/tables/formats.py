@@ -15,9 +15,9 @@ import pyarrow as pa
 
 from videomae2.data.file_names import is_video, kind_of, path_column, shown_path
 from videomae2.data.tables import lists, readers
-from videomae2.data.tables.class_labels import NamesFrom, label_notes, number_labels
+from videomae2.data.tables.class_labels import label_notes, number_labels
 from videomae2.data.tables.lists import NUMBER, ListFormat
-from videomae2.data.tables.readers import one_line, read_arrow, stored_names
+from videomae2.data.tables.readers import NamesFrom, one_line, read_arrow, stored_names
 from videomae2.errors import UserError
 from videomae2.settings import DataSettings
 
@@ -42,9 +42,12 @@ class Listing:
     class_names: list[str] = field(default_factory=list)
     mapped_from: str = ""
     names_from: NamesFrom = ""
+    first_label: int = 0
 
 
-def read(path: Path, class_names: list[str] | None, list_format: ListFormat, pattern: str) -> Listing:
+def read(
+    path: Path, class_names: list[str] | None, list_format: ListFormat, pattern: str, first_label: int = 0
+) -> Listing:
     """Read whatever `path` is; UserError where it is nothing known. What is strange but usable is logged."""
     kind = kind_of(path)
     if kind == "folder":
@@ -60,13 +63,18 @@ def read(path: Path, class_names: list[str] | None, list_format: ListFormat, pat
         raise UserError(f"{path} is empty; it needs at least one row")
     table, mapped = _table(path, list_format, pattern)
     named = _known_columns(table, str(path))
-    labelled = number_labels(named, class_names, str(path))
+    labelled = number_labels(named, class_names, str(path), first_label=first_label)
     if "label" in named.column_names:
         _say(label_notes(labelled.table.column("label"), labelled.names, str(path)))
     # Workers map the file again by its path, which would lose what was changed here.
     unchanged = labelled.table is table and labelled.names == stored_names(table)
     return Listing(
-        labelled.table, str(path.parent), labelled.names, mapped if unchanged else "", labelled.names_from
+        labelled.table,
+        str(path.parent),
+        labelled.names,
+        mapped if unchanged else "",
+        labelled.names_from,
+        labelled.first_label,
     )
 
 

@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow.compute as pc
 
 from videomae2.data.file_names import kind_of, printable
-from videomae2.data.rows import open_row
+from videomae2.data.rows import failure_of, open_row
 from videomae2.data.tables.formats import ROW_COLUMNS
 from videomae2.data.tables.manifest import Manifest, Row, read_listed
 from videomae2.data.video.decode import VideoFile
-from videomae2.data.video.opening import UNREADABLE, DecodeError, why_unreadable
+from videomae2.data.video.opening import UNREADABLE, DecodeError
+from videomae2.data.video.transport import Patience
 from videomae2.settings import DataSettings
 
 AS_LISTED = DataSettings()
@@ -91,18 +92,22 @@ def reports(manifest: Manifest, workers: int = 2) -> Iterator[FileReport]:
 
 def inspect_row(row: Row) -> FileReport:
     """Decode all of a row's file; a row that starts after the file's end is broken too."""
-    try:
-        with open_row(row) as video:
+    patience = Patience(retries=AS_LISTED.retries)  # and as long as it takes: all of it is decoded
+
+    def count() -> int:
+        with open_row(row, patience=patience) as video:
             if isinstance(video, VideoFile):
-                found = video.verify()
-            else:
-                found = video.num_frames
-                for number in range(row.start, found):
-                    video.read([number])
+                return video.verify()
+            for number in range(row.start, video.num_frames):
+                video.read([number])
+            return video.num_frames
+
+    try:
+        found = patience.keep(count, row.path)
     except UNREADABLE as error:
         picture = isinstance(error, DecodeError) and row.pattern and error.path != printable(row.path)
         within = f"{Path(error.path).name}: " if picture else ""  # type: ignore[union-attr]
-        return FileReport(row.path, 0, within + why_unreadable(error))
+        return FileReport(row.path, 0, within + failure_of(0, row.path, error, patience).reason)
     if row.start >= found:
         return FileReport(
             row.path, found, f"a row starts at frame {row.start}, but it has {found} frames, numbered from 0"

@@ -8,7 +8,6 @@ file name of a frame such as `img_{:05}.jpg`, and then `path` is a folder and `s
 numbers put into the pattern. Other columns are kept.
 """
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +19,12 @@ from jaxtyping import Int64
 
 from videomae2.data.file_names import path_column, path_text, shown_path
 from videomae2.data.tables import formats
-from videomae2.data.tables.class_labels import MOST_CLASSES, NamesFrom
+from videomae2.data.tables.class_labels import MOST_CLASSES
 from videomae2.data.tables.formats import INTEGERS, MOMENTS, ROW_COLUMNS, TEXTS, conform, one_piece
 from videomae2.data.tables.lists import MOST
-from videomae2.data.tables.readers import CLASSES, map_arrow, stored_names
+from videomae2.data.tables.readers import CLASSES, ORIGIN, NamesFrom, map_arrow, stored_names, stored_origin
 from videomae2.errors import UserError
-from videomae2.files import replacing
+from videomae2.files import json_text, replacing
 from videomae2.settings import DataSettings
 
 
@@ -47,6 +46,7 @@ class Row:
 class Manifest:
     """Rows over an Arrow table: `len`, `row(i)`, `labels()`, `num_classes`, `class_names`, `names_from`.
 
+    `names_from` says where the names came from, `first_label` which number the first class had in the list.
     `row` reads one cell of each column and copies nothing else, so a million rows cost a worker nothing: a
     memory-mapped .arrow file travels to workers as its path, any other table as its buffers.
     """
@@ -61,11 +61,14 @@ class Manifest:
         mapped_from: str = "",
         where: str = "the manifest",
         names_from: NamesFrom = "",
+        first_label: int = 0,
     ) -> None:
         # One chunk a column, so that a cell is found by its row number alone.
         self.table, self.root, self.where = conform(table, where).combine_chunks(), root, where
         self.class_names = list(class_names) if class_names else stored_names(table)
-        self.names_from: NamesFrom = names_from or ("given" if self.class_names else "")
+        stored = stored_origin(table) or "given"
+        self.names_from: NamesFrom = names_from or (stored if self.class_names else "")
+        self.first_label = first_label
         self._mapped_from = mapped_from
         self._attach()
         self._check(num_classes)
@@ -117,6 +120,7 @@ class Manifest:
             num_classes=self.num_classes,
             where=self.where,
             names_from=self.names_from,
+            first_label=self.first_label,
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -179,15 +183,17 @@ def read_manifest(
     class_names: list[str] | None = None,
     list_format: Literal["auto", "pretrain", "video", "frames"] = "auto",
     pattern: str = formats.PATTERN,
+    first_label: int = 0,
 ) -> Manifest:
     """Read a manifest (.arrow, .parquet, .csv), a released list, a folder of class folders or of videos.
 
     `root` is what relative paths start from: by default the manifest's own folder. `class_names` numbers
     labels that are names, as a training manifest did for the validation one. `list_format` and `pattern` say
-    what the numbers of a released list mean: see `videomae2.data.tables.lists`. UserError for anything
+    what the numbers of a released list mean: see `videomae2.data.tables.lists`. Labels that are numbers count
+    from `first_label`, and from 0 in the manifest. UserError for anything
     missing, empty, malformed or out of range.
     """
-    listing = formats.read(Path(path), class_names, list_format, pattern)
+    listing = formats.read(Path(path), class_names, list_format, pattern, first_label)
     return Manifest(
         listing.table,
         root or listing.folder,
@@ -196,12 +202,19 @@ def read_manifest(
         mapped_from=listing.mapped_from,
         where=shown_path(str(path)),
         names_from=listing.names_from,
+        first_label=listing.first_label,
     )
 
 
 def read_listed(path: str, data: DataSettings) -> Manifest:
     """Read `path`, `data.train` or `data.val`, as the data settings say. UserError as `read_manifest`."""
-    return read_manifest(path, data.root, list_format=data.list_format, pattern=data.frame_pattern)
+    return read_manifest(
+        path,
+        data.root,
+        list_format=data.list_format,
+        pattern=data.frame_pattern,
+        first_label=data.first_label,
+    )
 
 
 def write_manifest(
@@ -211,8 +224,9 @@ def write_manifest(
 
     A Manifest is written with complete paths. A CSV keeps no class names.
     """
-    path = Path(path)
+    path, names_from = Path(path), "given"
     if isinstance(table, Manifest):
+        names_from = "given" if class_names else table.names_from
         class_names = class_names or table.class_names
         listed = map(path_text, table.table.column("path").to_pylist())
         complete = path_column([table.complete(each) for each in listed])
@@ -220,7 +234,7 @@ def write_manifest(
     elif isinstance(table, dict):
         table = pa.table(table)
     if class_names:
-        table = table.replace_schema_metadata({CLASSES: json.dumps(class_names)})
+        table = table.replace_schema_metadata({CLASSES: json_text(class_names), ORIGIN: names_from})
     with replacing(path) as temporary:
         _write(table, path.suffix, temporary)
     return path

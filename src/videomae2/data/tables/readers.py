@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,7 +24,10 @@ from videomae2.errors import UserError
 
 CLASSES = b"class_names"
 """Where a table's metadata keeps the names of its classes, as JSON."""
-_ORIGIN = b"class_names_from"
+ORIGIN = b"class_names_from"
+"""Where it keeps where these names came from."""
+NamesFrom = Literal["", "given", "folder"]
+"""Where the names of classes came from: nowhere (labels are numbers), a table or the caller, or folders."""
 
 _UNREADABLE = (pa.ArrowException, OSError, ValueError, TypeError, KeyError, IndexError)
 """What damaged bytes provoke in Arrow."""
@@ -55,10 +58,13 @@ def map_arrow(path: str | Path) -> pa.Table:
 
 
 def stored_names(table: pa.Table) -> list[str]:
-    """The names of classes that the table carries; UserError where they are no list of distinct names."""
+    """The names of classes that the table carries: ours, or those of a Hugging Face `ClassLabel`.
+
+    UserError where they are no list of distinct names.
+    """
     stored = (table.schema.metadata or {}).get(CLASSES)
     if stored is None:
-        return []
+        return _class_label_names(table)
     try:
         names: Any = json.loads(stored)
     except (ValueError, RecursionError):
@@ -73,6 +79,24 @@ def stored_names(table: pa.Table) -> list[str]:
             f"expected class_names in a table's metadata as a JSON list of distinct names, got {shown(got)}"
         )
     return names
+
+
+def stored_origin(table: pa.Table) -> NamesFrom:
+    """Where the stored names came from, as far as the table says."""
+    stored = (table.schema.metadata or {}).get(ORIGIN, b"")
+    return "folder" if stored == b"folder" else "given" if stored == b"given" else ""
+
+
+def _class_label_names(table: pa.Table) -> list[str]:
+    """The names of the feature `label` in what the `datasets` library writes beside a table; else none."""
+    try:
+        noted: Any = json.loads((table.schema.metadata or {}).get(b"huggingface", b"null"))
+        label = noted["info"]["features"]["label"]
+        names = label["names"] if label["_type"] == "ClassLabel" else []
+    except (ValueError, RecursionError, TypeError, KeyError):  # another's note: nothing is promised about it
+        return []
+    distinct = isinstance(names, list) and all(isinstance(name, str) and name for name in names)
+    return names if distinct and len(set(names)) == len(names) else []
 
 
 def one_line(error: Exception) -> str:

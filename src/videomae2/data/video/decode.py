@@ -18,6 +18,7 @@ from videomae2.data.video.opening import (
     provoked_by,
 )
 from videomae2.data.video.stream import FrameStream
+from videomae2.data.video.transport import Patience
 
 Kept = TypeVar("Kept")
 
@@ -46,9 +47,9 @@ def probe(source: VideoSource) -> VideoInfo:
         return video.info
 
 
-def open_video(source: VideoSource, threads: int = 1) -> "VideoFile":
+def open_video(source: VideoSource, threads: int = 1, patience: Patience | None = None) -> "VideoFile":
     """Open a path, a URL that fsspec knows, or a binary file that can seek."""
-    return VideoFile(source, threads)
+    return VideoFile(source, threads, patience)
 
 
 class VideoFile:
@@ -56,11 +57,12 @@ class VideoFile:
 
     `source` is a path, a URL that fsspec knows, or a binary file that can seek. One decoding thread unless
     told, because a loader runs one process for each core. Memory does not grow with the length of the video.
-    DecodeError where the video cannot be read.
+    `patience` says how long reading may take and how often a server that fails is asked again; by default
+    forever, and never. DecodeError where the video cannot be read.
     """
 
-    def __init__(self, source: VideoSource, threads: int = 1) -> None:
-        self._stream = FrameStream(source, threads)
+    def __init__(self, source: VideoSource, threads: int = 1, patience: Patience | None = None) -> None:
+        self._stream = FrameStream(source, threads, patience)
         self._convert = Converter()
         self._info: VideoInfo | None = None
 
@@ -163,6 +165,38 @@ class VideoFile:
         except MistimedError:
             self._stream.count()
             return self.collect(wanted, keep, short_side, at_most)
+
+    def pictures(
+        self, shown: Callable[[int], bool] = lambda _: True
+    ) -> Iterator[tuple[int, UInt8[np.ndarray, "H W C"] | None]]:
+        """Every frame with its number, in order: as `read` gives it, decoded once, one in memory at a time.
+
+        Frames that are not `shown` come as None and are not made RGB. DecodeError as for `read`.
+        """
+        convert = self._convert = Converter()
+        done = 0
+        while done < self.num_frames:
+            try:
+                for frame in self._in_order(done):
+                    yield done, self._picture(convert, frame) if shown(done) else None
+                    done += 1
+            except MistimedError:  # from here on by counting; what was given stays right
+                self._stream.count()
+
+    def _in_order(self, first: int) -> Iterator[Any]:
+        """Frames from number `first` on; one that the decoder did not show is the one before."""
+        self._stream.wanted.all()
+        held: Any = None
+        for number, frame in self._stream.frames(0):
+            while first <= number:
+                yield frame if held is None or first == number else held
+                first += 1
+            held = frame
+        if held is None:
+            raise DecodeError(self.name, "holds no frame that can be decoded")
+        while first < self.num_frames:
+            yield held
+            first += 1
 
     def walk(self, wants: Callable[[int], bool]) -> Iterator[tuple[int, UInt8[np.ndarray, "H W C"]]]:
         """(number, picture) of each frame that `wants` says yes to, in order, from one pass over the file.

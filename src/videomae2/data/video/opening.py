@@ -17,6 +17,7 @@ from jaxtyping import UInt8
 
 from videomae2.bounds import SHOWN
 from videomae2.data.file_names import kind_of, printable, shown_path
+from videomae2.data.video.transport import Patience, RemoteFile, is_there
 from videomae2.errors import UserError
 
 VideoSource = str | Path | BinaryIO
@@ -80,7 +81,7 @@ def name_of(source: VideoSource) -> str:
     return printable(str(source if isinstance(source, str | Path) else getattr(source, "name", "<stream>")))
 
 
-def open_container(source: VideoSource, name: str) -> tuple[Any, Any]:
+def open_container(source: VideoSource, name: str, patience: Patience | None = None) -> tuple[Any, Any]:
     """PyAV's container, and the file behind a URL that must be closed with it, if any. DecodeError."""
     file: Any = None
     try:
@@ -90,9 +91,9 @@ def open_container(source: VideoSource, name: str) -> tuple[Any, Any]:
             return av.open(source, metadata_errors="replace"), None
         path = str(source)
         if "://" in path:
-            file = _remote(path)
-            if file is None:
+            if not _known_to_fsspec(path):
                 return av.open(path, metadata_errors="replace", timeout=REMOTE_SECONDS), None
+            file = RemoteFile(path, patience or Patience())
         else:
             _must_be_a_file(path, name)
             if path == printable(path):
@@ -107,15 +108,15 @@ def open_container(source: VideoSource, name: str) -> tuple[Any, Any]:
         raise DecodeError(name, f"not a video that FFmpeg can read: {plain(error)}") from None
 
 
-def _remote(url: str) -> Any:
-    """The file at a URL; None where FFmpeg has to read it, for want of a package of fsspec's (aiohttp)."""
+def _known_to_fsspec(url: str) -> bool:
+    """Whether fsspec reads a URL; else FFmpeg has to, for want of a package of fsspec's (aiohttp)."""
     import fsspec
 
     try:
         fsspec.get_filesystem_class(url.partition("://")[0])
     except ImportError:
-        return None
-    return fsspec.open(url, "rb").open()
+        return False
+    return True
 
 
 def _as_file(path: str) -> str:
@@ -125,6 +126,8 @@ def _as_file(path: str) -> str:
 
 def _must_be_a_file(path: str, name: str) -> None:
     kind = kind_of(path)
+    if not kind and is_there(path):  # the first look has met a fault that is over
+        kind = kind_of(path)
     if not kind:
         raise DecodeError(name, "no such file")
     if kind == "folder":
@@ -196,7 +199,7 @@ def identity(source: VideoSource) -> tuple[str | int, ...] | None:
     return name, status.st_size, status.st_mtime_ns
 
 
-def plain(error: Exception) -> str:
+def plain(error: BaseException) -> str:
     """FFmpeg's own words, on one line that a terminal bears."""
     text = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

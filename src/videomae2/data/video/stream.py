@@ -9,6 +9,7 @@ import av
 from videomae2.data.video import frame_index, opening
 from videomae2.data.video.frame_index import MistimedError, Wanted, numbered
 from videomae2.data.video.opening import DecodeError, VideoSource
+from videomae2.data.video.transport import Patience
 
 _BEFORE_A_JOIN = 2
 _KEPT_BYTES = 64 << 20
@@ -23,10 +24,10 @@ class FrameStream:
     that no other frame refers to are not decoded.
     """
 
-    def __init__(self, source: VideoSource, threads: int = 1) -> None:
+    def __init__(self, source: VideoSource, threads: int = 1, patience: Patience | None = None) -> None:
         self.name = opening.name_of(source)
         self.frames_decoded = self.num_sent = self._num_read = 0
-        self._source, self._threads = source, threads
+        self._source, self._threads, self._patience = source, threads, patience or Patience()
         self._unreachable: set[int] = set()  # groups whose key frame the container does not seek to exactly
         self._first: Any = None  # the key packet that a seek has read
         self._kept: list[Any] = []  # all frames, in order, where counting has just decoded them
@@ -170,6 +171,7 @@ class FrameStream:
         flagged: list[Any] = []  # a packet that FFmpeg calls corrupt, and those after it
         try:
             for packet in self._container.demux(self.stream):
+                self._patience.check()
                 if packet.size == 0:
                     continue
                 if flagged or packet.is_corrupt:
@@ -284,7 +286,7 @@ class FrameStream:
             self._open()
 
     def _open(self) -> None:
-        self._container, self._file = opening.open_container(self._source, self.name)
+        self._container, self._file = opening.open_container(self._source, self.name, self._patience)
         with opening.provoked_by(self.name):
             self.stream: Any = opening.video_stream(self._container, self.name)
             self.stream.codec_context.options = {"max_pixels": str(opening.MOST_PIXELS)}

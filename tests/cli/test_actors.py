@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,7 @@ import torch
 from videomae2.api.detectors import Moment, WholeFrame
 from videomae2.api.model import Model, load
 from videomae2.api.raw_video import Request
-from videomae2.cli.detections import _gliding
+from videomae2.cli.actors import _gliding
 from videomae2.cli.main import main
 from videomae2.data.key_frames import KeyFrameViews, read_key_frames
 from videomae2.data.tables.box_files import read_annotations
@@ -137,6 +138,22 @@ def test_a_video_shorter_than_a_clip(frames: int, weights: Path, tmp_path: Path)
     short = write_video(tmp_path / "short.mp4", 1, num_frames=frames)
     found = load(weights, device="cpu").detect(short, detector="whole")
     assert len(found) == 1
+
+
+def test_a_video_that_is_shown_turned(weights: Path, tmp_path: Path) -> None:
+    turned = tmp_path / "turned.mp4"
+    with av.open(str(turned), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        stream.set_display_rotation(90)
+        for shade in range(30):
+            picture = np.full((32, 48, 3), 4 * shade, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    assert run(turned, "--weights", weights, "--detector", "whole", "--out", tmp_path / "o") == 0
+    content = json.loads((tmp_path / "o" / "turned.json").read_text())
+    assert content["key_frames"][0]["actors"][0]["box"] == [0, 0, 32, 48]
+    assert probe(tmp_path / "o" / "turned.mp4").height == 48
 
 
 def test_boxes_glide_between_key_frames(weights: Path, video: Path) -> None:

@@ -1,7 +1,6 @@
 """What `detect` prints and writes: JSON and CSV that read back as boxes, and the video with actors drawn."""
 
 import csv
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -18,7 +17,7 @@ from videomae2.data.video.decode import VideoFile
 from videomae2.engine.device import keep_freed_memory
 from videomae2.engine.progress import progress, say
 from videomae2.errors import UserError
-from videomae2.files import replacing
+from videomae2.files import json_text, must_be_new, replacing
 from videomae2.report.box_pictures import Drawn, draw_boxes
 
 COLUMNS = ("video", "time", "x1", "y1", "x2", "y2", "label", "actor", "score", "action_score")
@@ -48,6 +47,7 @@ def detect_files(
     found: Detector = find_detector(detector, boxes, threshold)
     found = Tiled(found) if tiles and not boxes else found
     places = [_places(file, out, len(files)) for file in files]
+    must_be_new(*(path for written in places for path in written))
     model = load(weights, device=device, precision=precision)
     if model.device.type == "cpu":
         keep_freed_memory()
@@ -145,13 +145,13 @@ def _writer(path: Path, file: Path, head: dict[str, Any], stack: ExitStack) -> A
                     lines.writerow([*head, "", actor.actor or "", actor.score, ""])
 
         return add_lines
-    stream.write(json.dumps(head, ensure_ascii=False)[:-1] + ', "key_frames": [')
+    stream.write(json_text(head)[:-1] + ', "key_frames": [')
     stack.callback(stream.write, "\n]}\n")
     first = True
 
     def add(moment: KeyFrame) -> None:
         nonlocal first
-        stream.write(("" if first else ",") + "\n" + json.dumps(asdict(moment), ensure_ascii=False))
+        stream.write(("" if first else ",") + "\n" + json_text(asdict(moment)))
         first = False
 
     return add
