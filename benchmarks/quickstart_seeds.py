@@ -50,6 +50,7 @@ def collect(summaries: list[dict[str, Any]]) -> dict[str, Any]:
         "settings": {
             "pretrain": flatten(plan.pretraining(Path("data"), Path("out"), 0)),
             "finetune": flatten(plan.finetuning(Path("data"), Path("out"), 0, "weights")),
+            "from_scratch": plan.FROM_SCRATCH,
         },
     }
 

@@ -49,7 +49,7 @@ def train(settings: Any) -> Path:
             "training beside loader processes; import videomae2 first, or set OMP_WAIT_POLICY=passive"
         )
     folder = run_task(settings)
-    show = SHOWN_OF_KIND.get(TASKS[task_of(settings)].kind, lambda *_: ([], None))
+    show = SHOWN_OF_KIND.get(TASKS[task_of(settings)].kind, _nothing)
     parallel.on_main(lambda: write_run_report(folder, *show(folder, settings)))
     return folder
 
@@ -145,6 +145,10 @@ def _asked(cls: type[Any], settings: Any, preset: str, given: Mapping[str, Any])
 
 Shown = tuple[list[Block], float | None]
 """What the report of a run shows beside its log, and the loss of a network that knows nothing."""
+
+
+def _nothing(_folder: Path, _settings: Any) -> Shown:
+    return [], None
 
 
 def _reconstructions(folder: Path, settings: Any) -> Shown:

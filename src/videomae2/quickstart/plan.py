@@ -75,9 +75,9 @@ PLAIN = DataSettings(
 )
 
 
-FROM_SCRATCH: dict[str, float] = {}
-"""Settings in which the arm from scratch differs beside its start: a lower rate for early layers is for
-weights that are already good."""
+FROM_SCRATCH = {"base_lr": 8e-3, "layer_decay": 1.0}
+"""Settings of the optimizer that the arm from scratch has for itself: lower rates for early layers spare
+weights that are already good, and random ones learn too little under them."""
 
 
 def pretraining(manifest: Path, out: Path, seed: int) -> PretrainSettings:
@@ -103,16 +103,22 @@ def pretraining(manifest: Path, out: Path, seed: int) -> PretrainSettings:
 
 
 def finetuning(
-    manifest: Path, out: Path, seed: int, init: str, frame_order: FrameOrder = "as_filmed"
+    manifest: Path,
+    out: Path,
+    seed: int,
+    init: str,
+    frame_order: FrameOrder = "as_filmed",
+    *,
+    scratch: bool = False,
 ) -> FinetuneSettings:
-    """Supervised training; every arm of the comparison has this budget and these settings."""
-    return FinetuneSettings(
+    """Supervised training; every arm has this budget and these settings, the one from scratch but two."""
+    settings = FinetuneSettings(
         model=FinetuneModel(**vars(MODEL)),
         data=FinetuneData(**vars(PLAIN) | {"train": str(manifest), "frame_order": frame_order}),
         optim=FinetuneOptim(
-            base_lr=8e-3,
+            base_lr=1.2e-2,
             min_lr=8e-5,
-            layer_decay=1.0,
+            layer_decay=0.8,
             clip_grad=1.0,
             batch_size=32,
             length=FINETUNING_STEPS,
@@ -123,6 +129,10 @@ def finetuning(
         cutmix=0.0,
         init=init,
     )
+    if not scratch:
+        return settings
+    own = replace(settings.optim, base_lr=FROM_SCRATCH["base_lr"], layer_decay=FROM_SCRATCH["layer_decay"])
+    return replace(settings, optim=own)
 
 
 def evaluation(

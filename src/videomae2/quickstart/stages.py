@@ -122,7 +122,8 @@ class Quickstart:
         return path
 
     def _finetune(self, name: str, title: str, manifest: Path, init: Path, order: FrameOrder) -> Path:
-        settings = plan.finetuning(manifest, self.out / f"finetune_{name}", self.seed, str(init), order)
+        out, scratch = self.out / f"finetune_{name}", name == "scratch"
+        settings = plan.finetuning(manifest, out, self.seed, str(init), order, scratch=scratch)
         return self._stage(f"finetune_{name}", title, lambda: finetune(settings))
 
     def _evaluate(self, name: str, run: Path, manifest: Path, order: FrameOrder) -> Evaluation:

@@ -158,7 +158,8 @@ def _comparison(outcome: Outcome) -> list[Block]:
         f"One network, {videos['unlabelled']:,} videos without labels to pre-train on, {videos['labelled']} "
         f"with labels to fine-tune on, {videos['held_out']} others to test on, {summary['views']} views "
         f"each; one run, seed {outcome.seed}. Every arm is trained for as many steps on the same labels, and "
-        "the one from scratch starts from the weights that pre-training started from."
+        "the one from scratch starts from the weights that pre-training started from. It alone has no lower "
+        "rates for early layers, which spare weights that are already good."
     )
     control = (
         "A still frame says nothing about the class: sprites of every class are at every place equally "

@@ -94,7 +94,7 @@ def bars(values: Sequence[Bar], x_name: str, levels: Sequence[Level] = ()) -> st
             # Beside each bar alone: across the chart they would run through the names.
             at = [100 * level.value] * len(values)
             lows, highs = ([half - place for place in range(len(values))] for half in (-0.22, 0.22))
-            axes.vlines(at, lows, highs, color=SOFT, linestyle=":" if number else "-", label=level.name)
+            axes.vlines(at, lows, highs, color=INK, linestyle=":" if number else "-", label=level.name)
         if levels:
             axes.legend(frameon=False, fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=1)
         axes.set(xlim=(0, 112), ylim=(-len(values) + 0.6, 0.75), yticks=[])
