@@ -156,7 +156,7 @@ def test_evaluate_has_its_own_out_and_device() -> None:
         (["--data.flip=maybe"], "data.flip on the command line: expected true or false, got 'maybe'"),
         (
             ["--data.sampling", "sparse"],
-            "expected one of dense, segments, got 'sparse'; try dense, the default",
+            "expected one of dense, segments, key, got 'sparse'; try dense, the default",
         ),
         (
             ["--device", "gpu"],
@@ -342,7 +342,7 @@ def values_of(kind: Any) -> st.SearchStrategy[Any]:
         return st.integers(0, 10**9) | st.integers(0, 999).map("{}ep".format) | st.just("12.5%")
     if isinstance(bound, Between) and (base is float or typing.get_origin(base) is tuple):
         number = st.floats(bound.low, bound.high, exclude_max=bound.below)
-        return number if base is float else st.tuples(number, number)
+        return number if base is float else st.tuples(*(number for _ in typing.get_args(base)))
     if isinstance(bound, Between):
         numbers = st.integers(int(bound.low), int(bound.high))
         return numbers if base is int else numbers | st.none()

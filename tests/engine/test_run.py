@@ -122,7 +122,14 @@ def test_finishing_is_remembered(tmp_path: Path) -> None:
     assert again.finished == summary == json.loads((tmp_path / "finished.json").read_text())
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"step": 3', "null"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "", "[]", "{}", '{"step": 3', "null", "[" * 10**5, '{"step": 3, "metrics": {}, "best": 7}',
+        '{"step": 1e400, "metrics": {}, "best": null}', '{"step": 3, "metrics": {"a": "b"}, "best": null}',
+        '{"step": 3, "metrics": [], "best": null}', '{"step": 3, "metrics": {}, "best": {"metric": "a"}}',
+    ],
+)  # fmt: skip
 def test_a_damaged_end_is_one_line(tmp_path: Path, content: str) -> None:
     folder = RunFolder.create_or_resume(tmp_path, SETTINGS)
     (tmp_path / "finished.json").write_text(content)

@@ -1,5 +1,7 @@
 """Weights by name: finished runs, unfinished ones, single checkpoints, files."""
 
+import json
+import os
 import shutil
 from pathlib import Path
 
@@ -57,6 +59,34 @@ def test_the_settings_of_a_run(runs: SmallRuns, tmp_path: Path) -> None:
     assert isinstance(run_settings(runs.finetuned), FinetuneSettings)
     with pytest.raises(UserError, match="holds no run"):
         run_settings(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("settings", {"depth": "a"}), ("settings", 3), ("class_names", 5), ("extra", "a")]
+)
+def test_what_a_checkpoint_says_of_its_network_is_checked(unfinished: Path, key: str, value: object) -> None:
+    path = unfinished / "checkpoints" / "step-2" / "state.json"
+    state = json.loads(path.read_text())
+    state["about"][key] = value
+    path.write_text(json.dumps(state))
+    with pytest.raises(UserError, match=r"does not say which network|depth in the metadata of .*: expected"):
+        read_weights(str(path.parent))
+
+
+def test_pipes_and_devices_in_a_checkpoint_are_damage(unfinished: Path) -> None:
+    for name, link in (("SHA256SUMS", ""), ("__0_0.distcp", ""), (".metadata", "/dev/zero")):
+        path = unfinished / "checkpoints" / "step-2" / name
+        kept = path.read_bytes()
+        path.unlink()
+        if link:
+            path.symlink_to(link)
+        else:
+            os.mkfifo(path)
+        with pytest.raises(UserError, match=r"is damaged: .*is no file"):
+            read_weights(str(unfinished))
+        path.unlink()
+        path.write_bytes(kept)
+    read_weights(str(unfinished))
 
 
 def test_checkpoints_of_a_run_have_names(runs: SmallRuns) -> None:

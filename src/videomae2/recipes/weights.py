@@ -28,6 +28,7 @@ from videomae2.weights import (
     read_checkpoint,
     same_name,
     save_safetensors,
+    settings_from,
     slice_head,
 )
 from videomae2.weights.fetch import there
@@ -201,20 +202,23 @@ def _of_training(path: Path, use_ema: bool) -> Checkpoint:
             f"checkpoint {path} does not say which network it holds (an older version wrote it); finish its "
             "run with the version that began it, and give the run's folder"
         )
-    # Before the first update the average holds the random initial values.
-    averaged = use_ema and state["averaged"] > 0
+    try:
+        # Before the first update the average holds the random initial values.
+        averaged = use_ema and state["averaged"] > 0
+        kind, told = str(about["kind"]), about["settings"]
+        # A detector on features has no encoder, and says so; of any other network it would be damage.
+        settings = None if told is None and kind == "localizer" else settings_from(told, path)
+        classes, names, extra = about["num_classes"], tuple(about["class_names"]), dict(about["extra"])
+    except UserError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"checkpoint {path} is damaged: its {checkpoints.STATE} does not say which network it holds; "
+            "give an earlier one"
+        ) from error
     note = f"weights after step {state['step']}{', averaged' if averaged else ''}, from {path}"
-    return Checkpoint(
-        checkpoints.load_model_state(path, "ema" if averaged else "model"),
-        about["kind"],
-        "ours",
-        str(path),
-        ModelSettings(**about["settings"]) if about["settings"] is not None else None,
-        about["num_classes"],
-        tuple(about["class_names"]),
-        dict(about["extra"]),
-        (note,),
-    )
+    tensors = checkpoints.load_model_state(path, "ema" if averaged else "model")
+    return Checkpoint(tensors, kind, "ours", str(path), settings, classes, names, extra, (note,))
 
 
 # ---- initial weights, with a report on every tensor

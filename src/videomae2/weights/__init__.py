@@ -5,7 +5,7 @@ into a module, write a module to a file. `describe` shows a checkpoint and conve
 """
 
 from videomae2.weights.classes import match_classes, same_name
-from videomae2.weights.contents import Checkpoint, read_checkpoint, slice_head
+from videomae2.weights.contents import Checkpoint, read_checkpoint, settings_from, slice_head
 from videomae2.weights.load import LoadReport, load_into
 from videomae2.weights.write import save_safetensors
 
@@ -17,5 +17,6 @@ __all__ = [
     "read_checkpoint",
     "same_name",
     "save_safetensors",
+    "settings_from",
     "slice_head",
 ]

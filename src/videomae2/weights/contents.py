@@ -101,7 +101,7 @@ def read_checkpoint(name: str | Path, label_map: str | Path | Sequence[int] | No
     kind, num_classes = _kind(state), num_classes_of(state)
     settings: ModelSettings | None
     if ours is not None and ours.get("settings") is not None:
-        settings = _settings_from(ours["settings"], raw)
+        settings = settings_from(ours["settings"], raw.path)
         check_agrees(settings, state, kind, raw.path)
     else:
         settings, why_not = recognise(state, raw, kind)
@@ -257,15 +257,16 @@ def _our_note(raw: RawWeights, layout: str) -> dict[str, Any] | None:
     return dict(note)
 
 
-def _settings_from(content: Mapping[str, Any], raw: RawWeights) -> ModelSettings:
+def settings_from(content: Mapping[str, Any], source: object) -> ModelSettings:
+    """The network's settings in what this package wrote beside its weights; UserError where they are none."""
     known = known_settings(ModelSettings)
     unknown = sorted(quoted(name) for name in content if name not in known)
     if unknown:
         raise UserError(
-            f"{raw.path} has model settings this version does not know ({quoted(', '.join(unknown))}); "
+            f"{source} has model settings this version does not know ({quoted(', '.join(unknown))}); "
             "update the package"
         )
-    where = f"in the metadata of {raw.path}"
+    where = f"in the metadata of {source}"
     return ModelSettings(**{name: known[name].take(value, where) for name, value in content.items()})
 
 
