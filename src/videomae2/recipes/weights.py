@@ -38,10 +38,8 @@ WEIGHTS = "model.safetensors"
 WITHOUT_AVERAGE = "model_without_ema.safetensors"
 """The trained weights beside the averaged ones."""
 
-AS_TRAINED = ("sampling", "stride", "target_fps", "frame_order", "first_label")
-"""The data settings that inference must share with training: how frames are taken from a video, and what the
-numbers of a list mean.
-"""
+SAMPLING = ("sampling", "stride", "target_fps", "frame_order")
+"""The data settings that inference must share with training: how frames are taken from a video."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +82,8 @@ class About:
 
 
 def sampling_of(data: DataSettings) -> dict[str, Any]:
-    """The data settings to be saved with the weights: those named in `AS_TRAINED`."""
-    return {name: value for name, value in asdict(data).items() if name in AS_TRAINED}
+    """The data settings to be saved with the weights: those named in `SAMPLING`."""
+    return {name: value for name, value in asdict(data).items() if name in SAMPLING}
 
 
 def sampling_as_trained(settings: EvaluateSettings, trained: Mapping[str, Any]) -> DataSettings:
@@ -207,8 +205,9 @@ def _of_training(path: Path, use_ema: bool) -> Checkpoint:
     try:
         # Before the first update the average holds the random initial values.
         averaged = use_ema and state["averaged"] > 0
-        kind, size = str(about["kind"]), about["settings"]
-        settings = None if size is None else settings_from(size, path)
+        kind, told = str(about["kind"]), about["settings"]
+        # A detector on features has no encoder, and says so; of any other network it would be damage.
+        settings = None if told is None and kind == "localizer" else settings_from(told, path)
         classes, names, extra = about["num_classes"], tuple(about["class_names"]), dict(about["extra"])
     except UserError:
         raise
@@ -241,8 +240,6 @@ def load_classifier(
     or other class names is dropped, which the report says.
     """
     checkpoint = read_weights(init, label_map=label_map or None)
-    if label_map and checkpoint.names_origin == "generated":
-        checkpoint = replace(checkpoint, class_names=())  # the map says whose is whose, such names do not
     if label_map and not _same_classes(checkpoint, num_classes, class_names):
         raise UserError(
             f"expected a label map that gives the {num_classes} classes of the training videos, got "
