@@ -130,7 +130,6 @@ def _name(actor: Actor) -> str:
 
 def _writer(path: Path, file: Path, head: dict[str, Any], stack: ExitStack) -> Any:
     """A function that adds a key frame to a file, which takes its name when all are there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     stream = stack.enter_context(stack.enter_context(replacing(path)).open("w", encoding="utf-8", newline=""))
     if path.suffix.lower() == ".csv":
         lines = csv.writer(stream, lineterminator="\n")
@@ -164,7 +163,6 @@ def draw_video(file: Path, moments: Sequence[KeyFrame], path: Path) -> None:
     """
     import av
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     with VideoFile(file) as video, replacing(path) as temporary:
         fps = video.fps or 25.0
         rate = Fraction(min(fps, 60.0)).limit_denominator(1000)

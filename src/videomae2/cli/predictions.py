@@ -24,7 +24,7 @@ from videomae2.data.video.live import is_live, live_clips
 from videomae2.engine.device import keep_freed_memory, precision_note
 from videomae2.engine.progress import progress, say
 from videomae2.errors import UserError
-from videomae2.files import json_text, replacing
+from videomae2.files import encoded, json_text, replacing
 from videomae2.records import Failure
 
 LISTS = (".csv", ".tsv", ".txt", ".csv.gz", ".parquet", ".arrow", ".feather")
@@ -255,7 +255,7 @@ def write_predictions(told: Sequence[Answered], out: Path, classes: int) -> None
     """Write a row for each answer with its `classes` best, whole or not at all."""
     with replacing(out) as temporary:
         if out.suffix.lower() == ".jsonl":
-            temporary.write_text("".join(f"{each.as_json()}\n" for each in told), encoding="utf-8")
+            temporary.write_bytes(encoded("".join(f"{each.as_json()}\n" for each in told)))
             return
         table = pa.Table.from_pylist(_columns(told, classes), _schema(told, classes))
         if out.suffix.lower() == ".parquet":
@@ -267,7 +267,7 @@ def write_predictions(told: Sequence[Answered], out: Path, classes: int) -> None
             writer = csv.DictWriter(text, table.column_names, lineterminator="\n")
             writer.writeheader()
             writer.writerows(table.to_pylist())
-            temporary.write_text(text.getvalue(), encoding="utf-8")
+            temporary.write_bytes(encoded(text.getvalue()))
 
 
 def _schema(told: Sequence[Answered], classes: int) -> pa.Schema:

@@ -2,7 +2,6 @@
 
 import math
 import signal
-import threading
 import traceback
 import warnings
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -12,6 +11,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
+from torch.utils.data._utils import signal_handling
 
 from videomae2 import chance
 from videomae2.errors import RowError, UserError
@@ -123,9 +123,10 @@ def collated(
 def _started(loader: DataLoader[Any]) -> Any:
     """An iterator of the loader, whose workers it starts."""
     # Torch's handler of SIGCHLD raises in whatever the main process is just doing when a worker dies: in a
-    # backward pass, or while a checkpoint is written. Without it the loader itself finds the death, within
-    # seconds, when the batch does not come.
-    before = signal.getsignal(signal.SIGCHLD)
+    # backward pass, while a checkpoint is written, while the next worker is started. It is told that it is
+    # there already; then the loader itself finds the death, within seconds, when the batch does not come.
+    before = signal_handling._SIGCHLD_handler_set
+    signal_handling._SIGCHLD_handler_set = True
     try:
         return iter(loader)
     except OSError as error:
@@ -134,8 +135,7 @@ def _started(loader: DataLoader[Any]) -> Any:
             "fewer --data.workers"
         ) from error
     finally:
-        if threading.current_thread() is threading.main_thread() and before is not None:
-            signal.signal(signal.SIGCHLD, before)
+        signal_handling._SIGCHLD_handler_set = before
 
 
 def _death(workers: Sequence[Any]) -> str | None:

@@ -22,7 +22,7 @@ from videomae2.data.video.decode import open_video
 from videomae2.data.video.opening import UNREADABLE, why_unreadable
 from videomae2.data.windows import Cutting, windows
 from videomae2.errors import UserError
-from videomae2.files import replacing
+from videomae2.files import make_folder, replacing
 from videomae2.records import Failure
 
 FORM = ".safetensors"
@@ -85,7 +85,7 @@ def extract(
     about: JSON that says which network and how pooled, for the header and for telling whether a file there is
     the same. UserError where other features lie in `out`.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     asked = {**about, **asdict(cutting), "window": cutting.span, "pooling": "mean"}
     result = Extraction()
     opened: list[_Video] = []
