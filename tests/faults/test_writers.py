@@ -157,7 +157,10 @@ def assert_refused(runs: SmallRuns, folder: Path, name: str, reason: str) -> Non
     assert (WRITERS[name][1] or name) in said and reason in said, said
     assert "could not be written" in said and "run the same command" in said and "\n" not in said, said
     assert ".tmp" not in said and ".writing" not in said, said
-    assert contents(folder) == before
+    after = contents(folder)
+    if name == "events":  # within a second a process adds to its file, record by record, each of them whole
+        after = {path: content[: len(before.get(path, content))] for path, content in after.items()}
+    assert after == before
     assert not [path for path in folder.rglob(".*") if path.suffix == ".tmp" or "writing" in path.name]
 
 

@@ -1,5 +1,6 @@
 """A reconstruction as a labelled, enlarged film or picture: MP4, GIF or PNG, by the ending of its name."""
 
+import io
 import textwrap
 from collections.abc import Callable, Mapping
 from fractions import Fraction
@@ -213,13 +214,16 @@ def write_mp4(frames: UInt8[Tensor, "T C H W"], fps: float, path: Path) -> None:
     frames = torch.nn.functional.pad(frames, (0, width % 2, 0, height % 2), value=255)
     rate = Fraction(fps).limit_denominator(1000)
     repeats = max(1, round(LEAST_SECONDS * float(rate) / len(frames)))
-    with av.open(str(path), "w", format="mp4") as container:
+    # Into memory first: PyAV never closes a file whose last bytes could not be written.
+    film = io.BytesIO()
+    with av.open(film, "w", format="mp4") as container:
         container.metadata["comment"] = MADE_BY
         stream = container.add_stream("libx264", rate=rate, options={"crf": "16", "preset": "medium"})
         stream.width, stream.height, stream.pix_fmt = frames.shape[3], frames.shape[2], "yuv420p"
         for picture in np.tile(_pixels(frames), (repeats, 1, 1, 1)):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
+    path.write_bytes(film.getvalue())
 
 
 def _image(picture: UInt8[np.ndarray, "H W C"]) -> "Image":

@@ -166,7 +166,8 @@ def draw_video(file: Path, moments: Sequence[KeyFrame], path: Path) -> None:
     with VideoFile(file) as video, replacing(path) as temporary:
         fps = video.fps or 25.0
         rate = Fraction(min(fps, 60.0)).limit_denominator(1000)
-        with av.open(str(temporary), "w", format="mp4") as container:
+        # A file of Python's own: PyAV never closes one whose last bytes could not be written.
+        with temporary.open("wb") as out, av.open(out, "w", format="mp4") as container:
             stream: Any = None
             for number, decoded in video.walk(lambda _: True):
                 picture, scale = _scaled(decoded)
