@@ -80,12 +80,12 @@ def test_it_prints_writes_and_reads_back(weights: Path, video: Path, tmp_path: P
                 "--boxes",
                 tmp_path / name,
                 "--out",
-                tmp_path / "again.json",
+                tmp_path / f"again_{name}.json",
                 *least,
             )
             == 0
         )
-        again = json.loads((tmp_path / "again.json").read_text())
+        again = json.loads((tmp_path / f"again_{name}.json").read_text())
         assert again["key_frames"] == content["key_frames"]
 
 
