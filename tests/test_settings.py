@@ -17,7 +17,7 @@ from videomae2.engine.schedule import make_plan
 from videomae2.settings import EvaluateSettings, FinetuneSettings, PretrainSettings
 
 COMMANDS = [PretrainSettings, FinetuneSettings, EvaluateSettings]
-SECTIONS = ("model", "data", "mask", "target", "head", "optim", "run")
+SECTIONS = ("model", "data", "mask", "target", "head", "points", "suppression", "optim", "run")
 
 PRETRAIN: dict[str, object] = {
     "model.name": "vit_b16", "model.num_frames": 16, "model.size": 224, "model.tubelet": 2,

@@ -78,11 +78,12 @@ def test_sections_come_in_the_order_of_declaration(run: Run) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_print_config_prints_a_page_that_reads_back(run: Run, tmp_path: Path, command: str) -> None:
-    code, out, _ = run(command, "--print-config", "--data.workers", "7", "--out", "runs/x")
+    key = next(key for key in ("data.workers", "run.seed") if key in flatten(COMMANDS[command].settings()))
+    code, out, _ = run(command, "--print-config", f"--{key}", "7", "--out", "runs/x")
     settings: object = from_toml(COMMANDS[command].settings, out)
     values = flatten(settings)
     assert code == 0
-    assert values["data.workers"] == 7
+    assert values[key] == 7
     assert values.get("run.out", values.get("out")) == "runs/x"
     page = tmp_path / "page.toml"
     page.write_text(out)
@@ -109,17 +110,26 @@ def test_page_and_options_reach_the_command(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, run: Run
 ) -> None:
     seen: list[PretrainSettings] = []
-    monkeypatch.setattr(jobs, "train", seen.append)
+
+    def train(settings: PretrainSettings) -> Path:
+        seen.append(settings)
+        out = Path(settings.run.out)
+        out.mkdir()
+        (out / "report.html").touch()
+        return out
+
+    monkeypatch.setattr(jobs, "train", train)
     page = tmp_path / "page.toml"
     page.write_text("[optim]\nbase_lr = 1e-3\n")
-    options = ["--data.train", "clips.csv", "--optim.lr", "1e-4", "--out", "runs/x", "--seed", "-1"]
+    out = str(tmp_path / "x")
+    options = ["--data.train", "clips.csv", "--optim.lr", "1e-4", "--out", out, "--seed", "-1"]
     code, _, err = run("pretrain", str(page), *options)
-    assert (code, err) == (0, "report: runs/x/report.html\n")
+    assert (code, err) == (0, f"report: {out}/report.html\n")
     (settings,) = seen
     assert (settings.data.train, settings.optim.base_lr, settings.run.out, settings.run.seed) == (
         "clips.csv",
         1e-4,
-        "runs/x",
+        out,
         -1,
     )
 

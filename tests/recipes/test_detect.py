@@ -21,7 +21,7 @@ from videomae2.recipes.train import run_task
 from videomae2.recipes.weights import load_detector, read_classifier, read_detector
 from videomae2.records import Batch
 from videomae2.report.box_pictures import hardest_blocks
-from videomae2.report.page import Figure, Note
+from videomae2.report.page import Note, Strips
 from videomae2.settings import DetectData, DetectModel, DetectOptim, DetectSettings, SpatialHead
 
 from ..engine.toys import same_tensors, without_time
@@ -82,7 +82,7 @@ def test_its_report_draws_the_key_frames_that_cost_most(trained: Path, tmp_path:
     note, *figures = hardest_blocks(trained / "hardest.json")
     assert isinstance(note, Note) and note.title == "Hardest key frames"
     assert len(figures) == 6 and all(
-        isinstance(each, Figure) and each.png.startswith(b"\x89PNG") for each in figures
+        isinstance(each, Strips) and each.rows[0][1][0].startswith(b"\x89PNG") for each in figures
     )
     frames = json.loads((trained / "hardest.json").read_text())
     frames[0]["path"] = "gone.mp4"  # a video that is gone costs its picture and not the report

@@ -6,7 +6,6 @@ segment is taken from the stretch in whose middle it lies.
 
 import csv
 import io
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from videomae2.data.video.decode import open_video
 from videomae2.data.windows import Cutting, windows
 from videomae2.engine.device import choose_device
 from videomae2.errors import UserError
-from videomae2.files import replacing, write_atomically
+from videomae2.files import json_text, replacing, write_atomically
 from videomae2.heads.points import Decoding, Points
 from videomae2.heads.temporal import Localizer, padded_length
 from videomae2.recipes.detections import decoding, read_localizer
@@ -167,9 +166,8 @@ def _of_stretch(  # noqa: PLR0917
 def as_json(found: Sequence[Segment], video: str) -> str:
     """As the ActivityNet evaluator reads results, of one video."""
     rows = [{"segment": [s.start, s.end], "label": s.label, "score": s.score} for s in found]
-    return json.dumps(
-        {"version": "VERSION 1.3", "results": {Path(video).stem: rows}, "external_data": {}}, indent=1
-    )
+    results = {"version": "VERSION 1.3", "results": {Path(video).stem: rows}, "external_data": {}}
+    return json_text(results, indent=1)
 
 
 def as_csv(found: Sequence[Segment], video: str) -> str:

@@ -152,7 +152,7 @@ class _Video:
         return len(self.features) == self.expected
 
     def write(self, out: Path, asked: Mapping[str, Any], result: Extraction) -> None:
-        note = json.dumps({**asked, **self.header}, sort_keys=True)
+        note = json.dumps({**asked, **self.header}, sort_keys=True, allow_nan=False)
         try:
             with replacing(out / f"{self.name}{FORM}") as temporary:
                 save_file({"features": torch.stack(self.features)}, temporary, {KEY: note})

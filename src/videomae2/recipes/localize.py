@@ -60,7 +60,7 @@ class SequenceFeed:
 
     def identity(self) -> dict[str, Any]:
         """Classes, and a hash of the segments: a run that is resumed must have the same."""
-        told = json.dumps([[v.name, [s[:3] for s in v.segments]] for v in self.rows.videos])
+        told = json.dumps([[v.name, [s[:3] for s in v.segments]] for v in self.rows.videos], allow_nan=False)
         segments = hashlib.sha256(told.encode("utf-8", "surrogateescape")).hexdigest()
         return {"classes": list(self.annotations.class_names), "segments (SHA-256)": segments}
 
