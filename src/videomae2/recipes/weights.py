@@ -38,8 +38,10 @@ WEIGHTS = "model.safetensors"
 WITHOUT_AVERAGE = "model_without_ema.safetensors"
 """The trained weights beside the averaged ones."""
 
-SAMPLING = ("sampling", "stride", "target_fps", "frame_order")
-"""The data settings that inference must share with training: how frames are taken from a video."""
+AS_TRAINED = ("sampling", "stride", "target_fps", "frame_order", "first_label")
+"""The data settings that inference must share with training: how frames are taken from a video, and what the
+numbers of a list mean.
+"""
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,8 @@ class About:
 
 
 def sampling_of(data: DataSettings) -> dict[str, Any]:
-    """The data settings to be saved with the weights: those named in `SAMPLING`."""
-    return {name: value for name, value in asdict(data).items() if name in SAMPLING}
+    """The data settings to be saved with the weights: those named in `AS_TRAINED`."""
+    return {name: value for name, value in asdict(data).items() if name in AS_TRAINED}
 
 
 def sampling_as_trained(settings: EvaluateSettings, trained: Mapping[str, Any]) -> DataSettings:
@@ -240,6 +242,8 @@ def load_classifier(
     or other class names is dropped, which the report says.
     """
     checkpoint = read_weights(init, label_map=label_map or None)
+    if label_map and checkpoint.names_origin == "generated":
+        checkpoint = replace(checkpoint, class_names=())  # the map says whose is whose, such names do not
     if label_map and not _same_classes(checkpoint, num_classes, class_names):
         raise UserError(
             f"expected a label map that gives the {num_classes} classes of the training videos, got "
