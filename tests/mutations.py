@@ -46,7 +46,7 @@ MUTATIONS = [
     Mutation("chance.py", "2.0**-53", "2.0**-52", "tests/test_chance.py"),
     Mutation("chance.py", "z ^ _shift_right(z, 31)", "z ^ (z >> 31)", "tests/test_chance.py"),
     Mutation("files.py", "        os.fsync(file.fileno())\n", "", "tests/test_files.py"),
-    Mutation("files.py", "temporary.unlink(missing_ok=True)", "pass", "tests/test_files.py"),
+    Mutation("files.py", "shutil.rmtree(folder, ignore_errors=True)", "pass", "tests/test_files.py"),
     # ---- temporal detection
     Mutation("overlap.py", "-overlaps.square() / sigma", "-overlaps / sigma", "tests/test_overlap.py"),
     Mutation("overlap.py", "overlaps * scores, 0.0", "scores, 0.0", "tests/test_overlap.py::test_voting"),
@@ -78,7 +78,7 @@ MUTATIONS = [
     Mutation("targets.py", "(count - 1) ** 0.5 + _EPSILON", "(count - 1 + _EPSILON) ** 0.5", "tests/test_targets.py"),
     Mutation("targets.py", "norm / (count - 1) ** 0.5", "norm / count**0.5", "tests/test_targets.py"),
     Mutation("targets.py", "@torch.no_grad()\n", "", "tests/test_targets.py"),
-    Mutation("targets.py", ".log_softmax(-1)).sum(-1).mean()", ".log_softmax(-1)).mean()", "tests/test_targets.py"),
+    Mutation("targets.py", "F.cross_entropy(logits.float(), target.float())", "F.cross_entropy(logits.float(), target.float(), reduction='sum')", "tests/test_targets.py"),
     Mutation("api/views.py", ".nan_to_num(0.5)", "", "tests/api/test_pictures.py"),
     Mutation("api/views.py", "GAP = 255", "GAP = 0", "tests/api/test_pictures.py"),
     # ---- metrics
