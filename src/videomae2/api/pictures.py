@@ -15,9 +15,8 @@ from torch import Tensor
 
 from videomae2.api.views import Reconstruction, enlarge, strip
 from videomae2.bounds import shown
-from videomae2.data.file_names import kind_of, shown_path
+from videomae2.data import file_names
 from videomae2.data.video.decode import probe
-from videomae2.errors import UserError
 from videomae2.files import replacing
 
 if TYPE_CHECKING:
@@ -61,17 +60,13 @@ def shown_rate(file: str | Path, stride: int, target_fps: float) -> float:
 
 def must_be_ours(path: Path) -> None:
     """UserError for an ending that is none of `WRITERS`, and where a file that is not ours is there."""
-    if path.suffix.lower() not in WRITERS:
-        raise UserError(
-            f"expected a reconstruction to be written as {', '.join(WRITERS)}, got {shown_path(str(path))}; "
-            f"try {shown_path(str(path.with_suffix('.mp4')))}"
-        )
-    kind = kind_of(path)
-    if kind and not (kind == "file" and _made_by(path) == MADE_BY):
-        raise UserError(
-            f"{shown_path(str(path))} is there and is no reconstruction of ours; give another name, or "
-            "remove it"
-        )
+    file_names.must_be_ours(
+        path,
+        WRITERS,
+        lambda there: _made_by(there) == MADE_BY,
+        "a reconstruction",
+        "is no reconstruction of ours; give another name, or remove it",
+    )
 
 
 def _made_by(path: Path) -> str:

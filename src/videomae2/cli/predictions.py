@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from videomae2.api.model import Model, Prediction, load
-from videomae2.data.file_names import is_video, kind_of, path_column, printable, shown_path
+from videomae2.data.file_names import is_video, kind_of, must_be_ours, path_column, printable, shown_path
 from videomae2.data.tables.lists import find_videos
 from videomae2.data.tables.manifest import Manifest, Row, read_manifest
 from videomae2.data.video.live import is_live, live_clips
@@ -97,7 +97,9 @@ def predict_videos(
     """
     live = _live_source(sources)
     if out is not None:
-        must_be_ours(out)
+        must_be_ours(
+            out, ENDINGS, _is_ours, "predictions", "holds no predictions; give another --out, or remove it"
+        )
     manifest = None if live else listed(sources)
     model = load(weights, device=device, precision=precision)
     if model.device.type == "cpu":
@@ -218,20 +220,6 @@ def _sum_up(told: Sequence[Answered], out: Path | None) -> None:
 
 
 # ---- as a file
-
-
-def must_be_ours(out: Path) -> None:
-    """UserError for an ending that is none of `ENDINGS`, and where there is something else."""
-    if out.suffix.lower() not in ENDINGS:
-        raise UserError(
-            f"expected predictions to be written as {', '.join(ENDINGS)}, got {shown_path(str(out))}; "
-            f"try {shown_path(str(out.with_suffix('.csv')))}"
-        )
-    kind = kind_of(out)
-    if kind and not (kind == "file" and _is_ours(out)):
-        raise UserError(
-            f"{shown_path(str(out))} is there and holds no predictions; give another --out, or remove it"
-        )
 
 
 def _is_ours(path: Path) -> bool:

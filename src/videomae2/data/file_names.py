@@ -6,12 +6,13 @@ terminal takes: a column of such paths holds bytes, and messages show them escap
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
 from videomae2.bounds import shortened
+from videomae2.errors import UserError
 
 _CONTAINERS = (
     "mp4 avi mov mkv webm m4v mpg mpeg gif wmv flv ts mts m2ts 3gp ogv ogg asf vob mxf h264 hevc ivf"
@@ -69,3 +70,19 @@ def path_column(paths: Sequence[str]) -> pa.Array:
 def path_text(cell: str | bytes) -> str:
     """A cell of such a column as Python opens it."""
     return os.fsdecode(cell) if isinstance(cell, bytes) else cell
+
+
+def must_be_ours(
+    path: Path, endings: Collection[str], is_ours: Callable[[Path], bool], what: str, otherwise: str
+) -> None:
+    """UserError for a name that ends in none of `endings`, and where something is there that is not ours.
+
+    `what` is to be written; `otherwise` ends the sentence about a file that `is_ours` does not know.
+    """
+    name = shown_path(str(path))
+    if path.suffix.lower() not in endings:
+        other = shown_path(str(path.with_suffix(next(iter(endings)))))
+        raise UserError(f"expected {what} to be written as {', '.join(endings)}, got {name}; try {other}")
+    kind = kind_of(path)
+    if kind and not (kind == "file" and is_ours(path)):
+        raise UserError(f"{name} is there and {otherwise}")
